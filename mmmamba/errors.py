@@ -1,0 +1,8 @@
+"""The one exception that stands for a mistake in what the user gave us."""
+
+
+class InputError(ValueError):
+    """Bad input (a file, an annotation, an argument) that a user can mend; its message is one clear line.
+
+    The command line tools print that line and exit with status 2; a library caller gets an ordinary ``ValueError``.
+    """
