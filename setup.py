@@ -1,3 +1,78 @@
-from setuptools import find_packages, setup
+"""Packaging: metadata, the optional native extension, and MIM's layout.
 
-setup(name='mmmamba', version='0.1.0', packages=find_packages(include=['mmmamba', 'mmmamba.*']), python_requires='>=3.9')
+mmcv is not among the requirements, because two distributions provide it: full mmcv (compiled) and mmcv-lite (pure
+Python, enough together with ``mmmamba.compat``). Choose one, for example with ``pip install mmmamba[lite]``.
+"""
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildPyWithMim(build_py):
+    """Adds ``mmmamba/.mim``, where ``mim train mmmamba ...`` looks for tools, configs and the model index.
+
+    An editable install gets links, so that edits are seen at once; a wheel gets copies.
+    """
+
+    def run(self) -> None:
+        super().run()
+        for source, target in self._mim_pairs():
+            if target.is_symlink() or target.is_file():
+                target.unlink()
+            elif target.exists():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if self.editable_mode:
+                try:
+                    target.symlink_to(Path('..', '..', source.name))
+                    continue
+                except OSError:  # Windows without the right to make links: the copy below serves
+                    pass
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy2(source, target)
+
+    def _mim_pairs(self) -> list[tuple[Path, Path]]:
+        base = ROOT if self.editable_mode else Path(self.build_lib)
+        return [(ROOT / name, base / 'mmmamba' / '.mim' / name) for name in MIM_CONTENT]
+
+
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def version() -> str:
+    return re.search(r"'(.+)'", (ROOT / 'mmmamba' / 'version.py').read_text(encoding='utf-8')).group(1)
+
+
+readme = ROOT / 'README.md'
+setup(
+    name='mmmamba',
+    version=version(),
+    description='Mamba YOLO and other state-space detectors for MMDetection',
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords='object detection, Mamba, state space models, MMDetection, PyTorch',
+    packages=find_packages(include=['mmmamba', 'mmmamba.*']),
+    include_package_data=True,
+    python_requires='>=3.9',
+    install_requires=requirements('runtime'),
+    extras_require={
+        'lite': ['mmcv-lite>=2.0.0,<2.2.0'],
+        'demo': requirements('demo'),
+        'tests': requirements('tests'),
+    },
+    cmdclass={'build_py': BuildPyWithMim},
+    zip_safe=False,
+)

@@ -1,0 +1,63 @@
+# Two commands, each enough on a machine with Python 3.9 or later and a package index; a C compiler is optional.
+#
+#   make demo               trains Mamba YOLO-T from scratch on a small composed data set, on the CPU, and draws the results
+#   make demo DATA=folder   the same on your own data: images in train/ and val/, COCO json in annotations/train.json and
+#                           annotations/val.json (or instances_train.json, instances_val.json; also instances_*2017.json)
+#   make test               lint, types and the whole test suite
+#   make lint               ruff and mypy alone
+#   make clean              removes .venv and build products; what was trained (work_dirs) stays
+#
+# Variables: PYTHON (makes .venv), EPOCHS (of the demo), PYTEST_ARGS, and TORCH, what pip is asked for first. On Linux the
+# package index usually serves PyTorch's CUDA build of several GB; where you know an index of CPU builds, say
+#   make demo TORCH='torch==2.13.0 --index-url <address>'
+PYTHON ?= python3
+TORCH ?= $(shell grep '^torch==' requirements/constraints.txt)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint install clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(EPOCHS),--epochs $(EPOCHS))
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
+		|| { echo "error: $(PYTHON) is older than Python 3.9; name another with 'make PYTHON=...'"; exit 1; }
+	@echo '== 1/3 virtual environment and PyTorch'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		sed '/^torch==/d' requirements/constraints.txt > $(VENV)/constraints.txt; \
+	else \
+		echo 'The tested versions need Python 3.11 or later: taking whichever versions fit this Python'; \
+		: > $(VENV)/constraints.txt; \
+	fi
+	$(PIP) install $(TORCH)
+	@echo '== 2/3 mmmamba and its requirements'
+	$(PIP) install -c $(VENV)/constraints.txt 'setuptools<81'
+	$(PIP) install -c $(VENV)/constraints.txt --no-build-isolation -e '.[lite,demo,tests]'
+	@echo '== 3/3 checks'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+		version=$$($(PIP) show opencv-python | sed -n 's/^Version: //p'); \
+		echo "opencv-python $$version misses a system library (often libGL.so.1): installing opencv-python-headless instead"; \
+		$(PIP) uninstall --yes --quiet opencv-python opencv-python-headless; \
+		$(PIP) install --quiet --no-deps opencv-python-headless==$$version; }
+	$(BIN)/python -m mmmamba.ops.info
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist mmmamba.egg-info mmmamba/.mim .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find mmmamba -name '*.so' -delete
