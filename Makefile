@@ -2,7 +2,7 @@
 #
 #   make demo               trains Mamba YOLO-T from scratch on a small composed data set, on the CPU, and draws the results
 #   make demo DATA=folder   the same on your own data: images in train/ and val/, COCO json in annotations/train.json and
-#                           annotations/val.json (or instances_train.json, instances_val.json; also instances_*2017.json)
+#                           annotations/val.json (or instances_train.json and instances_val.json)
 #   make test               lint, types and the whole test suite
 #   make lint               ruff and mypy alone
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
@@ -34,7 +34,7 @@ lint: $(STAMP)
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*)
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.c mmmamba/ops/cpu/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.9; name another with 'make PYTHON=...'"; exit 1; }
 	@echo '== 1/3 virtual environment and PyTorch'
