@@ -1,0 +1,57 @@
+"""C2f: the cross-stage block of YOLOv8, for the baseline."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmmamba.layers.conv_norm_act import ConvNormAct
+from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
+
+
+class Bottleneck(nn.Module):
+    """Two 3x3 convolutions that keep the number of channels, with a residual where ``shortcut``."""
+
+    def __init__(self, channels: int, shortcut: bool, norm_layer: NormLayer = YOLO_BATCH_NORM) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+        self.conv1 = ConvNormAct(channels, channels, 3, norm_layer=norm_layer)
+        self.conv2 = ConvNormAct(channels, channels, 3, norm_layer=norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.conv1(x))
+        return x + y if self.shortcut else y
+
+
+class C2f(nn.Module):
+    """One half of the channels passes by, the other through bottlenecks in sequence; all that arise are joined.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; a bottleneck has half of them.
+        num_blocks: Bottlenecks.
+        shortcut: Whether a bottleneck has a residual (it does in the backbone, not in the neck).
+        norm_layer: Makes the normalisations.
+
+    Shape:
+        (B, in_channels, H, W) to (B, out_channels, H, W).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 1,
+        shortcut: bool = False,
+        norm_layer: NormLayer = YOLO_BATCH_NORM,
+    ) -> None:
+        super().__init__()
+        hidden = out_channels // 2
+        self.conv1 = ConvNormAct(in_channels, 2 * hidden, norm_layer=norm_layer)
+        self.blocks = nn.ModuleList(Bottleneck(hidden, shortcut, norm_layer) for _ in range(num_blocks))
+        self.conv2 = ConvNormAct((2 + num_blocks) * hidden, out_channels, norm_layer=norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = list(self.conv1(x).chunk(2, dim=1))
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return self.conv2(torch.cat(maps, dim=1))

@@ -1,0 +1,80 @@
+"""ODSS block: the unit that ODMamba and ODSS-PAFPN are built of."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmmamba.layers.conv_norm_act import ConvNormAct
+from mmmamba.layers.drop_path import DropPath
+from mmmamba.layers.ls_block import LSBlock
+from mmmamba.layers.mlp import MLPS
+from mmmamba.layers.norm import YOLO_BATCH_NORM, LayerNorm2d, NormLayer
+from mmmamba.layers.ss2d import SS2D
+
+
+class ODSSBlock(nn.Module):
+    """Object detection state space block (Mamba YOLO, section 3.2, equations 9–11)::
+
+        x = in_proj(x)
+        x = x + DropPath(SS2D(LN(LSBlock(x))))        without the LSBlock where local_spatial is False
+        x = x + DropPath(RGBlock(LN(x)))
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        num_ss2d: SS2D in sequence, nothing between them (the neck's blocks have several in the larger models).
+        proj_bias: True gives the backbone's input projection: always there, its convolution with a bias. False gives
+            the neck's: no bias, and only where the number of channels changes.
+        local_spatial: Whether the LSBlock stands before the scan (it does in the ``released`` models).
+        mlp: ``'rg'`` for the RG block, or a row of the paper's table 3: ``'mlp'``, ``'conv'``, ``'res_conv'``,
+            ``'gated'``.
+        gate_act: Activation inside the MLP: ``'gelu'``, ``'silu'`` or ``'relu'``.
+        ssm_init: ``'reference'`` or ``'mamba'``.
+        drop_path: Probability of dropping a residual branch.
+        with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
+        norm_layer: Makes the normalisations behind convolutions.
+
+    Shape:
+        (B, in_channels, H, W) to (B, out_channels, H, W).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_ss2d: int = 1,
+        proj_bias: bool = True,
+        local_spatial: bool = False,
+        mlp: str = 'rg',
+        gate_act: str = 'gelu',
+        ssm_init: str = 'reference',
+        drop_path: float = 0.0,
+        with_cp: bool = False,
+        norm_layer: NormLayer = YOLO_BATCH_NORM,
+    ) -> None:
+        super().__init__()
+        if mlp not in MLPS:
+            raise ValueError(f'mlp must be one of {sorted(MLPS)}, got {mlp!r}')
+        self.with_cp = with_cp
+        if proj_bias or in_channels != out_channels:
+            self.in_proj = ConvNormAct(in_channels, out_channels, bias=proj_bias, norm_layer=norm_layer)
+        else:
+            self.in_proj = nn.Identity()
+        self.local = LSBlock(out_channels, norm_layer) if local_spatial else nn.Identity()
+        self.norm1 = LayerNorm2d(out_channels)
+        self.ss2d = nn.Sequential(*(SS2D(out_channels, ssm_init=ssm_init) for _ in range(num_ss2d)))
+        self.norm2 = LayerNorm2d(out_channels)
+        self.mlp = MLPS[mlp](out_channels, act=gate_act)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.in_proj(x)
+        # Batch norms stay outside of what is checkpointed: computed twice, they would count every batch twice.
+        local = self.local(x)
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._residuals, x, local, use_reentrant=False)
+        return self._residuals(x, local)
+
+    def _residuals(self, x: Tensor, local: Tensor) -> Tensor:
+        x = x + self.drop_path(self.ss2d(self.norm1(local)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -1,0 +1,36 @@
+"""RG block: the gated, locally residual MLP of an ODSS block."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmamba.layers.activation import build_activation
+
+
+class RGBlock(nn.Module):
+    """Residual gated block (Mamba YOLO, section 3.4)::
+
+        x, v = split(fc1(input))
+        out  = fc2(act(dwconv(x) + x) · v)
+
+    Args:
+        channels: C of the input and the output.
+        mlp_ratio: A plain MLP of this ratio has as many weights: each branch has ``int(2 / 3 · mlp_ratio · C)``.
+        act: Activation of the gate: ``'gelu'``, ``'silu'`` or ``'relu'``.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W).
+    """
+
+    def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
+        super().__init__()
+        hidden = int(2 * int(channels * mlp_ratio) / 3)
+        self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = build_activation(act)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Two convolutions with the halves of one weight: neither half of the result has to be copied out of the whole.
+        x, v = (F.conv2d(x, *half) for half in zip(self.fc1.weight.chunk(2), self.fc1.bias.chunk(2)))
+        return self.fc2(self.act(self.dwconv(x) + x) * v)

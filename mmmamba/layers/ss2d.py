@@ -1,0 +1,74 @@
+"""SS2D: the two-dimensional selective scan as a layer."""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmamba.layers.norm import LayerNorm2d
+from mmmamba.layers.ssm_init import init_ssm_
+from mmmamba.ops import ss2d_scan
+
+DIRECTIONS = 4
+
+
+class SS2D(nn.Module):
+    """2-D selective scan with a multiplicative gate (Mamba YOLO, section 3.2 and figure 3; VMamba, arXiv 2401.10166)::
+
+        x, z = split(in_proj(input))
+        y    = out_norm(scan(gelu(dwconv(x))))
+        out  = out_proj(y · gelu(z))
+
+    ``scan`` walks the map in four directions, row by row and column by column, forwards and backwards, each with its
+    own data-dependent step, input and output matrices, and sums what the four return.
+
+    Args:
+        channels: C of the input and the output.
+        d_state: N, states of every scanned channel.
+        ssm_ratio: D / C, where D channels are scanned.
+        ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        scan_backend: Backend of :func:`mmmamba.ops.ss2d_scan`; None takes the fastest that can run.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        d_state: int = 16,
+        ssm_ratio: float = 2.0,
+        ssm_init: str = 'reference',
+        scan_backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        inner = int(ssm_ratio * channels)
+        rank = math.ceil(channels / 16)
+        self.scan_backend = scan_backend
+        self.in_proj = nn.Conv2d(channels, 2 * inner, 1, bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
+        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
+        self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
+        self.out_norm = LayerNorm2d(inner, eps=1e-5)
+        self.out_proj = nn.Conv2d(inner, channels, 1, bias=False)
+
+        nn.init.uniform_(self.x_proj_weight, -inner**-0.5, inner**-0.5)  # nn.Linear's own, for each direction
+        init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Two convolutions with the halves of one weight: neither half of the result has to be copied out of the whole.
+        x, z = (F.conv2d(x, weight) for weight in self.in_proj.weight.chunk(2))
+        y = ss2d_scan(
+            F.gelu(self.conv2d(x)),
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs,
+            self.Ds,
+            backend=self.scan_backend)
+        return self.out_proj(self.out_norm(y) * F.gelu(z))

@@ -1,0 +1,40 @@
+"""Depths and widths of a backbone, from a table or from the config."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mmmamba.errors import InputError
+from mmmamba.models.backbones.staged_backbone import NUM_STAGES
+
+
+class Arch(NamedTuple):
+    """Blocks and channels of the four stages."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+
+
+def resolve_arch(
+    table: Mapping[str, Arch],
+    name: str | None,
+    depths: Sequence[int] | None,
+    widths: Sequence[int] | None,
+) -> Arch:
+    """The row ``name`` of ``table``, with ``depths`` and ``widths`` in place of its own where they are given.
+
+    Raises:
+        InputError: No such row; neither a row nor both lists; or lists that are not four positive integers.
+    """
+    if name is not None and name not in table:
+        raise InputError(f'arch must be one of {list(table)}, or None with depths and widths; got {name!r}')
+    if name is None and (depths is None or widths is None):
+        raise InputError('arch=None needs both depths and widths')
+    row = table.get(name) if name is not None else None
+    arch = Arch(
+        tuple(depths) if depths is not None else row.depths,
+        tuple(widths) if widths is not None else row.widths)
+    for field, values in arch._asdict().items():
+        if len(values) != NUM_STAGES or not all(isinstance(value, int) and value > 0 for value in values):
+            raise InputError(f'{field} must be {NUM_STAGES} positive integers, got {values}')
+    return arch

@@ -1,0 +1,111 @@
+"""ODMamba: the backbone of Mamba YOLO."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from types import MappingProxyType
+
+import torch
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmmamba.errors import InputError
+from mmmamba.layers import SPPF, ConvNormAct, ODSSBlock, SimpleStem, VisionClueMerge
+from mmmamba.models.backbones.arch import Arch, resolve_arch
+from mmmamba.models.backbones.staged_backbone import NUM_STAGES, StagedBackbone
+from mmmamba.models.utils import norm_layer_from_cfg
+
+DOWNSAMPLES = ('clue_merge', 'conv')
+
+
+@MODELS.register_module()
+class ODMamba(StagedBackbone):
+    """Backbone of Mamba YOLO (arXiv 2406.05835, section 3.1 and figure 2)::
+
+        image → stem → ODSS × depths[0] = C2 → merge → ODSS × depths[1] = C3
+              → merge → ODSS × depths[2] = C4 → merge → ODSS × depths[3] → SPPF = C5
+
+    The defaults are the paper's. The released code has ``local_spatial=True`` and, for T and B, ``depths=(1, 1, 3, 1)``
+    (for L ``(2, 2, 6, 2)``).
+
+    Args:
+        arch: ``'t'``, ``'b'`` or ``'l'``; None where ``depths`` and ``widths`` are given.
+        depths: ODSS blocks of each stage, in place of the arch's.
+        widths: Channels of C2 … C5, in place of the arch's.
+        in_channels: Channels of the image.
+        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages behind the last are not made.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Keep the batch norms' running statistics as they are while training.
+        with_cp: Recompute scans and MLPs in the backward pass, for less memory and more time.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
+        local_spatial: Whether an LSBlock stands before each scan.
+        mlp: ``'rg'`` (the paper's RG block), ``'mlp'``, ``'conv'``, ``'res_conv'`` or ``'gated'`` (its table 3).
+        gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
+        downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
+        ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        norm_cfg: mmdet's normalisation config, for all norms behind convolutions.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        InputError: An argument that names nothing, or out of range.
+    """
+
+    arch_settings = MappingProxyType({
+        't': Arch((1, 2, 2, 1), (32, 64, 128, 256)),
+        'b': Arch((1, 2, 2, 1), (64, 128, 256, 512)),
+        'l': Arch((2, 4, 4, 2), (96, 192, 384, 576)),
+    })
+
+    def __init__(
+        self,
+        arch: str | None = 't',
+        depths: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+        local_spatial: bool = False,
+        mlp: str = 'rg',
+        gate_act: str = 'gelu',
+        downsample: str = 'clue_merge',
+        ssm_init: str = 'reference',
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
+        if downsample not in DOWNSAMPLES:
+            raise InputError(f'downsample must be one of {DOWNSAMPLES}, got {downsample!r}')
+        norm_layer = norm_layer_from_cfg(norm_cfg)
+        merge = VisionClueMerge if downsample == 'clue_merge' else partial(ConvNormAct, kernel_size=3, stride=2)
+        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+
+        self.stem = SimpleStem(in_channels, widths[0], norm_layer)
+        self.downsamples = nn.ModuleList(
+            merge(widths[i], widths[i + 1], norm_layer=norm_layer) for i in range(self.num_stages - 1))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(ODSSBlock(
+                width,
+                width,
+                local_spatial=local_spatial,
+                mlp=mlp,
+                gate_act=gate_act,
+                ssm_init=ssm_init,
+                drop_path=next(drop_paths),
+                with_cp=with_cp,
+                norm_layer=norm_layer) for _ in range(depth)))
+            for depth, width in zip(depths[:self.num_stages], widths))
+        if self.num_stages == NUM_STAGES:
+            self.sppf = SPPF(widths[-1], norm_layer)
+        self.freeze()
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        modules = [self.stages[index]]
+        if index > 0:
+            modules.insert(0, self.downsamples[index - 1])
+        if index == NUM_STAGES - 1:
+            modules.append(self.sppf)
+        return modules

@@ -1,0 +1,95 @@
+"""What the backbones of this package share: outputs, freezing, evaluation of norms."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmmamba.errors import InputError
+
+NUM_STAGES = 4
+
+
+class StagedBackbone(BaseModule):
+    """A stem and up to four stages, of strides 4, 8, 16 and 32.
+
+    A subclass makes ``self.stem`` and whatever :meth:`stage_modules` returns, then calls :meth:`freeze`. Stages behind
+    the last of ``out_indices`` need not be made: their parameters would never get a gradient.
+
+    Args:
+        out_indices: Stages whose maps are returned, ascending: 0 is C2 (stride 4), 3 is C5 (stride 32).
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages (with their down-sampling).
+        norm_eval: Keep the batch norms' running statistics as they are while training.
+        init_cfg: mmengine's initialisation, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+
+    Raises:
+        InputError: ``out_indices`` or ``frozen_stages`` name no stage.
+    """
+
+    stem: nn.Module
+
+    def __init__(
+        self,
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        norm_eval: bool,
+        init_cfg: dict | list[dict] | None,
+    ) -> None:
+        super().__init__(init_cfg)
+        out_indices = tuple(out_indices)
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(NUM_STAGES))):
+            raise InputError(f'out_indices must be ascending and among 0 (C2) … 3 (C5), got {out_indices}')
+        if frozen_stages not in range(-1, out_indices[-1] + 2):
+            raise InputError(f'frozen_stages must be -1 (none), 0 (stem) or at most {out_indices[-1] + 1} with '
+                             f'out_indices {out_indices}, got {frozen_stages}')
+        self.out_indices = out_indices
+        self.num_stages = out_indices[-1] + 1
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        """The modules of stage ``index``, in the order in which they run."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps of the stages in ``out_indices``.
+
+        Args:
+            x: Images, (B, in_channels, H, W), of any size.
+
+        Returns:
+            (B, widths[i], ceil(H / stride), ceil(W / stride)) for each i of ``out_indices``.
+        """
+        # The scans and the layer norms read channels-last; converted once here, every map stays so.
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        outs = []
+        for index in range(self.num_stages):
+            for module in self.stage_modules(index):
+                x = module(x)
+            if index in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def freeze(self) -> None:
+        """Puts the frozen modules into evaluation and takes their gradients away."""
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.stem]
+        for index in range(self.frozen_stages):
+            frozen += self.stage_modules(index)
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> StagedBackbone:
+        """As ``nn.Module.train``, but what is frozen stays frozen."""
+        super().train(mode)
+        self.freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

@@ -1,0 +1,42 @@
+"""Complete IoU, as YOLOv8's assigner and loss use it."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def complete_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
+    """CIoU of boxes in pairs (arXiv 1911.08287, equations 9–11), in [-1.5, 1].
+
+    mmdet's ``CIoULoss`` drops the aspect-ratio term where the IoU is at most 0.5; YOLOv8 never does, and its assigner
+    needs the value, not the loss.
+
+    Args:
+        boxes1: (..., 4), x1, y1, x2, y2.
+        boxes2: (..., 4), of a shape that broadcasts with ``boxes1``.
+        eps: Keeps quotients finite for boxes without area.
+
+    Returns:
+        IoU − (distance of the centres / diagonal of the hull)² − α·v of each pair, (...).
+    """
+    w1, h1 = _sides(boxes1, eps)
+    w2, h2 = _sides(boxes2, eps)
+    overlap = (torch.minimum(boxes1[..., 2:], boxes2[..., 2:]) -
+               torch.maximum(boxes1[..., :2], boxes2[..., :2])).clamp(min=0).prod(dim=-1)
+    iou = overlap / (w1 * h1 + w2 * h2 - overlap + eps)
+
+    hull = torch.maximum(boxes1[..., 2:], boxes2[..., 2:]) - torch.minimum(boxes1[..., :2], boxes2[..., :2])
+    offset = (boxes1[..., :2] + boxes1[..., 2:] - boxes2[..., :2] - boxes2[..., 2:]) / 2
+    distance = offset.square().sum(dim=-1) / (hull.square().sum(dim=-1) + eps)
+
+    v = (torch.atan(w2 / h2) - torch.atan(w1 / h1)).square() * (4 / math.pi**2)
+    with torch.no_grad():
+        alpha = v / (v - iou + (1 + eps))
+    return iou - distance - alpha * v
+
+
+def _sides(boxes: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=-1)
+    return width, height + eps

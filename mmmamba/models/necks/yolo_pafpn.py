@@ -1,0 +1,79 @@
+"""The path aggregation that the necks of the YOLO family share."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmmamba.errors import InputError
+from mmmamba.layers import ConvNormAct
+from mmmamba.layers.norm import NormLayer
+
+
+class YOLOPAFPN(BaseModule):
+    """Top-down, then bottom-up path over any number of levels, by concatenation (PAFPN, arXiv 1803.01534).
+
+    A subclass says what a block is (:meth:`make_block`) and sets what that needs before it calls :meth:`build`.
+
+    Args:
+        in_channels: Channels of the maps, finest first.
+        out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        InputError: ``in_channels`` is empty, or ``out_channels`` has another length.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int | Sequence[int] | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = tuple(in_channels)
+        if isinstance(out_channels, int):
+            out_channels = (out_channels, ) * len(self.in_channels)
+        self.out_channels = tuple(out_channels) if out_channels is not None else self.in_channels
+        if not self.in_channels or len(self.in_channels) != len(self.out_channels):
+            raise InputError('in_channels must name at least one level and out_channels as many; got '
+                             f'{self.in_channels} and {self.out_channels}')
+
+    def make_block(self, in_channels: int, out_channels: int) -> nn.Module:
+        """The block behind a concatenation."""
+        raise NotImplementedError
+
+    def build(self, norm_layer: NormLayer) -> None:
+        """Makes the blocks of both paths; those of the top-down path stand coarsest first."""
+        inputs, outputs = self.in_channels, self.out_channels
+        last = len(inputs) - 1
+        inner = (*outputs[:last], inputs[last])  # the channels of each level between the two paths
+        self.top_down_blocks = nn.ModuleList(
+            self.make_block(inner[i + 1] + inputs[i], outputs[i]) for i in range(last - 1, -1, -1))
+        self.downsamples = nn.ModuleList(
+            ConvNormAct(outputs[i], outputs[i], 3, 2, norm_layer=norm_layer) for i in range(last))
+        self.bottom_up_blocks = nn.ModuleList(
+            self.make_block(outputs[i] + inner[i + 1], outputs[i + 1]) for i in range(last))
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Fuses the levels.
+
+        Args:
+            feats: (B, in_channels[i], H_i, W_i), finest first, each side half of the one before, rounded up.
+
+        Returns:
+            (B, out_channels[i], H_i, W_i) of each level.
+        """
+        if len(feats) != len(self.in_channels):
+            raise InputError(f'{type(self).__name__} was made for {len(self.in_channels)} levels, got {len(feats)}')
+        inner = [feats[-1]]
+        for feat, block in zip(feats[-2::-1], self.top_down_blocks):
+            above = F.interpolate(inner[0], size=feat.shape[-2:], mode='nearest')
+            inner.insert(0, block(torch.cat([above, feat], dim=1)))
+        outs = [inner[0]]
+        for feat, downsample, block in zip(inner[1:], self.downsamples, self.bottom_up_blocks):
+            outs.append(block(torch.cat([downsample(outs[-1]), feat], dim=1)))
+        return tuple(outs)

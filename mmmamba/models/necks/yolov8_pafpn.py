@@ -1,0 +1,43 @@
+"""YOLOv8's neck, the baseline."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmmamba.layers import C2f
+from mmmamba.models.necks.yolo_pafpn import YOLOPAFPN
+from mmmamba.models.utils import norm_layer_from_cfg
+
+
+@MODELS.register_module()
+class YOLOv8PAFPN(YOLOPAFPN):
+    """PAFPN of C2f blocks, YOLOv8's neck.
+
+    Args:
+        in_channels: Channels of the maps, finest first.
+        out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
+        num_blocks: Bottlenecks in each C2f.
+        norm_cfg: mmdet's normalisation config.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        InputError: The levels of ``in_channels`` and ``out_channels`` differ in number.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int | Sequence[int] | None = None,
+        num_blocks: int = 1,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, init_cfg)
+        self.num_blocks = num_blocks
+        self.norm_layer = norm_layer_from_cfg(norm_cfg)
+        self.build(self.norm_layer)
+
+    def make_block(self, in_channels: int, out_channels: int) -> nn.Module:
+        return C2f(in_channels, out_channels, self.num_blocks, norm_layer=self.norm_layer)
