@@ -1,0 +1,103 @@
+"""How an op chooses among its backends.
+
+A backend is data (what it can take, how accurate it is) and one function that runs the forward and carries its own
+backward. An op lists its backends in order of preference. The choice looks at the inputs and the machine only; there
+is no switch in the environment and no module state.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest ‖got - expected‖ / ‖expected‖ against the float64 recurrence on the same, already rounded, inputs."""
+
+    forward: float
+    gradient: float
+
+
+def _always_available() -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an op.
+
+    Attributes:
+        name: What the caller's ``backend=`` names.
+        run: Forward; its result carries the backward in its autograd graph.
+        tolerances: Accuracy by the dtype of the inputs. Its keys are the dtypes that the backend takes.
+        devices: Device types that the backend runs on; None for all.
+        unavailable: Why the backend cannot run on this machine whatever the inputs are, or None if it can.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    tolerances: Mapping[torch.dtype, Tolerance]
+    devices: tuple[str, ...] | None = None
+    unavailable: Callable[[], str | None] = _always_available
+
+    def unsupported_reasons(self, inputs: Iterable[Tensor]) -> list[str]:
+        """Returns one sentence for each thing that keeps this backend from running on ``inputs``."""
+        inputs = list(inputs)
+        reasons = []
+        unavailable = self.unavailable()
+        if unavailable is not None:
+            reasons.append(unavailable)
+        if self.devices is not None:
+            for device in sorted({tensor.device.type for tensor in inputs} - set(self.devices)):
+                reasons.append(f'It runs on {", ".join(self.devices)}, and an input is on {device}.')
+        for dtype in sorted({tensor.dtype for tensor in inputs} - set(self.tolerances), key=str):
+            reasons.append(f'It does not take {dtype}.')
+        return reasons
+
+
+def select(op: str, backends: Iterable[Backend], inputs: Iterable[Tensor], name: str | None) -> Backend:
+    """Returns the named backend, or the first one that has no reason against it.
+
+    Raises:
+        ValueError: ``name`` is not one of ``backends``.
+        RuntimeError: The named backend, or every backend, has a reason against these inputs; the message lists them.
+    """
+    backends, inputs = tuple(backends), list(inputs)
+    if name is not None:
+        candidates = tuple(backend for backend in backends if backend.name == name)
+        if not candidates:
+            known = ', '.join(backend.name for backend in backends)
+            raise ValueError(f'{op} has no backend named {name!r}; it has {known}.')
+    else:
+        candidates = backends
+    refusals = []
+    for backend in candidates:
+        reasons = backend.unsupported_reasons(inputs)
+        if not reasons:
+            return backend
+        refusals.append(f'{backend.name}: {" ".join(reasons)}')
+    raise RuntimeError(f'{op} cannot run on these inputs. ' + ' '.join(refusals))
+
+
+def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """State and accumulation are float32 whatever the inputs are, float64 if one of them is."""
+    return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_real(op: str, named: Mapping[str, Tensor]) -> None:
+    """Checks that all inputs are real floating-point tensors on one device."""
+    for name, tensor in named.items():
+        require(not tensor.is_complex(), f'{op}: {name} is complex; only real state matrices are supported.')
+        require(tensor.is_floating_point(), f'{op}: {name} must be floating point, not {tensor.dtype}.')
+    devices = {str(tensor.device) for tensor in named.values()}
+    require(len(devices) == 1, f'{op}: inputs are on several devices: {", ".join(sorted(devices))}.')

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmamba.ops.dispatch import require, require_real, select
+from mmmamba.ops.selective_scan.backends import BACKENDS
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Selective state-space scan, with the arguments and meaning of mamba_ssm's ``selective_scan_fn``.
+
+    With ``d_t = delta_t + delta_bias``, through softplus if ``delta_softplus``, per batch item and channel::
+
+        h_t = exp(d_t A) h_{t-1} + d_t B_t u_t,    y_t = <C_t, h_t> + D u_t,    out_t = y_t silu(z_t)
+
+    State and accumulation are float32 whatever the inputs are, float64 if one of the inputs is; also under autocast.
+
+    Args:
+        u: Input (batch, channels, length).
+        delta: Step sizes, shaped as ``u``.
+        A: State matrix (channels, N), real.
+        B: Input matrix (batch, groups, N, length), where ``channels`` is a multiple of ``groups``, or
+            (batch, N, length) for one group, or (channels, N) if it does not depend on the input.
+        C: Output matrix, in one of the shapes of ``B``.
+        D: Skip weights (channels,).
+        z: Gate, shaped as ``u``.
+        delta_bias: Added to ``delta`` (channels,).
+        delta_softplus: Whether the step size is softplus(delta + delta_bias).
+        return_last_state: Whether to return the state after the last step as well.
+        backend: Name of the backend; None for the first that can run these inputs.
+
+    Returns:
+        Output (batch, channels, length) in the dtype of ``u``; with ``return_last_state`` also the last state
+        (batch, channels, N), float32 or float64.
+
+    Raises:
+        ValueError: Shapes do not fit, an input is complex or an integer, or no backend has this name.
+        RuntimeError: The named backend cannot run these inputs.
+    """
+    named = {'u': u, 'delta': delta, 'A': A, 'B': B, 'C': C, 'D': D, 'z': z, 'delta_bias': delta_bias}
+    named = {name: tensor for name, tensor in named.items() if tensor is not None}
+    require_real('selective_scan', named)
+    _require_shapes(u, delta, A, D, z, delta_bias)
+    B, C = _grouped('B', B, u, A), _grouped('C', C, u, A)
+    groups = max(B.shape[1], C.shape[1])
+    require(
+        groups % B.shape[1] == 0 and groups % C.shape[1] == 0,
+        f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.',
+    )
+    B, C = (m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
+
+    chosen = select('selective_scan', BACKENDS, named.values(), backend)
+    with torch.autocast(u.device.type, enabled=False):
+        y, last_state = chosen.run(u, delta, A, B, C, D, delta_bias, delta_softplus)
+        if z is not None:
+            y = y * F.silu(z.to(y.dtype))
+        y = y.to(u.dtype)
+    return (y, last_state) if return_last_state else y
+
+
+def _require_shapes(
+    u: Tensor, delta: Tensor, A: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None
+) -> None:
+    require(u.dim() == 3, f'selective_scan: u must be (batch, channels, length), not {tuple(u.shape)}.')
+    channels = u.shape[1]
+    require(
+        A.dim() == 2 and A.shape[0] == channels, f'selective_scan: A must be ({channels}, N), not {tuple(A.shape)}.'
+    )
+    sequence, vector = tuple(u.shape), (channels,)
+    expected = {'delta': (delta, sequence), 'z': (z, sequence), 'D': (D, vector), 'delta_bias': (delta_bias, vector)}
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None:
+            given = tuple(tensor.shape)
+            require(given == shape, f'selective_scan: {name} must be {shape}, not {given}.')
+
+
+def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
+    """Returns B or C as (batch, groups, N, length)."""
+    (batch, channels, length), states = u.shape, A.shape[1]
+    given = tuple(matrix.shape)
+    if matrix.dim() == 2:
+        require(given == (channels, states), f'selective_scan: {name} must be ({channels}, {states}), not {given}.')
+        return matrix[None, :, :, None].expand(batch, channels, states, length)
+    if matrix.dim() == 3:
+        matrix = matrix.unsqueeze(1)
+    require(
+        matrix.dim() == 4 and (matrix.shape[0], *matrix.shape[2:]) == (batch, states, length),
+        f'selective_scan: {name} must be ({batch}, groups, {states}, {length}), ({batch}, {states}, {length}) or '
+        f'({channels}, {states}), not {given}.',
+    )
+    groups = matrix.shape[1]
+    require(
+        groups > 0 and channels % groups == 0,
+        f'selective_scan: {channels} channels cannot be split into the {groups} groups of {name}.',
+    )
+    return matrix

@@ -1,0 +1,72 @@
+"""The recurrence as the papers write it, one step at a time: what every other backend is compared with."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmamba.ops.dispatch import Backend, Tolerance, compute_dtype
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Runs the scan; differentiable, twice if need be, by ordinary autograd.
+
+    Args:
+        u, delta: (batch, channels, length).
+        A: (channels, N).
+        B, C: (batch, groups, N, length).
+        D, delta_bias: (channels,) or None.
+        delta_softplus: Whether the step size goes through softplus.
+
+    Returns:
+        y (batch, channels, length) and the last state (batch, channels, N), in float32, or float64 if an input is.
+    """
+    dtype = compute_dtype(u, delta, A, B, C, D, delta_bias)
+    u, A = u.to(dtype), A.to(dtype)
+    delta = step_sizes(delta.to(dtype), delta_bias, delta_softplus)
+    batch, channels, length = u.shape
+    group_size = channels // B.shape[1]
+    state = u.new_zeros(batch, channels, A.shape[1])
+    outputs = []
+    for t in range(length):
+        B_t = B[..., t].to(dtype).repeat_interleave(group_size, dim=1)  # (batch, channels, N)
+        C_t = C[..., t].to(dtype).repeat_interleave(group_size, dim=1)
+        delta_t = delta[..., t, None]
+        state = torch.exp(delta_t * A) * state + delta_t * B_t * u[..., t, None]
+        outputs.append((state * C_t).sum(-1))
+    # Without steps, an empty product that has every input in its graph.
+    y = torch.stack(outputs, dim=-1) if outputs else u * delta * A.sum() * (B * C).sum(dim=(1, 2)).unsqueeze(1)
+    return add_skip(y, u, D), state
+
+
+def step_sizes(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
+    """Returns the step sizes of the recurrence, (batch, channels, length)."""
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(delta.dtype)[:, None]
+    return F.softplus(delta) if delta_softplus else delta
+
+
+def add_skip(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
+    """Adds the skip connection D u to y."""
+    return y if D is None else y + D.to(y.dtype)[:, None] * u
+
+
+BACKEND = Backend(
+    name='reference',
+    run=scan,
+    tolerances={
+        torch.float64: Tolerance(forward=1e-12, gradient=1e-11),
+        torch.float32: Tolerance(forward=2e-6, gradient=2e-5),
+        torch.float16: Tolerance(forward=1e-3, gradient=1e-3),
+        torch.bfloat16: Tolerance(forward=8e-3, gradient=8e-3),
+    },
+)
