@@ -1,1 +1,16 @@
+"""Training parts: optimizer, schedules, mixed precision and hooks; imported for their registrations."""
+from mmmamba.engine.atomic_backend import write_atomically
+from mmmamba.engine.checkpoint import load_checkpoint_checked, read_checkpoint
+from mmmamba.engine.hooks import (
+    AtomicCheckpointHook,
+    ExactResumeHook,
+    NonFiniteLossHook,
+    ScaleWeightDecayHook,
+    UnreadableImagesHook,
+)
+from mmmamba.engine.optimizers import AutocastOptimWrapper, YOLOOptimWrapperConstructor
+from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
+__all__ = ['AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook',
+           'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
+           'YOLOOptimWrapperConstructor', 'load_checkpoint_checked', 'read_checkpoint', 'write_atomically']

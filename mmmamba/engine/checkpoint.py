@@ -1,0 +1,76 @@
+"""Loading weights with the questions asked first: is this a checkpoint, and is it one of this model?"""
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmmamba.errors import InputError
+
+_NAMED = 3
+
+
+def load_checkpoint_checked(model: nn.Module, path: str) -> dict:
+    """Loads weights into a model, all of them or none.
+
+    mmengine warns and goes on when a checkpoint fits a model only in part, and the numbers that follow are wrong.
+
+    Args:
+        model: The model (not a DDP wrapper), on any device; it is changed only if everything fits.
+        path: A file of mmengine's (``state_dict``, which holds the averaged weights where EMA was on), or a bare state
+            dict. It is read with ``weights_only=True``: nothing in it is executed.
+
+    Returns:
+        The checkpoint's ``meta`` (classes of the data set, epoch, config …), empty where it has none.
+
+    Raises:
+        InputError: No such file, not a checkpoint, or the weights of another architecture or class list.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = {name.removeprefix('module.'): value for name, value in weights.items() if isinstance(value, Tensor)}
+    problems = _differences(model.state_dict(), weights)
+    if problems:
+        raise InputError(f'{path} does not fit this {type(model).__name__}: {"; ".join(problems)}')
+    model.load_state_dict(weights)
+    return checkpoint.get('meta', {})
+
+
+def read_checkpoint(path: str) -> dict:
+    """Reads a checkpoint file onto the CPU without executing anything in it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The dictionary that was saved.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds something else.
+    """
+    if not osp.isfile(path):
+        raise InputError(f'no such checkpoint: {path}')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # noqa: BLE001  (torch raises many types for many kinds of damage)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f'{path} cannot be read as a checkpoint: {reason}') from error
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise InputError(f'{path} is not a checkpoint: it holds {type(checkpoint).__name__}, not named weights')
+    return checkpoint
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Describes in a few phrases how a checkpoint's weights differ from those that a model has."""
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    reshaped = [f'{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}' for name, tensor in expected.items()
+                if name in found and found[name].shape != tensor.shape]
+    phrases = (('weights are missing', missing), ('are unknown', unexpected), ('have another shape', reshaped))
+    return [f'{len(names)} {phrase} ({_first(names)})' for phrase, names in phrases if names]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ', '.join(names[:_NAMED]) + (', …' if len(names) > _NAMED else '')

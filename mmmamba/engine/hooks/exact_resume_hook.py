@@ -1,0 +1,63 @@
+"""What mmengine's checkpoints leave out of the state of a run."""
+from __future__ import annotations
+
+from mmdet.registry import HOOKS
+from mmengine.dist import broadcast_object_list
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmmamba.seeding import seed_everything
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Makes a run that is resumed from an epoch's checkpoint end with the weights of one that was never stopped.
+
+    mmengine restores weights, EMA, optimizer, loss scale and schedules. This hook adds
+
+    - random states (DropPath, Dropout): a function of (seed, epoch, rank), set anew at the start of every epoch;
+    - the order of the images, where no seed was configured: the sampler gets the seed kept in the checkpoint;
+    - gradients that were accumulated but not yet applied when the epoch ended (``accumulative_counts``).
+
+    The images' augmentation is the affair of ``SeededSampler`` and ``SeededDataset``. With several processes the pending
+    gradients differ and are not kept: let ``accumulative_counts`` divide the iterations of an epoch there. CUDA kernels
+    that add atomically are exact only with ``randomness=dict(deterministic=True)``.
+    """
+
+    # After all others, so that nothing draws a number between the seeding and the first batch.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Takes the seed of the first process, which after resuming is that of the checkpoint."""
+        seed = [runner.seed]
+        broadcast_object_list(seed)
+        self.seed = seed[0]
+        loader = runner.train_dataloader
+        for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+            if hasattr(sampler, 'seed'):
+                sampler.seed = self.seed
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds what the main process draws in this epoch."""
+        seed_everything(self.seed, runner.epoch, runner.rank)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds pending gradients to a checkpoint that can be resumed from."""
+        wrapper = runner.optim_wrapper
+        pending = wrapper.inner_count % wrapper._accumulative_counts != 0
+        if pending and 'optimizer' in checkpoint and runner.world_size == 1:
+            checkpoint['pending_gradients'] = {name: parameter.grad.cpu() for name, parameter
+                                               in _parameters(runner) if parameter.grad is not None}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Puts pending gradients back."""
+        if runner._resume and 'pending_gradients' in checkpoint:
+            for name, parameter in _parameters(runner):
+                if name in checkpoint['pending_gradients']:
+                    parameter.grad = checkpoint['pending_gradients'][name].to(parameter)
+
+
+def _parameters(runner: Runner):
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model.named_parameters()

@@ -1,0 +1,3 @@
+from mmmamba.engine.schedulers.warmup import WarmupLinearLR, WarmupMomentum
+
+__all__ = ['WarmupLinearLR', 'WarmupMomentum']
