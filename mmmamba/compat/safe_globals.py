@@ -1,0 +1,53 @@
+"""Let ``torch.load`` read mmengine's checkpoints with ``weights_only=True``, its default since PyTorch 2.6.
+
+mmengine's runner saves, beside weights, its message hub: histories of logged values (``HistoryBuffer``, which hold
+NumPy arrays, NumPy scalars and references to their own statistics) that ``torch.load`` refuses, so that no checkpoint
+could be resumed. They are allowed here one by one; everything else is refused as before. Earlier versions of PyTorch
+read checkpoints without this check unless asked for it, and are left alone.
+"""
+from __future__ import annotations
+
+import inspect
+from pickle import UnpicklingError
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+DTYPES = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'float16', 'float32',
+          'float64')
+"""Types of the arrays and scalars that may be read: plain numbers."""
+
+
+def allow_checkpoint_globals() -> None:
+    """Allow what mmengine's checkpoints hold, under the names that NumPy 1 and NumPy 2 give it. Idempotent."""
+    if torch.__version__ >= (2, 6):
+        torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+def _checkpoint_globals() -> list[tuple[Any, str]]:
+    reconstruct, _, _ = np.empty(0).__reduce__()
+    scalar, _ = np.float64(0).__reduce__()
+    allowed = [
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (_history_statistic, 'builtins.getattr'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+    ]
+    for core in ('numpy.core', 'numpy._core'):
+        allowed += [(reconstruct, f'{core}.multiarray._reconstruct'), (scalar, f'{core}.multiarray.scalar')]
+    # A dtype's class does not occur in the file, but the state of an instance is only set where its class is allowed.
+    return allowed + [(type(np.dtype(name)), f'numpy.dtypes.{type(np.dtype(name)).__name__}') for name in DTYPES]
+
+
+def _history_statistic(owner: Any, name: str) -> Callable[..., Any]:
+    """What ``getattr`` may do in a checkpoint: name a public method of ``HistoryBuffer``.
+
+    A history's state holds its statistics, such as ``HistoryBuffer.mean``; pickle writes a method as a call of
+    ``getattr``, which, unrestricted, would reach anything.
+    """
+    method = vars(HistoryBuffer).get(name) if owner is HistoryBuffer and isinstance(name, str) else None
+    if not inspect.isfunction(method) or name.startswith('_'):
+        raise UnpicklingError(f'a checkpoint may name statistics of HistoryBuffer, not {name!r} of {owner!r}')
+    return method
