@@ -1,0 +1,144 @@
+"""The contract of DESIGN.md over every backbone: strides, channels, gradients, freezing, checkpointing, independence."""
+from __future__ import annotations
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmmamba.errors import InputError
+from mmmamba.layers import ConvMlp, ConvNormAct, LSBlock, RGBlock, VisionClueMerge
+
+BACKBONES = {
+    'ODMamba': dict(widths=(16, 24, 32, 40)),
+    'YOLOv8CSPDarknet': dict(widths=(16, 24, 32, 40)),
+}
+
+
+def build(name, **settings):
+    torch.manual_seed(0)
+    return MODELS.build(dict(type=name, **{**BACKBONES[name], **settings}))
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('size', [(64, 96), (50, 77), (33, 32), (1, 1)])
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 2, 3), (0, 2)])
+def test_strides_and_channels(name, size, out_indices):
+    model = build(name, out_indices=out_indices).eval()
+    with torch.no_grad():
+        outs = model(torch.rand(2, 3, *size))
+    expected = [(2, BACKBONES[name]['widths'][i], *(-(-side // 2**(i + 2)) for side in size)) for i in out_indices]
+    assert [tuple(out.shape) for out in outs] == expected
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_gradients_reach_every_parameter_and_nothing_else_is_made(name):
+    for out_indices in ((0, 1, 2, 3), (0, 1)):
+        model = build(name, out_indices=out_indices)
+        sum(out.square().mean() for out in model(torch.rand(2, 3, 64, 64))).backward()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+            assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 4])
+def test_freezing_survives_train(name, frozen_stages):
+    model = build(name, frozen_stages=frozen_stages).train()
+    frozen = [model.stem] if frozen_stages >= 0 else []
+    for index in range(frozen_stages):
+        frozen += model.stage_modules(index)
+    expected = {id(p) for module in frozen for p in module.parameters()}
+    assert {id(p) for p in model.parameters() if not p.requires_grad} == expected
+    before = [{key: value.clone() for key, value in module.state_dict().items()} for module in frozen]
+    model(torch.rand(2, 3, 64, 64))
+    for module, state in zip(frozen, before):
+        assert not any(child.training for child in module.modules())
+        assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    trained = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    assert all(m.num_batches_tracked == 1 for m in trained)
+    assert len(trained) == len([m for m in model.modules() if isinstance(m, _BatchNorm)]) - sum(
+        isinstance(child, _BatchNorm) for module in frozen for child in module.modules())
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_norm_eval_keeps_the_statistics(name):
+    model = build(name, norm_eval=True).train()
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    model(torch.rand(2, 3, 64, 64))
+    assert before and all(torch.equal(value, before[key]) for key, value in model.named_buffers())
+    assert model.training
+
+
+def test_with_cp_changes_neither_outputs_nor_gradients():
+    x = torch.rand(2, 3, 64, 96)
+    results = []
+    for with_cp in (False, True):
+        model = build('ODMamba', with_cp=with_cp)
+        outs = model(x)
+        sum(out.square().sum() for out in outs).backward()
+        results.append([*outs, *(p.grad for p in model.parameters())])
+    for plain, recomputed in zip(*results):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_two_instances_are_independent(name):
+    first, second = build(name), build(name)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.fill_(7)
+    assert not any((parameter == 7).all() for parameter in second.parameters())
+    assert type(first).arch_settings == type(second).arch_settings
+    with pytest.raises(TypeError):
+        type(first).arch_settings['t'] = None
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_bad_arguments_say_what_is_allowed(name):
+    with pytest.raises(InputError, match='arch must be one of'):
+        build(name, arch='huge')
+    with pytest.raises(InputError, match='needs both depths and widths'):
+        MODELS.build(dict(type=name, arch=None, widths=(8, 8, 8, 8)))
+    with pytest.raises(InputError, match='depths must be 4 positive integers'):
+        build(name, depths=(1, 2, 2))
+    for out_indices in ((), (4, ), (-1, ), (2, 1), (1, 1)):
+        with pytest.raises(InputError, match='out_indices'):
+            build(name, out_indices=out_indices)
+    with pytest.raises(InputError, match='frozen_stages'):
+        build(name, frozen_stages=5)
+
+
+def test_od_mamba_arguments_have_their_effect():
+    def kinds(model):
+        return {type(module) for module in model.modules()}
+
+    plain = build('ODMamba')
+    assert LSBlock not in kinds(plain) and RGBlock in kinds(plain) and VisionClueMerge in kinds(plain)
+    assert LSBlock in kinds(build('ODMamba', local_spatial=True))
+    assert ConvMlp in kinds(build('ODMamba', mlp='conv'))
+    convolved = build('ODMamba', downsample='conv')
+    assert VisionClueMerge not in kinds(convolved)
+    assert isinstance(convolved.downsamples[0], ConvNormAct)
+    assert any(isinstance(m, torch.nn.SiLU) for m in build('ODMamba', gate_act='silu').stages[0][0].mlp.modules())
+    assert (build('ODMamba', ssm_init='mamba').stages[0][0].ss2d[0].A_logs != 0).any()
+    rates = [block.drop_path.drop_prob for stage in build('ODMamba', drop_path_rate=0.3).stages for block in stage]
+    assert rates == pytest.approx([0, 0.06, 0.12, 0.18, 0.24, 0.3])
+    grouped = build('ODMamba', norm_cfg=dict(type='GN', num_groups=4))
+    assert not any(isinstance(m, _BatchNorm) for m in grouped.modules())
+    assert build('ODMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
+    with pytest.raises(InputError, match='clue_merge'):
+        build('ODMamba', downsample='pool')
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_pretrained_weights_load_through_init_cfg(name, tmp_path):
+    source = build(name)
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'weights.pth')
+    torch.manual_seed(1)
+    target = MODELS.build(
+        dict(type=name, **BACKBONES[name],
+             init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))))
+    target.init_weights()
+    for key, value in source.state_dict().items():
+        assert torch.equal(value, target.state_dict()[key]), key

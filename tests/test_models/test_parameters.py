@@ -1,0 +1,37 @@
+"""Parameter counts, exactly as the reference implementations have them (all parameters, DFL's frozen 16 included)."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+EXPECTED = {
+    'mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py': 5_442_612,
+    'mamba_yolo/mamba-yolo_b_8xb64-300e_coco.py': 19_168_164,
+    'mamba_yolo/mamba-yolo_l_8xb64-300e_coco.py': 49_227_952,
+    'mamba_yolo/mamba-yolo_t_released_8xb64-300e_coco.py': 6_131_704,
+    'mamba_yolo/mamba-yolo_b_released_8xb64-300e_coco.py': 21_828_000,
+    'mamba_yolo/mamba-yolo_l_released_8xb64-300e_coco.py': 57_631_024,
+    'yolov8/yolov8_n_8xb64-300e_coco.py': 3_157_200,
+    'yolov8/yolov8_s_8xb64-300e_coco.py': 11_166_560,
+    'yolov8/yolov8_m_8xb64-300e_coco.py': 25_902_640,
+    'yolov8/yolov8_l_8xb64-300e_coco.py': 43_691_520,
+}
+
+
+@pytest.mark.parametrize('name', EXPECTED)
+def test_parameters(name):
+    model = MODELS.build(Config.fromfile(CONFIGS / name).model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == EXPECTED[name]
+
+
+@pytest.mark.parametrize(('arch', 'expected'), [('t', 5_879_924), ('b', 20_882_468), ('l', 53_466_160)])
+def test_paper_depths_with_ls_block(arch, expected):
+    cfg = Config.fromfile(CONFIGS / f'mamba_yolo/mamba-yolo_{arch}_8xb64-300e_coco.py').model
+    cfg.backbone.local_spatial = cfg.neck.local_spatial = True
+    model = MODELS.build(cfg)
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
