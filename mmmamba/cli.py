@@ -13,8 +13,6 @@ from mmmamba.errors import InputError
 _BAD_INPUT = 2
 _INTERRUPTED = 130
 _OTHERS_WAIT = 10.0  # seconds
-# A data worker's exception arrives with its traceback for a message, whose last such line holds what was meant.
-_IN_TRACEBACK = re.compile(r'^(?:\w+\.)*InputError: (.+)$', re.MULTILINE)
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
 _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
@@ -50,14 +48,15 @@ def describe(error: BaseException) -> str | None:
     """
     text = str(error)
     if isinstance(error, InputError):
-        nested = _IN_TRACEBACK.findall(text)
-        return _one_line(_REGISTRY_PREFIX.sub('', nested[-1] if nested else text))
+        if text.startswith('Caught '):  # in a data worker, whose traceback has become the message
+            text = text.strip().splitlines()[-1].partition(': ')[2]
+        return _one_line(_REGISTRY_PREFIX.sub('', text))
     if isinstance(error, FileNotFoundError):
         return _one_line(f'no such file: {error.filename}' if error.filename else text)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _one_line(f'no space left on the disk: {error.filename or text}')
     if isinstance(error, KeyError):
-        unknown = re.search(r"(\S+) is not in the \S*?([\w ]+) registry", text)
+        unknown = re.search(r'(\S+) is not in the \S*?([\w ]+) registry', text)
         return unknown and f'unknown {unknown[2]}: {unknown[1].strip(chr(39) + chr(34))}'
     return None
 

@@ -1,1 +1,8 @@
+"""Data sets, samplers and transforms; imported for their registrations."""
+from mmmamba.datasets.checked_coco_dataset import CheckedCocoDataset
+from mmmamba.datasets.seeded_dataset import SeededDataset
+from mmmamba.datasets.seeded_sampler import SampleIndex, SeededSampler
+from mmmamba.datasets.transforms import CenteredRandomAffine, LoadCheckedImage, RandomHSV
 
+__all__ = ['CenteredRandomAffine', 'CheckedCocoDataset', 'LoadCheckedImage', 'RandomHSV', 'SampleIndex',
+           'SeededDataset', 'SeededSampler']

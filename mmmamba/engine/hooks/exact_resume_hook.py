@@ -20,9 +20,9 @@ class ExactResumeHook(Hook):
     - the order of the images, where no seed was configured: the sampler gets the seed kept in the checkpoint;
     - gradients that were accumulated but not yet applied when the epoch ended (``accumulative_counts``).
 
-    The images' augmentation is the affair of ``SeededSampler`` and ``SeededDataset``. With several processes the pending
-    gradients differ and are not kept: let ``accumulative_counts`` divide the iterations of an epoch there. CUDA kernels
-    that add atomically are exact only with ``randomness=dict(deterministic=True)``.
+    The images' augmentation is the affair of ``SeededSampler`` and ``SeededDataset``. With several processes the
+    pending gradients differ and are not kept: let ``accumulative_counts`` divide the iterations of an epoch there.
+    CUDA kernels that add atomically are exact only with ``randomness=dict(deterministic=True)``.
     """
 
     # After all others, so that nothing draws a number between the seeding and the first batch.

@@ -19,8 +19,8 @@ _IMAGES_NAMED = 4
 class NonFiniteLossHook(Hook):
     """Raises an :class:`InputError` at the first loss, or the first weight about to be saved, that is NaN or infinite.
 
-    The message names the epoch, the iteration, the losses, the images of the batch, and the last good checkpoint. Under
-    float16 an overflowing *gradient* is normal (the step is skipped and the loss scale halved) and stops nothing.
+    The message names the epoch, the iteration, the losses, the images of the batch, and the last good checkpoint.
+    Under float16 an overflowing *gradient* is normal (the step is skipped, the loss scale halved) and stops nothing.
     """
 
     # Before any other hook does something with the losses or the weights.
@@ -54,7 +54,7 @@ def _where(runner: Runner, batch_idx: int) -> str:
 
 def _images(data_batch: dict | None) -> str:
     samples = (data_batch or {}).get('data_samples') or []
-    names = [f'{osp.basename(str(sample.get("img_path", "?")))} (id {sample.get("img_id", "?")})' for sample in samples]
+    names = [f'{osp.basename(str(sample.get("img_path")))} (id {sample.get("img_id")})' for sample in samples]
     more = f' and {len(names) - _IMAGES_NAMED} more' if len(names) > _IMAGES_NAMED else ''
     return (', '.join(names[:_IMAGES_NAMED]) or 'unknown') + more
 

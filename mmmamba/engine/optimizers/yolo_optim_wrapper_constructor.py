@@ -33,7 +33,8 @@ class YOLOOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg:
-            raise InputError(f'YOLOOptimWrapperConstructor has fixed groups and takes no paramwise_cfg: {paramwise_cfg}')
+            raise InputError(f'YOLOOptimWrapperConstructor has fixed groups and takes no paramwise_cfg '
+                             f'({", ".join(paramwise_cfg)})')
         self.wrapper_cfg = dict(optim_wrapper_cfg)
         self.optimizer_cfg = dict(self.wrapper_cfg.pop('optimizer'))
 

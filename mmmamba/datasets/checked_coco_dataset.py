@@ -1,0 +1,76 @@
+"""A COCO data set that says what is wrong with its files before training starts."""
+from __future__ import annotations
+
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import DATASETS
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.logging import print_log
+
+from mmmamba.datasets import coco_checks
+from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError
+from mmmamba.errors import InputError
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(CocoDataset):
+    """mmdet's ``CocoDataset`` (same arguments) for files that may be wrong.
+
+    When the annotations are loaded, each of the following raises an :class:`InputError` of one line that names the
+    file and the entry: a missing or malformed file, missing or duplicate entries, references to unknown images or
+    categories, numbers that are none, file names that leave the image folder, images missing on the disk, and classes
+    that the file does not have in that order (mmdet would mislabel them). Boxes that mmdet ignores (no area, outside
+    the image) are counted in one warning. Images without objects are kept, as negatives, unless ``filter_cfg`` drops
+    them.
+
+    With ``LoadCheckedImage`` in the pipeline, a damaged image is replaced by another one in training, and remembered
+    for ``UnreadableImagesHook``; in testing it raises, as it does in training once most images are found damaged.
+    """
+
+    def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
+        """Reads and checks the annotation file."""
+        content = coco_checks.read_annotations(annotation_file, need_annotations=not self.test_mode)
+        coco_checks.check_entries(content, annotation_file)
+        ignored = coco_checks.check_classes(content, self.metainfo['classes'], annotation_file)
+        dropped = coco_checks.find_unusable_boxes(content)
+        if content['annotations'] and not self.test_mode and len(dropped) == len(content['annotations']):
+            raise InputError(f'{annotation_file}: not one of its {len(dropped)} boxes is usable (inside its image, at '
+                             f'least one pixel wide and high, with an area)')
+        for summary in (coco_checks.summarise_boxes(dropped), ignored):
+            if summary:
+                print_log(f'{annotation_file}: {summary}', logger='current', level='WARNING')
+
+        folder = self.data_prefix.get('img', '')
+        coco_checks.check_file_names(content['images'], annotation_file)
+        if isinstance(get_file_backend(folder, backend_args=self.backend_args), LocalBackend):
+            coco_checks.check_images_exist(content['images'], folder, annotation_file)
+
+        coco = COCO()
+        coco.dataset = content
+        coco.createIndex()
+        coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+        return coco
+
+    def full_init(self) -> None:
+        """Loads the annotations and prepares the memory, shared with data workers, that notes unreadable images."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Loads a sample; None, which makes the caller try another one, where a training image is unreadable."""
+        try:
+            return super().prepare_data(idx)
+        except UnreadableImageError as error:
+            if self.test_mode:
+                raise
+            self._unreadable[idx] = 1
+            count = int(self._unreadable.sum())
+            if 2 * count > len(self):
+                raise InputError(f'{count} of {len(self)} images are unreadable; the last: {error}') from error
+            return None
+
+    def unreadable_images(self) -> list[str]:
+        """Paths of the images that could not be read so far, by any data worker of this process."""
+        return [self.get_data_info(int(idx))['img_path'] for idx in self._unreadable.nonzero()[:, 0]]

@@ -1,0 +1,87 @@
+"""Augmentation that depends on the sample and the epoch, and on nothing that happened before."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.transforms import Compose
+from mmdet.registry import DATASETS
+from mmengine.dataset import BaseDataset
+from torch.utils.data import get_worker_info
+
+from mmmamba.datasets.seeded_sampler import SampleIndex
+from mmmamba.errors import InputError
+from mmmamba.seeding import seeded
+
+_MAX_REFETCH = 15
+
+
+@DATASETS.register_module()
+class SeededDataset:
+    """Wraps a data set so that every sample is drawn with random states made from (seed, epoch, index).
+
+    A sample is then the same whichever worker loads it, with any number of workers and processes, and after resuming.
+    mmengine's workers start every epoch with the same state (or go on with that of the last one, where they persist),
+    so their samples depend on which of them loaded what before. Needs ``sampler=dict(type='SeededSampler')``; a plain
+    index, as in ``dataset[3]``, is served with whatever state there is.
+
+    ``pipeline`` runs after the wrapped data set's own and may mix images: a transform with ``get_indexes`` (mmdet's
+    ``Mosaic``, ``MixUp``) finds the other samples in ``results['mix_results']``, as in mmdet's
+    ``MultiImageMixDataset``, but nothing is copied. mmdet's ``PipelineSwitchHook`` replaces this pipeline, which is how
+    mosaic ends before training does.
+
+    Args:
+        dataset: The data set to wrap, or its config.
+        pipeline: Transforms to apply to its samples; none by default.
+    """
+
+    def __init__(self, dataset: BaseDataset | dict, pipeline: Sequence[dict] = ()) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.pipeline = Compose(pipeline)
+
+    @property
+    def metainfo(self) -> dict:
+        """A copy of the wrapped data set's meta information (classes, palette)."""
+        return self.dataset.metainfo
+
+    def full_init(self) -> None:
+        """Loads the annotations, if the wrapped data set has not yet."""
+        self.dataset.full_init()
+
+    def get_data_info(self, index: int) -> dict:
+        """The annotation of a sample."""
+        return self.dataset.get_data_info(index)
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """The categories in a sample."""
+        return self.dataset.get_cat_ids(index)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        if isinstance(index, SampleIndex):
+            with seeded(index.seed, index.epoch, int(index)):
+                return self._load(int(index))
+        if get_worker_info() is not None:
+            warnings.warn("SeededDataset is not seeded: use sampler=dict(type='SeededSampler')", stacklevel=2)
+        return self._load(index)
+
+    def _load(self, index: int) -> dict:
+        for _ in range(_MAX_REFETCH):
+            results = self._apply_pipeline(self.dataset[index])
+            if results is not None:
+                return results
+            index = np.random.randint(len(self))
+        raise InputError(f'the pipeline rejected {_MAX_REFETCH} samples in a row; which transform returns None?')
+
+    def _apply_pipeline(self, results: dict) -> dict | None:
+        for transform in self.pipeline:
+            if hasattr(transform, 'get_indexes'):
+                results['mix_results'] = [self.dataset[i] for i in np.atleast_1d(transform.get_indexes(self.dataset))]
+            results = transform(results)
+            if results is None:
+                return None
+            results.pop('mix_results', None)
+        return results
