@@ -1,0 +1,93 @@
+"""Pictures of a run: predictions beside the truth, and loss and AP over the epochs."""
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+PAIRS_PER_ROW = 2
+
+
+def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, out: Path, *, images: int = 8,
+                     score_thr: float = 0.3) -> None:
+    """Draws the first annotated images, each twice: with its true boxes and with its predicted ones.
+
+    Args:
+        annotations: COCO json of the images.
+        image_folder: Where its file names are.
+        predictions: CocoMetric's ``*.bbox.json``: a list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
+        out: The PNG to write.
+        images: How many images to draw.
+        score_thr: Predictions below it are left out.
+    """
+    truth = json.loads(annotations.read_text(encoding='utf-8'))
+    names = {category['id']: category['name'] for category in truth['categories']}
+    true_boxes, predicted_boxes = defaultdict(list), defaultdict(list)
+    for item in truth['annotations']:
+        true_boxes[item['image_id']].append((item['bbox'], item['category_id'], names[item['category_id']]))
+    for item in json.loads(predictions.read_text(encoding='utf-8')):
+        if item['score'] >= score_thr:
+            text = f"{names[item['category_id']]} {item['score']:.2f}"
+            predicted_boxes[item['image_id']].append((item['bbox'], item['category_id'], text))
+
+    shown = [image for image in truth['images'] if true_boxes[image['id']]][:images]
+    columns = 2 * min(PAIRS_PER_ROW, len(shown))
+    rows = -(-len(shown) // PAIRS_PER_ROW)
+    figure = Figure(figsize=(3.2 * columns, 3.4 * rows), layout='constrained')
+    axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
+    for image in shown:
+        picture = cv2.imread(str(image_folder / image['file_name']), cv2.IMREAD_COLOR)[..., ::-1]
+        for title, boxes in (('truth', true_boxes), ('predicted', predicted_boxes)):
+            axis = next(axes)
+            axis.imshow(picture)
+            axis.set_title(f"{image['file_name']}: {title}", fontsize=9)
+            _draw_boxes(axis, boxes[image['id']])
+            axis.set_axis_off()
+    for axis in axes:
+        axis.set_axis_off()
+    figure.savefig(out, dpi=100)
+
+
+def _draw_boxes(axis: Axes, boxes: list[tuple[list[float], int, str]]) -> None:
+    colours = matplotlib.colormaps['tab10'].colors
+    inside = 0.06 * abs(axis.get_ylim()[0] - axis.get_ylim()[1])  # a label above such a box would leave the picture
+    for (left, top, width, height), category, text in boxes:
+        colour = colours[category % len(colours)]
+        axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=2))
+        axis.text(max(left, 0), max(top, 0), text, fontsize=8, color='white', clip_on=True,
+                  verticalalignment='top' if top < inside else 'bottom',
+                  bbox={'facecolor': colour, 'edgecolor': 'none', 'pad': 1})
+
+
+def draw_curves(scalars: Path, out: Path) -> None:
+    """Plots loss, AP and AP50 over the epochs.
+
+    Args:
+        scalars: mmengine's ``vis_data/scalars.json``, one record a line.
+        out: The PNG to write.
+    """
+    records = [json.loads(line) for line in scalars.read_text(encoding='utf-8').splitlines()]
+    training = [record for record in records if 'loss' in record]
+    evaluation = [record for record in records if 'coco/bbox_mAP' in record]
+    iterations_per_epoch = max(record['iter'] for record in training) / max(record['epoch'] for record in training)
+
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    loss_axis, ap_axis = figure.subplots(1, 2)
+    loss_axis.plot([record['iter'] / iterations_per_epoch for record in training],
+                   [record['loss'] for record in training], label='loss')
+    loss_axis.set_ylim(bottom=0)
+    for key, label in (('coco/bbox_mAP_50', 'AP50'), ('coco/bbox_mAP', 'AP')):
+        ap_axis.plot([record['step'] for record in evaluation], [record[key] for record in evaluation],
+                     marker='o', label=label)
+    ap_axis.set_ylim(0, 1)
+    for axis, title in ((loss_axis, 'training'), (ap_axis, 'validation')):
+        axis.set(title=title, xlabel='epoch')
+        axis.grid(alpha=0.3)
+        axis.legend(loc='upper right' if axis is loss_axis else 'lower right')
+    figure.savefig(out, dpi=100)

@@ -1,0 +1,90 @@
+"""Trains, tests and draws a detector on a small data set, through tools/train.py and tools/test.py.
+
+Without --data, the data set is composed on the spot from handwriting and photographs that ship in Python packages.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmmamba.cli import run
+from mmmamba.demo.coco_folder import LAYOUT, CocoFolder
+from mmmamba.demo.composer import Composition, compose
+from mmmamba.demo.config import config_for_folder
+from mmmamba.demo.report import draw_curves, draw_predictions
+from mmmamba.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = (('AP', 'bbox_mAP'), ('AP50', 'bbox_mAP_50'), ('AP75', 'bbox_mAP_75'), ('AP small', 'bbox_mAP_s'),
+         ('AP medium', 'bbox_mAP_m'), ('AP large', 'bbox_mAP_l'))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, help=f'your own data set in COCO format: {LAYOUT}')
+    parser.add_argument('--config', type=Path, default=ROOT / 'configs' / 'mamba_yolo' / 'mamba-yolo_t_demo.py',
+                        help='default: %(default)s')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / 'demo',
+                        help='a folder named by the time is made in it; default: %(default)s')
+    return parser.parse_args()
+
+
+def call_tool(name: str, *arguments: object) -> None:
+    """Runs one of our tools as a user would, in its own process, its output on ours."""
+    command = [sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)]
+    print('$', ' '.join(command), flush=True)
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise InputError(f'{name} ended with status {status}; its last lines above say why')
+
+
+def main() -> None:
+    args = parse_args()
+    start = time.monotonic()
+    data = args.data
+    if data is None:
+        data = args.work_dir / 'data'
+        print(f'Composing the data set in {data}', flush=True)
+        compose(data, Composition())
+    folder = CocoFolder.find(data)
+
+    out = args.work_dir / time.strftime('%Y%m%d_%H%M%S')
+    out.mkdir(parents=True)
+    config = out / 'config.py'
+    config_for_folder(Config.fromfile(args.config), folder, out / 'predictions').dump(config)
+    call_tool('train.py', config, '--work-dir', out / 'train')
+    checkpoint = Path((out / 'train' / 'last_checkpoint').read_text().strip())
+    call_tool('test.py', config, checkpoint, '--work-dir', out / 'test')
+
+    draw_predictions(folder.annotations['val'], folder.root / 'val', out / 'predictions.bbox.json',
+                     out / 'predictions.png')
+    draw_curves(newest(out / 'train', '*/vis_data/scalars.json'), out / 'curves.png')
+    table = coco_table(newest(out / 'test', '*/*.json'))
+    (out / 'coco_table.txt').write_text(table, encoding='utf-8')
+    print(f"""
+{table}
+checkpoint   {checkpoint}
+table        {out / 'coco_table.txt'}
+predictions  {out / 'predictions.png'}
+curves       {out / 'curves.png'}
+config       {config}
+minutes      {(time.monotonic() - start) / 60:.1f}""")
+
+
+def newest(folder: Path, pattern: str) -> Path:
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+
+
+def coco_table(metrics: Path) -> str:
+    values = json.loads(metrics.read_text(encoding='utf-8'))
+    return ''.join(f"{name:10s} {values[f'coco/{key}']:6.3f}\n" for name, key in TABLE)
+
+
+if __name__ == '__main__':
+    run(main)
