@@ -21,6 +21,7 @@ from mmengine.utils import mkdir_or_exist
 from tqdm import tqdm
 
 from mmmamba.cli import run
+from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
 from mmmamba.demo.detector import Detector
 from mmmamba.demo.media import Video, VideoFile, find_images
 from mmmamba.errors import InputError
@@ -34,10 +35,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='its weights')
     parser.add_argument('source', type=Path, help='an image, a folder of images, or a video')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score drawn and written; default: %(default)s')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
+    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
     args = parser.parse_args()
+    args.device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
     return args
@@ -50,16 +52,15 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def detect_images(detector: Detector, paths: list[Path], args: argparse.Namespace) -> None:
-    done = 0
+    load, done = LoadCheckedImage(), 0
     with tqdm(total=len(paths), unit='image') as bar:
         for batch in batched(paths, args.batch_size):
             readable = []
             for path in batch:
-                image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-                if image is None:
-                    bar.write(f'warning: {path}: not readable as an image, left out', file=sys.stderr)
-                else:
-                    readable.append((path, image))
+                try:
+                    readable.append((path, load({'img_path': str(path)})['img']))
+                except UnreadableImageError as error:
+                    bar.write(f'warning: {error}; left out', file=sys.stderr)
             samples = detector.detect([image for _, image in readable]) if readable else []
             for (path, image), sample in zip(readable, samples):
                 cv2.imwrite(str(args.out_dir / 'vis' / path.name), detector.draw(image, sample, args.score_thr))
@@ -92,7 +93,7 @@ def main() -> None:
     args = parse_args()
     images = find_images(args.source)
     video = None if images else Video(args.source)
-    detector = Detector(Config.fromfile(args.config), args.checkpoint, torch.device(args.device))
+    detector = Detector(Config.fromfile(args.config), args.checkpoint, args.device)
     for name in ('vis', 'preds'):
         mkdir_or_exist(args.out_dir / name)
     if video is None:

@@ -201,5 +201,5 @@ def _annotation(placed: PlacedDigit) -> dict:
         'area': int(placed.visible.sum()),
         'segmentation': {'size': rle['size'], 'counts': rle['counts'].decode('ascii')},
         'iscrowd': 0,
-        'digit': placed.digit.index,
+        'digit': placed.digit.number,
     }

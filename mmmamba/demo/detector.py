@@ -33,7 +33,7 @@ class Detector:
     def __init__(self, config: Config, checkpoint: Path, device: torch.device) -> None:
         init_default_scope(config.get('default_scope', 'mmdet'))
         self.model = MODELS.build(config.model)
-        stored = load_checkpoint_checked(self.model, str(checkpoint)).get('meta', {}).get('dataset_meta')
+        stored = load_checkpoint_checked(self.model, str(checkpoint)).get('dataset_meta')
         self.model.to(device).eval()
         dataset = DATASETS.build({**config.test_dataloader.dataset, 'lazy_init': True})
         self.dataset_meta = {'palette': 'random', **dataset.metainfo, **(stored or {})}

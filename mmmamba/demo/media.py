@@ -53,7 +53,7 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, like: Video) -> None:
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), like.fps, (like.width, like.height))
+        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), like.fps, (like.width, like.height))
         if not self._writer.isOpened():
             raise InputError(f'{path}: cannot be written as a video')
 

@@ -5,11 +5,12 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import cv2
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+from mmmamba.datasets.transforms import LoadCheckedImage
 
 PAIRS_PER_ROW = 2
 
@@ -40,9 +41,10 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
     columns = 2 * min(PAIRS_PER_ROW, len(shown))
     rows = -(-len(shown) // PAIRS_PER_ROW)
     figure = Figure(figsize=(3.2 * columns, 3.4 * rows), layout='constrained')
+    load = LoadCheckedImage()
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for image in shown:
-        picture = cv2.imread(str(image_folder / image['file_name']), cv2.IMREAD_COLOR)[..., ::-1]
+        picture = load({'img_path': str(image_folder / image['file_name'])})['img'][..., ::-1]
         for title, boxes in (('truth', true_boxes), ('predicted', predicted_boxes)):
             axis = next(axes)
             axis.imshow(picture)
@@ -55,7 +57,7 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
 
 
 def _draw_boxes(axis: Axes, boxes: list[tuple[list[float], int, str]]) -> None:
-    colours = matplotlib.colormaps['tab10'].colors
+    colours = matplotlib.color_sequences['tab10']
     inside = 0.06 * abs(axis.get_ylim()[0] - axis.get_ylim()[1])  # a label above such a box would leave the picture
     for (left, top, width, height), category, text in boxes:
         colour = colours[category % len(colours)]

@@ -21,8 +21,8 @@ FOLDERS = {'skimage': ('skimage', 'data'), 'sklearn': ('sklearn', 'datasets', 'i
 
 
 class Digit(NamedTuple):
-    """A scan: its place in scikit-learn's data set, its class, and ink of shape (8, 8) in [0, 1]."""
-    index: int
+    """A scan: its number in scikit-learn's data set, its class, and ink of shape (8, 8) in [0, 1]."""
+    number: int
     label: int
     ink: np.ndarray
 
@@ -34,9 +34,9 @@ def load_digits(split: str) -> list[Digit]:
     from sklearn import datasets
 
     bunch = datasets.load_digits()
-    return [Digit(index, int(label), (scan / 16).astype(np.float32))
-            for index, (label, scan) in enumerate(zip(bunch.target, bunch.images))
-            if (index % VAL_EVERY == 0) == (split == 'val')]
+    return [Digit(number, int(label), (scan / 16).astype(np.float32))
+            for number, (label, scan) in enumerate(zip(bunch.target, bunch.images))
+            if (number % VAL_EVERY == 0) == (split == 'val')]
 
 
 def load_photographs(split: str) -> dict[str, np.ndarray]:

@@ -68,13 +68,13 @@ def test_boxes_areas_and_masks_agree_exactly_and_masks_are_disjoint(root: Path, 
 
 def test_digits_carry_their_scans_label(root: Path) -> None:
     for split in ('train', 'val'):
-        labels = {digit.index: digit.label for digit in load_digits(split)}
+        labels = {digit.number: digit.label for digit in load_digits(split)}
         for annotation in _content(root, split)['annotations']:
             assert annotation['category_id'] == labels[annotation['digit']] + 1
 
 
 def test_digits_and_photographs_of_train_and_val_are_disjoint(root: Path) -> None:
-    assert not {d.index for d in load_digits('train')} & {d.index for d in load_digits('val')}
+    assert not {d.number for d in load_digits('train')} & {d.number for d in load_digits('val')}
     assert not set(PHOTOGRAPHS['train']) & set(PHOTOGRAPHS['val'])
     used = {split: _content(root, split) for split in ('train', 'val')}
     digits = [{a['digit'] for a in used[split]['annotations']} for split in ('train', 'val')]
