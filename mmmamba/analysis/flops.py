@@ -1,0 +1,145 @@
+"""Parameters and FLOPs of a model, the scans' in a column of their own."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmmamba.analysis.scan_cost import scans_reported
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module costs in one forward pass. Norms, activations, pooling and interpolation are in no column.
+
+    Attributes:
+        parameters: Numbers of its parameters, frozen ones included.
+        linear_flops: FLOPs of convolutions, linear layers and matrix products, 2 per multiply-add.
+        projection_flops: Of these, what the scans' own projections take, those that make step, B and C of every token.
+            Published tables leave them out.
+        scan_flops: FLOPs of the scans, see :func:`mmmamba.analysis.scan_cost.scan_flops`. Published tables leave
+            these out as well.
+    """
+
+    parameters: int = 0
+    linear_flops: int = 0
+    projection_flops: int = 0
+    scan_flops: int = 0
+
+    @property
+    def convention_flops(self) -> int:
+        """What published tables of detectors count: convolutions and linear layers alone."""
+        return self.linear_flops - self.projection_flops
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other))))
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Costs by module.
+
+    Attributes:
+        own: What each module costs itself, its children excluded, by qualified name; ``''`` is the model. A module
+            that the model holds twice stands under its first name.
+    """
+
+    own: dict[str, Cost]
+
+    @property
+    def total(self) -> Cost:
+        return self.part('')
+
+    def part(self, name: str) -> Cost:
+        """A module with all that is in it."""
+        inside = (cost for other, cost in self.own.items() if not name or f'{other}.'.startswith(f'{name}.'))
+        return sum(inside, Cost())
+
+    def parts(self, depth: int = 1) -> dict[str, Cost]:
+        """Modules at most ``depth`` names deep that cost something, in the model's order; not the model itself."""
+        parts = {name: self.part(name) for name in self.own if name and name.count('.') < depth}
+        return {name: cost for name, cost in parts.items() if cost != Cost()}
+
+
+def count_detector(detector: nn.Module, height: int, width: int) -> ModelCost:
+    """Cost of an mmdet detector on one image: backbone, neck and heads, without the post-processing.
+
+    Args:
+        detector: Of any kind. What depends on the image, as the number of a two-stage detector's proposals, depends
+            on it here too: the image is black.
+        height: In pixels.
+        width: In pixels.
+    """
+    device = next(detector.parameters()).device
+    shape = (height, width)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    return count_flops(detector, torch.zeros(1, 3, height, width, device=device), [sample], mode='tensor')
+
+
+def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:
+    """Cost of ``model(*args, **kwargs)`` in eval mode, without gradients.
+
+    Convolutions and matrix products are counted where they are computed, whichever function called them. Scans are
+    counted by formula and not computed, so the model's outputs mean nothing.
+    """
+    own = {name: Cost() for name, _ in model.named_modules()}
+    for name, parameter in model.named_parameters():
+        own[name.rpartition('.')[0]] += Cost(parameters=parameter.numel())
+
+    stack = ['']
+    counter = FlopCounterMode(display=False)
+    counted = 0
+
+    def settle() -> None:
+        """Books what was counted since the last time on the innermost module that runs."""
+        nonlocal counted
+        total = counter.get_total_flops()
+        own[stack[-1]] += Cost(linear_flops=total - counted)
+        counted = total
+
+    def enter(name: str) -> None:
+        settle()
+        stack.append(name)
+
+    def leave() -> None:
+        settle()
+        stack.pop()
+
+    def report(projections: int, scan: int) -> None:
+        own[stack[-1]] += Cost(linear_flops=projections, projection_flops=projections, scan_flops=scan)
+
+    with _eval_mode(model), _hooked(model, enter, leave), torch.no_grad(), scans_reported(report), counter:
+        model(*args, **kwargs)
+    settle()
+    return ModelCost(own)
+
+
+@contextmanager
+def _hooked(model: nn.Module, enter: Callable[[str], None], leave: Callable[[], None]) -> Iterator[None]:
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+        handles.append(module.register_forward_hook(lambda *_: leave()))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode

@@ -1,0 +1,125 @@
+"""Checkpoints in and out: read whatever a reference saved, write what mmengine loads."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmmamba.convert.archive import TorchArchive
+from mmmamba.convert.inert_pickle import Placeholder, TensorRecord
+from mmmamba.convert.key_map import StateDict
+from mmmamba.errors import InputError
+
+_ENTRIES = ('ema', 'model', 'state_dict')
+"""Where a checkpoint keeps its weights, the preferred first: results are reported of the averaged ones."""
+
+_MAX_DEPTH = 64
+_MAX_MODULES = 20_000
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of a file.
+
+    Attributes:
+        state_dict: In the names of the file; nothing in it is of half precision.
+        origin: The entry of the file that they stood in, e.g. ``ema``, or ``''``.
+        upcast: How many tensors were float16 or bfloat16 and are float32 now.
+    """
+
+    state_dict: StateDict
+    origin: str
+    upcast: int
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads weights from a file of ``torch.save`` without importing or executing anything that the file names.
+
+    The file holds a state dict; a pickled model, whose classes need not exist here; or a dict with one of these under
+    ``ema``, ``model`` or ``state_dict``. Of several, the first in this order is taken.
+
+    Raises:
+        InputError: No such file, a damaged one, or one without weights.
+    """
+    try:
+        with TorchArchive(path) as archive:
+            origin, holder = _weights_of(archive.tree())
+            tensors = archive.tensors(_walk(holder) if isinstance(holder, Placeholder) else holder)
+    except InputError as error:
+        raise InputError(f'{os.fspath(path)}: {error}') from error
+    halves = [name for name, tensor in tensors.items() if tensor.dtype in _HALVES]
+    return Checkpoint({**tensors, **{name: tensors[name].float() for name in halves}}, origin, len(halves))
+
+
+def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: dict[str, Any]) -> None:
+    """Writes a checkpoint of mmengine's layout; the file appears whole or not at all.
+
+    Raises:
+        InputError: The folder does not exist or cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(temporary, 'wb') as file:
+            torch.save({'state_dict': state_dict, 'meta': meta}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+        raise InputError(f'cannot write {path}: {getattr(error, "strerror", None) or error}') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _weights_of(tree: Any) -> tuple[str, Any]:
+    """The entry that holds the weights and its name."""
+    if _holds_weights(tree):
+        return '', tree
+    if isinstance(tree, dict):
+        for entry in _ENTRIES:
+            if _holds_weights(tree.get(entry)):
+                return entry, tree[entry]
+    raise InputError(f'neither a state dict nor a model, and none under {", ".join(_ENTRIES)}')
+
+
+def _holds_weights(value: Any) -> bool:
+    if isinstance(value, Placeholder):
+        return _is_module(value)
+    return (isinstance(value, dict) and bool(value)
+            and all(isinstance(key, str) and isinstance(item, TensorRecord) for key, item in value.items()))
+
+
+def _is_module(value: Any) -> bool:
+    return (isinstance(value, Placeholder) and isinstance(value.state, dict)
+            and all(isinstance(value.state.get(group), dict) for group in ('_parameters', '_buffers', '_modules')))
+
+
+def _walk(root: Placeholder) -> dict[str, TensorRecord]:
+    """The tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
+    records: dict[str, TensorRecord] = {}
+    stack: list[tuple[str, Any]] = [('', root)]
+    visited = 0
+    while stack:
+        prefix, module = stack.pop()
+        visited += 1
+        if visited > _MAX_MODULES or prefix.count('.') > _MAX_DEPTH:
+            raise InputError('its modules nest without end: one contains itself')
+        if not _is_module(module):
+            raise InputError(f'{prefix[:-1]} is not a module')
+        state = module.state
+        unsaved = state.get('_non_persistent_buffers_set')
+        buffers = {name: record for name, record in state['_buffers'].items()
+                   if not (isinstance(unsaved, set) and name in unsaved)}
+        for name, record in {**state['_parameters'], **buffers}.items():
+            if record is None:
+                continue
+            if not isinstance(record, TensorRecord):
+                raise InputError(f'{prefix}{name} is not a tensor')
+            records[f'{prefix}{name}'] = record
+        children = [(f'{prefix}{name}.', child) for name, child in state['_modules'].items() if child is not None]
+        stack.extend(reversed(children))
+    return records

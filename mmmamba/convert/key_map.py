@@ -1,0 +1,98 @@
+"""What every key map is made of: tables of module names, and renaming by them."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from mmmamba.errors import InputError
+
+Names = dict[str, str]
+"""Reference name to our name, of modules and of parameters that stand in no module of their own."""
+
+StateDict = dict[str, Tensor]
+
+LEAVES = frozenset({'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'})
+
+_FINGERPRINTS = {
+    'this project (nothing to convert)': r'backbone\.stem\.|bbox_head\.reg_branches\.',
+    'mamba-yolo': r'.*\.(pw_linear|proj_conv)\.0\.|.*\.ss2d\.\d+\.',
+    'mamba-vision': r'.*patch_embed\.conv_down\.',
+    'efficient-vmamba': r'.*\.conv_branch\.0\.',
+    'vmamba': r'.*\.op\.(x_proj\.|x_proj_weight)',
+    'yolov8': r'.*\.m\.\d+\.cv1\.conv\.weight',
+}
+"""A key that only one system has; the first that matches decides."""
+
+
+def under(reference: str, ours: str, names: Names) -> Names:
+    """The same table one level down: inside module ``reference``, which we call ``ours``."""
+    return {f'{reference}.{name}': f'{ours}.{our_name}' for name, our_name in names.items()}
+
+
+def indices(keys: Iterable[str], prefix: str) -> list[int]:
+    """The numbers that follow ``prefix.`` in the keys, sorted: the members of a sequence."""
+    pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
+    return sorted({int(match[1]) for match in map(pattern.match, keys) if match})
+
+
+def system_of(keys: Iterable[str]) -> str | None:
+    """The system that a state dict of these keys seems to come from."""
+    keys = list(keys)
+    for system, pattern in _FINGERPRINTS.items():
+        if any(map(re.compile(pattern).match, keys)):
+            return system
+    return None
+
+
+def without_wrappers(state_dict: StateDict) -> StateDict:
+    """Keys as ``model.<index>.…``, whatever wrapped the model: any run of ``module.`` and ``model.`` is taken off.
+
+    ``module.`` comes from (Distributed)DataParallel, a second ``model.`` from the class that users call to train. All
+    keys have to carry the same wrapping; keys of another form stay as they are.
+
+    Raises:
+        InputError: Two wrappings, so that two models, or a model twice, stand in one state dict.
+    """
+    wrapped = re.compile(r'((?:(?:module|model)\.)*?)model\.\d+\.')
+    example = {match[1]: key for key in state_dict if (match := wrapped.match(key))}
+    if len(example) > 1:
+        first, second = list(example.values())[:2]
+        raise InputError(f'ambiguous state dict: {first} and {second} carry different prefixes')
+    prefix = next(iter(example), '')
+    return {key[len(prefix):] if key.startswith(prefix) else key: value for key, value in state_dict.items()}
+
+
+def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
+    """The state dict in our names.
+
+    Args:
+        state_dict: In the reference's names.
+        names: Table of all modules, and of the parameters that stand in none.
+        system: What the user asked for, for the error message.
+
+    Raises:
+        InputError: Tensors that the table lacks; says which other system they look like, if any.
+    """
+    renamed, unknown = {}, []
+    for key, value in state_dict.items():
+        module, _, leaf = key.rpartition('.')
+        if key in names:
+            renamed[names[key]] = value
+        elif module in names and leaf in LEAVES:
+            renamed[f'{names[module]}.{leaf}'] = value
+        else:
+            unknown.append(key)
+    if unknown or not renamed:
+        raise InputError(_complaint(list(state_dict), unknown, system))
+    return renamed
+
+
+def _complaint(keys: list[str], unknown: list[str], system: str) -> str:
+    if not keys:
+        return f'not a {system} state dict: it is empty'
+    first = ', '.join(unknown[:3]) + (f' and {len(unknown) - 3} more' if len(unknown) > 3 else '')
+    other = system_of(keys)
+    hint = f'; it looks like {other}' if other not in (None, system) else ''
+    return f'not a {system} state dict: unknown {first}{hint}'

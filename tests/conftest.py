@@ -1,0 +1,67 @@
+"""Fixtures that several folders of tests share."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+CLASSES = ('square', 'wide', 'tall')
+_ASPECTS = ((1, 1), (2, 1), (1, 2))
+_COLOURS = ((40, 40, 220), (40, 220, 40), (220, 40, 40))
+
+
+def compose_coco_folder(root: Path, images: int = 8, size: tuple[int, int] = (64, 48), split: str = 'train',
+                        seed: int = 0) -> Path:
+    """Writes ``root/SPLIT/*.jpg`` and ``root/annotations/SPLIT.json``: coloured rectangles of three classes on noise.
+
+    Args:
+        root: The folder.
+        images: Number of images, of which every fourth has no object.
+        size: Their width and height.
+        split: Name of the image folder and of the annotation file.
+        seed: What to draw.
+
+    Returns:
+        ``root``.
+    """
+    rng = np.random.default_rng(seed)
+    width, height = size
+    (root / split).mkdir(parents=True)
+    (root / 'annotations').mkdir(exist_ok=True)
+    content = {'images': [], 'annotations': [],
+               'categories': [{'id': i + 1, 'name': name} for i, name in enumerate(CLASSES)]}
+    for image_id in range(1, images + 1):
+        canvas = rng.integers(90, 140, (height, width, 3), dtype=np.uint8)
+        for _ in range(0 if image_id % 4 == 0 else int(rng.integers(1, 4))):
+            label = int(rng.integers(len(CLASSES)))
+            unit = int(rng.integers(height // 6, height // 3))
+            w, h = unit * _ASPECTS[label][0], unit * _ASPECTS[label][1]
+            x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+            canvas[y:y + h, x:x + w] = _COLOURS[label]
+            content['annotations'].append({'id': len(content['annotations']) + 1, 'image_id': image_id,
+                                           'category_id': label + 1, 'bbox': [x, y, w, h], 'area': w * h,
+                                           'iscrowd': 0})
+        name = f'{image_id:06d}.jpg'
+        cv2.imwrite(str(root / split / name), canvas)
+        content['images'].append({'id': image_id, 'file_name': name, 'width': width, 'height': height})
+    (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Callable[..., Path]:
+    """A function that composes a data set under ``tmp_path``; takes the arguments of :func:`compose_coco_folder`."""
+    def compose(**arguments) -> Path:
+        return compose_coco_folder(tmp_path / 'data', **arguments)
+    return compose
+
+
+@pytest.fixture(scope='session')
+def shared_coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data set for tests that only read it: ``train`` of 16 images and ``val`` of 4."""
+    root = compose_coco_folder(tmp_path_factory.mktemp('coco') / 'data', images=16)
+    return compose_coco_folder(root, images=4, split='val', seed=1)

@@ -1,0 +1,68 @@
+"""Parameters and FLOPs of the detector in a config: ``get_flops.py CONFIG [--shape H W] [--depth N] [--json]``.
+
+FLOPs are 2 per multiply-add, for one image. ``Conv+linear`` has convolutions, linear layers and matrix products;
+``Scan`` the selective scans, 9·B·L·D·N + 2·B·L·D for L tokens, D channels over all directions and N states.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmmamba.analysis import Cost, ModelCost, count_detector
+from mmmamba.cli import run
+from mmmamba.errors import InputError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='image, in pixels')
+    parser.add_argument('--depth', type=int, default=1, help='how deep to list modules')
+    parser.add_argument('--device', default='cpu', help='where to run the forward pass')
+    parser.add_argument('--json', action='store_true', help='print JSON rather than a table')
+    args = parser.parse_args()
+    if min(args.shape) < 1:
+        raise InputError(f'--shape must be positive, got {args.shape[0]} {args.shape[1]}')
+
+    config = Config.fromfile(args.config)
+    if 'model' not in config:
+        raise InputError(f'{args.config} has no model')
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    detector = MODELS.build(config.model)
+    try:
+        detector.to(args.device)
+    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
+        raise InputError(f'--device {args.device}: {error}') from error
+    cost = count_detector(detector, *args.shape)
+    if args.json:
+        rows = {**cost.parts(args.depth), 'total': cost.total}
+        print(json.dumps(dict(shape=list(args.shape), **{name: asdict(row) for name, row in rows.items()}), indent=2))
+    else:
+        print(table(cost, args.depth))
+
+
+def table(cost: ModelCost, depth: int) -> str:
+    """The costs as text: a row for each part, one for their sum, and what the published convention leaves out."""
+    parts = cost.parts(depth)
+    width = max(len('total'), *map(len, parts))
+
+    def row(name: str, part: Cost) -> str:
+        giga = [f'{flops / 1e9:.2f}' for flops in (part.linear_flops, part.scan_flops)]
+        return f'{name:{width}}  {part.parameters:12,}  {giga[0]:>18}  {giga[1]:>11}'
+
+    header = f'{"":{width}}  {"Parameters":>12}  {"Conv+linear GFLOPs":>18}  {"Scan GFLOPs":>11}'
+    lines = [header, *(row(name, part) for name, part in parts.items()), '-' * len(header), row('total', cost.total)]
+    if cost.total.projection_flops:
+        projections, rest = (flops / 1e9 for flops in (cost.total.projection_flops, cost.total.convention_flops))
+        lines.append(f'Conv+linear without the projections that make the inputs of the scans ({projections:.2f}), as '
+                     f'published tables count: {rest:.2f}')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    run(main)
