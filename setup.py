@@ -6,6 +6,7 @@ Python, enough together with ``mmmamba.compat``). Choose one, for example with `
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+NATIVE = runpy.run_path(str(ROOT / 'mmmamba' / 'ops' / 'cpu' / 'build_native.py'))
 MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
 
 
@@ -73,6 +75,7 @@ setup(
         'demo': requirements('demo'),
         'tests': requirements('tests'),
     },
-    cmdclass={'build_py': BuildPyWithMim},
+    ext_modules=[NATIVE['NATIVE_EXTENSION']],
+    cmdclass={'build_py': BuildPyWithMim, 'build_ext': NATIVE['BuildNative']},
     zip_safe=False,
 )

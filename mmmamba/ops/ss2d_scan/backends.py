@@ -1,4 +1,4 @@
 """The backends of the two-dimensional scan, in order of preference."""
-from mmmamba.ops.ss2d_scan import reference, torch_backend
+from mmmamba.ops.ss2d_scan import cpu_backend, reference, torch_backend
 
-BACKENDS = (torch_backend.BACKEND, reference.BACKEND)
+BACKENDS = (cpu_backend.BACKEND, torch_backend.BACKEND, reference.BACKEND)

@@ -1,0 +1,117 @@
+"""Finds the native library, and calls it with tensors. The structures mirror scan.h."""
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_int64, c_void_p
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LIBRARY = Path(__file__).with_name('libscan.so')
+BUILD_LOG = Path(__file__).with_name('build_log.txt')
+ABI = 1
+ISAS = ('portable', 'avx2', 'avx512')  # worst first, as in scan.h
+
+
+class Problem(Structure):
+    """ScanProblem of scan.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'groups', 'directions', 'channels', 'states', 'rank')),
+        *((name, c_int64) for name in ('pixels', 'tokens', 'chunk', 'softplus')),
+        *((name, c_void_p) for name in ('order', 'x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')),
+    ]
+
+
+class Outputs(Structure):
+    """ScanOutputs of scan.h."""
+
+    _fields_ = [(name, c_void_p) for name in ('y', 'last_state', 'chunk_states')]
+
+
+class Gradients(Structure):
+    """ScanGradients of scan.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ('y', 'last_state', 'chunk_states')),
+        *((name, c_void_p) for name in ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')),
+        ('splits', c_int64),
+    ]
+
+
+@dataclass(frozen=True)
+class Native:
+    """The loaded library, or the reason why there is none."""
+
+    library: ctypes.CDLL | None
+    reason: str | None = None
+
+
+@lru_cache(maxsize=None)
+def load() -> Native:
+    """Loads the library once. PyTorch is loaded by now, so both share one OpenMP runtime and its threads."""
+    if not LIBRARY.exists():
+        log = BUILD_LOG.read_text(encoding='utf-8').strip() if BUILD_LOG.exists() else 'it was never built'
+        return Native(None, f'The native library was not built: {log}.')
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        return Native(None, f'The native library cannot be loaded: {error}.')
+    for name in ('scan_abi', 'scan_has_threads', 'scan_has_isa', 'scan_forward', 'scan_backward'):
+        getattr(library, name).restype = c_int64
+    library.scan_has_isa.argtypes = [c_int64]
+    library.scan_forward.argtypes = [POINTER(Problem), POINTER(Outputs), c_int64, c_int64]
+    library.scan_backward.argtypes = [POINTER(Problem), POINTER(Gradients), c_int64, c_int64]
+    if library.scan_abi() != ABI:
+        return Native(None, 'The native library belongs to another version of mmmamba; install again to rebuild it.')
+    return Native(library)
+
+
+def unavailable() -> str | None:
+    """Returns why the native kernel cannot run here, or None if it can."""
+    return load().reason
+
+
+def available_isas() -> tuple[str, ...]:
+    """Returns the instruction sets that this library and this machine have, worst first."""
+    library = load().library
+    return tuple(isa for i, isa in enumerate(ISAS) if library is not None and library.scan_has_isa(i))
+
+
+def has_threads() -> bool:
+    """Returns whether the library was built with OpenMP."""
+    library = load().library
+    return library is not None and bool(library.scan_has_threads())
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Returns where a contiguous float32 or int32 tensor begins; None for None."""
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int32) and tensor.device.type == 'cpu'
+    return tensor.data_ptr()
+
+
+def forward(problem: Problem, outputs: Outputs, isa: str | None) -> None:
+    """Runs the forward pass on the best instruction set or on the one named."""
+    _check(load().library.scan_forward(problem, outputs, _isa_index(isa), torch.get_num_threads()))
+
+
+def backward(problem: Problem, gradients: Gradients, isa: str | None) -> None:
+    """Runs the backward pass on the best instruction set or on the one named."""
+    _check(load().library.scan_backward(problem, gradients, _isa_index(isa), torch.get_num_threads()))
+
+
+def _isa_index(isa: str | None) -> int:
+    available = available_isas()
+    if isa is not None and isa not in available:
+        raise ValueError(f'This machine or library lacks {isa!r}; it has {", ".join(available)}.')
+    return ISAS.index(available[-1] if isa is None else isa)
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError('The native scan could not allocate its workspace.')
