@@ -1,6 +1,7 @@
 """Training parts: optimizer, schedules, mixed precision and hooks; imported for their registrations."""
 from mmmamba.engine.atomic_backend import write_atomically
 from mmmamba.engine.checkpoint import load_checkpoint_checked, read_checkpoint
+from mmmamba.engine.distributed import prepare_distributed
 from mmmamba.engine.hooks import (
     AtomicCheckpointHook,
     ExactResumeHook,
@@ -13,4 +14,4 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = ['AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook',
            'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
-           'YOLOOptimWrapperConstructor', 'load_checkpoint_checked', 'read_checkpoint', 'write_atomically']
+           'YOLOOptimWrapperConstructor', 'load_checkpoint_checked', 'prepare_distributed', 'read_checkpoint', 'write_atomically']

@@ -25,7 +25,7 @@ class ExactResumeHook(Hook):
     CUDA kernels that add atomically are exact only with ``randomness=dict(deterministic=True)``.
     """
 
-    # After all others, so that nothing draws a number between the seeding and the first batch.
+    # After all others, so that nothing draws a number between the seeding and the first forward pass.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
@@ -38,9 +38,13 @@ class ExactResumeHook(Hook):
             if hasattr(sampler, 'seed'):
                 sampler.seed = self.seed
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds what the main process draws in this epoch."""
-        seed_everything(self.seed, runner.epoch, runner.rank)
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Seeds what the main process draws in this epoch.
+
+        Not before the epoch: making the loader's iterator draws a number, once only where workers persist.
+        """
+        if batch_idx == 0:
+            seed_everything(self.seed, runner.epoch, runner.rank)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds pending gradients to a checkpoint that can be resumed from."""

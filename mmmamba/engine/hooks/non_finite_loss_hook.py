@@ -45,7 +45,7 @@ class NonFiniteLossHook(Hook):
 def _losses(outputs: dict | None) -> Iterable[tuple[str, float]]:
     for name, value in (outputs or {}).items():
         if 'loss' in name:
-            yield name, float(value)
+            yield name, torch.as_tensor(value).item()
 
 
 def _where(runner: Runner, batch_idx: int) -> str:
