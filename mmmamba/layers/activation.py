@@ -3,11 +3,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from mmmamba.errors import InputError
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
 
 
 def build_activation(name: str) -> nn.Module:
-    """The activation called ``name``; ValueError, with the names there are, for any other."""
+    """The activation called ``name``; InputError, with the names there are, for any other."""
     if name not in ACTIVATIONS:
-        raise ValueError(f'activation must be one of {sorted(ACTIVATIONS)}, got {name!r}')
+        raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()

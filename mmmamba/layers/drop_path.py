@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmmamba.errors import InputError
+
 
 class DropPath(nn.Module):
     """Drops the whole residual branch of a sample (stochastic depth, arXiv 1603.09382), while training.
@@ -14,7 +16,7 @@ class DropPath(nn.Module):
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
         if not 0 <= drop_prob < 1:
-            raise ValueError(f'drop_prob must be in [0, 1), got {drop_prob}')
+            raise InputError(f'drop_prob must be in [0, 1), got {drop_prob}')
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:

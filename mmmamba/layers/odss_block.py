@@ -4,6 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmmamba.errors import InputError
 from mmmamba.layers.conv_norm_act import ConvNormAct
 from mmmamba.layers.drop_path import DropPath
 from mmmamba.layers.ls_block import LSBlock
@@ -54,7 +55,7 @@ class ODSSBlock(nn.Module):
     ) -> None:
         super().__init__()
         if mlp not in MLPS:
-            raise ValueError(f'mlp must be one of {sorted(MLPS)}, got {mlp!r}')
+            raise InputError(f'mlp must be one of {sorted(MLPS)}, got {mlp!r}')
         self.with_cp = with_cp
         if proj_bias or in_channels != out_channels:
             self.in_proj = ConvNormAct(in_channels, out_channels, bias=proj_bias, norm_layer=norm_layer)

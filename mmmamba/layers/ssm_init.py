@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor
 
+from mmmamba.errors import InputError
+
 SSM_INITS = ('reference', 'mamba')
 
 
@@ -35,10 +37,10 @@ def init_ssm_(
         dt_max: Largest initial step of ``'mamba'``.
 
     Raises:
-        ValueError: There is no initialisation of that name.
+        InputError: There is no initialisation of that name.
     """
     if name not in SSM_INITS:
-        raise ValueError(f'ssm_init must be one of {SSM_INITS}, got {name!r}')
+        raise InputError(f'ssm_init must be one of {SSM_INITS}, got {name!r}')
     with torch.no_grad():
         Ds.fill_(1)
         if name == 'reference':

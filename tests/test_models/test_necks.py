@@ -40,7 +40,7 @@ def test_out_channels(name):
     assert [out.shape[1] for out in each(feats)] == [8, 12, 16]
     with pytest.raises(InputError, match='as many'):
         MODELS.build(dict(type=name, in_channels=(16, 24, 32), out_channels=(8, 12)))
-    with pytest.raises(InputError, match='3 levels, got 2'):
+    with pytest.raises(InputError, match=r'\(16, 24, 32\) channels, got \(16, 24\)'):
         each(feats[:2])
 
 

@@ -108,3 +108,5 @@ def test_one_box_may_carry_several_labels():
 def test_levels_must_match():
     with pytest.raises(InputError, match='levels'):
         make_head(strides=(8, 16))
+    with pytest.raises(InputError, match=r'made for maps of \(64, 128, 256\) channels, got \(64, 128\)'):
+        make_head()([torch.zeros(1, 64, 4, 4), torch.zeros(1, 128, 2, 2)])

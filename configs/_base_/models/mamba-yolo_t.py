@@ -1,6 +1,4 @@
 # Mamba YOLO-T as the paper describes it: Blocks [3, 6, 6, 3], no LSBlock.
-custom_imports = dict(imports=['mmmamba'])
-
 model = dict(
     type='SingleStageDetector',
     data_preprocessor=dict(

@@ -62,6 +62,7 @@ class YOLOv8Head(BaseDenseHead):
             raise InputError(f'in_channels names {len(in_channels)} levels, strides {len(strides)}')
         self.num_classes = self.cls_out_channels = num_classes
         self.use_sigmoid_cls = True  # read by BaseDenseHead
+        self.in_channels = tuple(in_channels)
         self.strides = tuple(strides)
         self.reg_max = reg_max
         self.train_cfg = train_cfg
@@ -96,7 +97,13 @@ class YOLOv8Head(BaseDenseHead):
         Returns:
             Class scores (logits), (B, num_classes, H_i, W_i), and box logits, (B, 4·reg_max, H_i, W_i): left, top,
             right, bottom, ``reg_max`` bins each.
+
+        Raises:
+            InputError: The maps have not the levels and channels that the head was made for.
         """
+        channels = tuple(feat.shape[1] for feat in feats)
+        if channels != self.in_channels:
+            raise InputError(f'YOLOv8Head was made for maps of {self.in_channels} channels, got {channels}')
         return multi_apply(lambda feat, cls_branch, reg_branch: (cls_branch(feat), reg_branch(feat)), feats,
                            self.cls_branches, self.reg_branches)
 

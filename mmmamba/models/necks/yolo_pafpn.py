@@ -67,8 +67,9 @@ class YOLOPAFPN(BaseModule):
         Returns:
             (B, out_channels[i], H_i, W_i) of each level.
         """
-        if len(feats) != len(self.in_channels):
-            raise InputError(f'{type(self).__name__} was made for {len(self.in_channels)} levels, got {len(feats)}')
+        channels = tuple(feat.shape[1] for feat in feats)
+        if channels != self.in_channels:
+            raise InputError(f'{type(self).__name__} was made for maps of {self.in_channels} channels, got {channels}')
         inner = [feats[-1]]
         for feat, block in zip(feats[-2::-1], self.top_down_blocks):
             above = F.interpolate(inner[0], size=feat.shape[-2:], mode='nearest')

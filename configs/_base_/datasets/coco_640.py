@@ -1,0 +1,101 @@
+# COCO at 640 x 640: mosaic, scale and shift, HSV, flip; letterbox for testing.
+dataset_type = 'CheckedCocoDataset'
+data_root = '{{$COCO:data/coco/}}'  # the environment variable COCO, else data/coco/
+backend_args = None
+img_scale = (640, 640)
+
+load_pipeline = [
+    dict(type='LoadCheckedImage', backend_args=backend_args),
+    dict(type='LoadAnnotations', with_bbox=True),
+]
+colour_and_flip = [
+    dict(type='RandomHSV', hue=0.015, saturation=0.7, value=0.4),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')),
+]
+letterbox = [
+    dict(type='Resize', scale=img_scale, keep_ratio=True),
+    dict(type='Pad', size=img_scale, pad_val=dict(img=(114, 114, 114))),
+]
+mosaic_pipeline = [
+    dict(type='Mosaic', img_scale=img_scale, pad_val=114.0),
+    dict(
+        type='CenteredRandomAffine',
+        max_translate_ratio=0.1,
+        scaling_ratio_range=(0.5, 1.5),
+        border=(-img_scale[0] // 2, -img_scale[1] // 2)),
+    *colour_and_flip,
+]
+last_pipeline = [
+    *letterbox,
+    dict(type='CenteredRandomAffine', max_translate_ratio=0.1, scaling_ratio_range=(0.5, 1.5)),
+    *colour_and_flip,
+]
+test_pipeline = [
+    dict(type='LoadCheckedImage', backend_args=backend_args),
+    *letterbox,
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.65), max_per_img=300))
+tta_pipeline = [
+    dict(type='LoadCheckedImage', backend_args=backend_args),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (512, 640, 768)],
+            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
+            [dict(type='Pad', size_divisor=32, pad_val=dict(img=(114, 114, 114)))],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                               'flip_direction'))
+            ],
+        ]),
+]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='SeededSampler', shuffle=True),
+    dataset=dict(
+        type='SeededDataset',
+        dataset=dict(
+            type=dataset_type,
+            data_root=data_root,
+            ann_file='annotations/instances_train2017.json',
+            data_prefix=dict(img='train2017/'),
+            filter_cfg=dict(filter_empty_gt=False),
+            pipeline=load_pipeline,
+            backend_args=backend_args),
+        pipeline=mosaic_pipeline))
+val_dataloader = dict(
+    batch_size=32,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='val2017/'),
+        test_mode=True,
+        pipeline=test_pipeline,
+        backend_args=backend_args))
+test_dataloader = val_dataloader
+
+val_evaluator = dict(
+    type='CocoMetric',
+    ann_file=data_root + 'annotations/instances_val2017.json',
+    metric='bbox',
+    proposal_nums=(100, 1, 10),
+    backend_args=backend_args)
+test_evaluator = val_evaluator

@@ -1,0 +1,3 @@
+_base_ = ['../_base_/models/mamba-yolo_t.py', '../_base_/yolov8_30e_bccd.py']
+
+model = dict(bbox_head=dict(num_classes=3))

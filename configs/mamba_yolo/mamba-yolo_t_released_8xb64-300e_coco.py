@@ -1,0 +1,1 @@
+_base_ = ['../_base_/models/mamba-yolo_t_released.py', '../_base_/yolov8_300e_coco.py']

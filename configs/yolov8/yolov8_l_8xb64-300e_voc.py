@@ -1,0 +1,3 @@
+_base_ = ['../_base_/models/yolov8_l.py', '../_base_/yolov8_300e_voc.py']
+
+model = dict(bbox_head=dict(num_classes=20))

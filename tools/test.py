@@ -1,0 +1,84 @@
+"""Evaluates a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
+from mmmamba import cli
+from mmmamba.engine import load_checkpoint_checked, prepare_distributed
+from mmmamba.errors import InputError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a detector.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>')
+    parser.add_argument(
+        '--out',
+        metavar='PREFIX',
+        help='write PREFIX.bbox.json (detections, in the format of COCO results) and PREFIX.metrics.json')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
+    parser.add_argument('--show-dir', help='draw detections beside the ground truth into this folder')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    return parser.parse_args()
+
+
+def use_tta(cfg: Config) -> None:
+    """Puts mmdet's test-time augmentation around the model."""
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise InputError('--tta needs tta_model and tta_pipeline in the config')
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def use_coco_options(cfg: Config, prefix: str | None) -> None:
+    """A row for each class, and where the detections go."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    coco = [evaluator for evaluator in evaluators if evaluator['type'] == 'CocoMetric']
+    if prefix and not coco:
+        raise InputError('--out needs a CocoMetric among the test evaluators')
+    for evaluator in coco:
+        evaluator.classwise = True
+        if prefix:
+            evaluator.outfile_prefix = prefix
+
+
+def main() -> None:
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    cfg.load_from = None  # the weights are those named on the command line, and loaded strictly below
+    if args.tta:
+        use_tta(cfg)
+    use_coco_options(cfg, args.out)
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+
+    prepare_distributed(cfg, args.launcher)
+    runner = Runner.from_cfg(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
+    metrics = runner.test()
+    if args.out and is_main_process():
+        Path(f'{args.out}.metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    cli.run(main)
