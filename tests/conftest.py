@@ -65,3 +65,12 @@ def shared_coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One data set for tests that only read it: ``train`` of 16 images and ``val`` of 4."""
     root = compose_coco_folder(tmp_path_factory.mktemp('coco') / 'data', images=16)
     return compose_coco_folder(root, images=4, split='val', seed=1)
+
+
+@pytest.fixture
+def mmdet_scope():
+    """Resolves bare names in configs as ``default_scope='mmdet'`` does, for one test."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield

@@ -1,0 +1,124 @@
+"""A training run of seconds with every part whose state a resumed run has to find again.
+
+Run as a program by the tests, because some of them end it with SIGKILL.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+import mmmamba  # noqa: F401  (registers)
+import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
+from mmdet.registry import HOOKS, MODELS
+
+SIZE = 32
+CLASSES = ('square', 'wide', 'tall')
+
+
+@MODELS.register_module()
+class ToyDetector(BaseModel):
+    """Counts objects; has BatchNorm, dropout and a frozen parameter."""
+
+    def __init__(self, data_preprocessor: dict) -> None:
+        super().__init__(data_preprocessor)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.2),
+                                      nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
+        self.count = nn.Linear(8, 1)
+        self.frozen = nn.Parameter(torch.arange(4.0), requires_grad=False)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        counts = self.count(self.features(inputs).mean((2, 3)))[:, 0]
+        if mode == 'loss':
+            truth = torch.stack([sample.gt_instances.bboxes.sum() / 100 for sample in data_samples]).to(counts)
+            return {'loss': nn.functional.smooth_l1_loss(counts.float(), truth.float())}
+        return counts
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """Ends the process as a power cut would."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter + 1 == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def config(data: Path, work_dir: Path, *, epochs: int = 4, workers: int = 2, persistent: bool = False,
+           wrapper: dict | None = None, accumulate: int = 1, hooks: tuple[dict, ...] = ()) -> Config:
+    """The config of a run over the 16 images of ``shared_coco_folder``, 4 at a time."""
+    train = [dict(type='RandomHSV'), dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
+    return Config(dict(
+        default_scope='mmdet',
+        work_dir=str(work_dir),
+        log_level='WARNING',
+        randomness=dict(seed=5),
+        env_cfg=dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='gloo')),
+        model=dict(type='ToyDetector', data_preprocessor=dict(
+            type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True)),
+        train_dataloader=dict(
+            batch_size=4, num_workers=workers, persistent_workers=persistent and workers > 0,
+            sampler=dict(type='SeededSampler'),
+            dataset=dict(
+                type='SeededDataset',
+                dataset=dict(
+                    type='CheckedCocoDataset', data_root=str(data), ann_file='annotations/train.json',
+                    data_prefix=dict(img='train'), metainfo=dict(classes=CLASSES),
+                    pipeline=[dict(type='LoadCheckedImage'), dict(type='LoadAnnotations', with_bbox=True)]),
+                pipeline=[dict(type='Mosaic', img_scale=(SIZE, SIZE)),
+                          dict(type='CenteredRandomAffine', border=(-SIZE // 2, -SIZE // 2)), *train])),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=epochs),
+        optim_wrapper=dict(
+            **(wrapper or dict(type='OptimWrapper')), constructor='YOLOOptimWrapperConstructor',
+            accumulative_counts=accumulate,
+            optimizer=dict(type='SGD', lr=0.01, momentum=0.937, nesterov=True, weight_decay=5e-4)),
+        param_scheduler=[
+            dict(type='WarmupLinearLR', warmup_epochs=2, convert_to_iter_based=True),
+            dict(type='WarmupMomentum', warmup_epochs=2, convert_to_iter_based=True)],
+        default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2)),
+        custom_hooks=[
+            dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=1e-4, gamma=2000, update_buffers=True),
+            dict(type='ExactResumeHook'), dict(type='ScaleWeightDecayHook'), dict(type='NonFiniteLossHook'),
+            dict(type='UnreadableImagesHook'),
+            dict(type='PipelineSwitchHook', switch_epoch=epochs - 1, switch_pipeline=[
+                dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=True),
+                dict(type='Pad', size=(SIZE, SIZE), pad_val=dict(img=(114, 114, 114))),
+                dict(type='CenteredRandomAffine'), *train]),
+            *hooks]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('data', type=Path)
+    parser.add_argument('work_dir', type=Path)
+    parser.add_argument('--kill', type=int, help='the iteration after which the process kills itself')
+    parser.add_argument('--resume', action='store_true')
+    parser.add_argument('--persistent', action='store_true')
+    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--dtype', help='mixed precision')
+    parser.add_argument('--accumulate', type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cfg = config(args.data, args.work_dir, workers=args.workers, persistent=args.persistent,
+                 accumulate=args.accumulate,
+                 wrapper=dict(type='AutocastOptimWrapper', dtype=args.dtype) if args.dtype else None,
+                 hooks=(dict(type='KillHook', iteration=args.kill),) if args.kill else ())
+    cfg.resume = args.resume
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
