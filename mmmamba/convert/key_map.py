@@ -56,11 +56,15 @@ def without_wrappers(state_dict: StateDict) -> StateDict:
         InputError: Two wrappings, so that two models, or a model twice, stand in one state dict.
     """
     wrapped = re.compile(r'((?:(?:module|model)\.)*?)model\.\d+\.')
-    example = {match[1]: key for key in state_dict if (match := wrapped.match(key))}
-    if len(example) > 1:
-        first, second = list(example.values())[:2]
+    examples: dict[str, str] = {}
+    for key in state_dict:
+        match = wrapped.match(key)
+        if match:
+            examples.setdefault(match[1], key)
+    if len(examples) > 1:
+        first, second = list(examples.values())[:2]
         raise InputError(f'ambiguous state dict: {first} and {second} carry different prefixes')
-    prefix = next(iter(example), '')
+    prefix = next(iter(examples), '')
     return {key[len(prefix):] if key.startswith(prefix) else key: value for key, value in state_dict.items()}
 
 

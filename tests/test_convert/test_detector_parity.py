@@ -79,8 +79,8 @@ def test_each_part_equals_reference_on_the_reference_input_of_the_part(name, bac
 @pytest.mark.parametrize('backend', TOLERANCE)
 @pytest.mark.parametrize('name', MAMBA_YOLOS)
 def test_mamba_yolo_equals_reference_from_image_to_boxes(name, backend):
-    # Random weights amplify rounding on the way: a float64 run of this model is 6e-5 away from the float32 fixture, and
-    # so is a float32 run from a float64 one. The test of the parts has the tolerance that shows a wrong epsilon.
+    # Random weights amplify rounding on the way: a float64 run of this model is 6e-5 away from the float32 fixture,
+    # and so is a float32 run from a float64 one. The test of the parts has the tolerance that shows a wrong epsilon.
     model, expected = _load(name, MAMBA_YOLOS[name], backend)
     _assert_close(_forward(model, first_map=2), expected, 1e-4)
 

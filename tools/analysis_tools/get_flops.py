@@ -28,6 +28,8 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.shape) < 1:
         raise InputError(f'--shape must be positive, got {args.shape[0]} {args.shape[1]}')
+    if args.depth < 1:
+        raise InputError(f'--depth must be positive, got {args.depth}')
 
     config = Config.fromfile(args.config)
     if 'model' not in config:

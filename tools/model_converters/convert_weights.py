@@ -27,7 +27,7 @@ def main() -> None:
 
     parameters = sum(t.numel() for name, t in state_dict.items() if not name.endswith(BUFFERS))
     print(f'{args.dst}: {len(state_dict)} tensors, {parameters:,} parameters'
-          + (f', from entry {source.origin!r}' if source.origin else '')
+          + (f', from its {source.origin}' if source.origin else '')
           + (f', {source.upcast} upcast from half precision' if source.upcast else ''))
 
 

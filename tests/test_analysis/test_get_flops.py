@@ -1,0 +1,81 @@
+"""The command line tool that prints parameters and FLOPs."""
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/get_flops.py'
+CONFIG = """
+custom_imports = dict(imports=['mmmamba'])
+model = dict(
+    type='SingleStageDetector',
+    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32)),
+    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
+    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)))
+"""
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    def run(*args: object) -> int:
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            return end.code or 0
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def test_table_and_json_agree(tool, config, capsys):
+    assert tool(config, '--shape', 64, 96) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ['Parameters', 'Conv+linear', 'GFLOPs', 'Scan', 'GFLOPs']
+    rows = {name: values for name, *values in map(str.split, lines[1:]) if len(values) == 3}
+    assert list(rows) == ['backbone', 'neck', 'bbox_head', 'total']
+
+    assert tool(config, '--shape', 64, 96, '--json') == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert costs.pop('shape') == [64, 96]
+    for name, (parameters, linear, scan) in rows.items():
+        assert int(parameters.replace(',', '')) == costs[name]['parameters']
+        assert linear == f'{costs[name]["linear_flops"] / 1e9:.2f}'
+        assert scan == f'{costs[name]["scan_flops"] / 1e9:.2f}'
+    without = (costs['total']['linear_flops'] - costs['total']['projection_flops']) / 1e9
+    assert lines[-1].endswith(f': {without:.2f}')
+
+
+def test_depth_lists_modules(tool, config, capsys):
+    assert tool(config, '--shape', 64, 64, '--depth', 2, '--json') == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {'backbone', 'backbone.stages', 'neck.top_down_blocks', 'total'} <= rows.keys()
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--shape', 0, 64], '--shape must be positive'),
+    (['--depth', 0], '--depth must be positive'),
+    (['--device', 'nonsense'], '--device nonsense'),
+])
+def test_errors_are_one_line(tool, config, capsys, args, message):
+    assert tool(config, *args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {message}') and error.count('\n') == 1
+
+
+def test_a_config_without_a_model(tool, tmp_path, capsys):
+    (tmp_path / 'empty.py').write_text('x = 1')
+    assert tool(tmp_path / 'empty.py') == 2
+    assert 'has no model' in capsys.readouterr().err
+    assert tool(tmp_path / 'absent.py') == 2
