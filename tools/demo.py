@@ -57,15 +57,14 @@ def main() -> None:
     out = args.work_dir / time.strftime('%Y%m%d_%H%M%S')
     out.mkdir(parents=True)
     config = out / 'config.py'
-    config_for_folder(Config.fromfile(args.config), folder, out / 'predictions').dump(config)
+    config_for_folder(Config.fromfile(args.config), folder).dump(config)
     call_tool('train.py', config, '--work-dir', out / 'train')
     checkpoint = Path((out / 'train' / 'last_checkpoint').read_text().strip())
-    call_tool('test.py', config, checkpoint, '--work-dir', out / 'test')
+    call_tool('test.py', config, checkpoint, '--work-dir', out / 'test', '--out', out / 'results')
 
-    draw_predictions(folder.annotations['val'], folder.root / 'val', out / 'predictions.bbox.json',
-                     out / 'predictions.png')
-    draw_curves(newest(out / 'train', '*/vis_data/scalars.json'), out / 'curves.png')
-    table = coco_table(newest(out / 'test', '*/*.json'))
+    draw_predictions(folder.annotations['val'], folder.root / 'val', out / 'results.bbox.json', out / 'predictions.png')
+    draw_curves(next((out / 'train').glob('*/vis_data/scalars.json')), out / 'curves.png')
+    table = coco_table(out / 'results.metrics.json')
     (out / 'coco_table.txt').write_text(table, encoding='utf-8')
     print(f"""
 {table}
@@ -75,10 +74,6 @@ predictions  {out / 'predictions.png'}
 curves       {out / 'curves.png'}
 config       {config}
 minutes      {(time.monotonic() - start) / 60:.1f}""")
-
-
-def newest(folder: Path, pattern: str) -> Path:
-    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
 def coco_table(metrics: Path) -> str:

@@ -2,20 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-
 from mmengine.config import Config, ConfigDict
 
 from mmmamba.demo.coco_folder import CocoFolder
 
 
-def config_for_folder(config: Config, folder: CocoFolder, predictions: Path) -> Config:
+def config_for_folder(config: Config, folder: CocoFolder) -> Config:
     """Returns ``config`` for another data set: files, classes, the head's class count and the evaluators.
 
     Args:
         config: With a train, a val and a test dataloader of CocoDatasets, and CocoMetric as evaluator.
         folder: The data set; the test split is its val.
-        predictions: Prefix of the files that testing writes (``{predictions}.bbox.json``).
     """
     config = Config(config.to_dict())
     for split, loader in (('train', 'train_dataloader'), ('val', 'val_dataloader'), ('val', 'test_dataloader')):
@@ -25,8 +22,6 @@ def config_for_folder(config: Config, folder: CocoFolder, predictions: Path) -> 
                            metainfo={'classes': folder.classes})
     for evaluator in (config.val_evaluator, config.test_evaluator):
         evaluator.ann_file = str(folder.annotations['val'].absolute())
-    config.test_evaluator.outfile_prefix = str(predictions.absolute())
-    config.test_evaluator.classwise = True
     config.model.bbox_head.num_classes = len(folder.classes)
     return config
 

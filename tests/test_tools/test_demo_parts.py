@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmmamba.demo.coco_folder import CocoFolder
+from mmmamba.demo.config import config_for_folder
+from mmmamba.demo.report import draw_curves, draw_predictions
+from mmmamba.errors import InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set of two classes; val has one image with a box and one without."""
+    for name in ('train', 'val', 'annotations'):
+        (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / 'val' / 'a.png'), np.full((40, 60, 3), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / 'val' / 'empty.png'), np.full((40, 60, 3), 128, np.uint8))
+    content = {
+        'images': [{'id': 1, 'file_name': 'empty.png', 'height': 40, 'width': 60},
+                   {'id': 2, 'file_name': 'a.png', 'height': 40, 'width': 60}],
+        'annotations': [{'id': 1, 'image_id': 2, 'category_id': 7, 'bbox': [5, 6, 20, 15], 'area': 300, 'iscrowd': 0}],
+        'categories': [{'id': 7, 'name': 'cup'}, {'id': 3, 'name': 'cat'}],
+    }
+    for name in ('train', 'instances_val'):
+        (tmp_path / 'annotations' / f'{name}.json').write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_finds_both_spellings_and_reads_the_classes_by_id(root: Path) -> None:
+    folder = CocoFolder.find(root)
+    assert folder.annotations == {'train': root / 'annotations' / 'train.json',
+                                  'val': root / 'annotations' / 'instances_val.json'}
+    assert folder.classes == ('cat', 'cup')
+
+
+@pytest.mark.parametrize('content, message', [
+    ('{', 'not an annotation file in COCO format'),
+    ('[]', 'not an annotation file in COCO format'),
+    ('{"images": []}', 'categories'),
+    ('{"categories": []}', 'list of categories is empty'),
+])
+def test_malformed_annotations_get_one_line(root: Path, content: str, message: str) -> None:
+    (root / 'annotations' / 'train.json').write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        CocoFolder.find(root)
+    assert 'train.json' in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('missing', ['train', 'val', 'annotations/train.json', 'annotations/instances_val.json'])
+def test_a_missing_part_is_named_with_the_layout(root: Path, missing: str) -> None:
+    (root / missing).rename(root / 'elsewhere')
+    with pytest.raises(InputError, match='expected: train/ and val/ with images'):
+        CocoFolder.find(root)
+
+
+def test_config_is_pointed_at_the_folder_through_wrappers(root: Path) -> None:
+    leaf = {'type': 'CheckedCocoDataset', 'ann_file': 'x.json', 'data_root': 'y', 'metainfo': {'classes': ('z', )}}
+    original = Config({
+        'model': {'bbox_head': {'num_classes': 80}},
+        'train_dataloader': {'dataset': {'type': 'SeededDataset', 'dataset': leaf}},
+        'val_dataloader': {'dataset': leaf},
+        'test_dataloader': {'dataset': {'type': 'ConcatDataset', 'datasets': [leaf, leaf]}},
+        'val_evaluator': {'type': 'CocoMetric', 'ann_file': 'x.json'},
+        'test_evaluator': {'type': 'CocoMetric', 'ann_file': 'x.json'},
+    })
+    config = config_for_folder(original, CocoFolder.find(root))
+
+    val = str(root / 'annotations' / 'instances_val.json')
+    train_leaf = config.train_dataloader.dataset.dataset
+    assert train_leaf.ann_file == str(root / 'annotations' / 'train.json')
+    assert train_leaf.data_prefix.img == f'{root / "train"}/'
+    for found in (config.val_dataloader.dataset, *config.test_dataloader.dataset.datasets):
+        assert (found.ann_file, found.data_prefix.img, found.data_root) == (val, f'{root / "val"}/', '')
+        assert found.metainfo.classes == ('cat', 'cup')
+    assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == val
+    assert config.model.bbox_head.num_classes == 2
+    assert original.val_dataloader.dataset.ann_file == 'x.json'
+
+
+def test_predictions_are_drawn_beside_the_truth(root: Path, tmp_path: Path) -> None:
+    annotations, out = root / 'annotations' / 'instances_val.json', tmp_path / 'predictions.png'
+    results = tmp_path / 'results.bbox.json'
+
+    def draw(score: float) -> np.ndarray:
+        results.write_text(json.dumps([{'image_id': 2, 'category_id': 3, 'bbox': [30, 5, 20, 30], 'score': score}]))
+        draw_predictions(annotations, root / 'val', results, out)
+        return cv2.imread(str(out))
+
+    nothing, something = draw(0.29), draw(0.31)
+    half = nothing.shape[1] // 2
+    assert nothing.shape[1] > nothing.shape[0]  # the image without objects is left out: one row of two
+    assert np.array_equal(nothing[:, :half], something[:, :half])
+    assert (nothing[:, half:] != something[:, half:]).any()
+
+
+def test_curves_are_plotted_from_mmengines_scalars(tmp_path: Path) -> None:
+    scalars, out = tmp_path / 'scalars.json', tmp_path / 'curves.png'
+    records = [{'loss': 5.0 / step, 'epoch': (step + 1) // 2, 'iter': step, 'step': step} for step in range(1, 5)]
+    records += [{'coco/bbox_mAP': 0.1 * epoch, 'coco/bbox_mAP_50': 0.2 * epoch, 'step': epoch} for epoch in (1, 2)]
+    scalars.write_text('\n'.join(map(json.dumps, records)) + '\n')
+    draw_curves(scalars, out)
+    picture = cv2.imread(str(out))
+    assert picture.shape == (400, 1000, 3)
+    saturation = picture.max(axis=2).astype(int) - picture.min(axis=2)
+    assert (saturation[:, :500] > 50).any() and (saturation[:, 500:] > 50).any()  # a coloured line in both plots
