@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmmamba.compat.precision import compute_dtype
+
 
 def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
                                alpha: float) -> None:
@@ -24,7 +26,7 @@ def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
         gamma: exponent.
         alpha: weight of the positives.
     """
-    is_target, x = _is_target(input, target), input.float()
+    is_target, x = _is_target(input, target), input.to(compute_dtype(input))
     positive = -alpha * torch.sigmoid(-x) ** gamma * F.logsigmoid(x)
     negative = -(1 - alpha) * torch.sigmoid(x) ** gamma * F.logsigmoid(-x)
     output.copy_(torch.where(is_target, positive, negative) * _sample_weight(weight, target))
@@ -33,7 +35,7 @@ def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
 def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
                                 alpha: float) -> None:
     """Write the derivative of each loss with respect to its logit; arguments as in the forward."""
-    is_target, x = _is_target(input, target), input.float()
+    is_target, x = _is_target(input, target), input.to(compute_dtype(input))
     p, q = torch.sigmoid(x), torch.sigmoid(-x)
     positive = alpha * q ** gamma * (gamma * p * F.logsigmoid(x) - q)
     negative = (1 - alpha) * p ** gamma * (p - gamma * q * F.logsigmoid(-x))

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmmamba.compat.precision import compute_dtype
+
 BLOCK = 4096
 """Boxes examined at once: what the best of them suppress among the others never gets examined."""
 
@@ -37,10 +39,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """
     if iou_threshold < 0:
         raise ValueError(f'nms: iou_threshold must not be negative, got {iou_threshold}')
-    if boxes.dtype in (torch.float16, torch.bfloat16):
-        boxes = boxes.float()
     rest = scores.detach().sort(stable=True, descending=True).indices
-    boxes = boxes.detach()[rest]
+    boxes = boxes.detach().to(compute_dtype(boxes))[rest]
     kept = []
     while rest.numel():
         block = boxes[:BLOCK]
@@ -160,7 +160,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     x1, y1, x2, y2 = rows[:4]
     rows = np.concatenate((rows, ((x2 - x1 + offset) * (y2 - y1 + offset))[None]))
     index = np.arange(rows.shape[1])
-    iou_threshold, sigma, min_score = (np.float32(v) for v in (iou_threshold, sigma, min_score))
+    threshold, spread, floor = np.float32(iou_threshold), np.float32(sigma), np.float32(min_score)
     n, i = len(index), 0
     while i < n:
         best = i + int(rows[4, i:n].argmax())
@@ -174,11 +174,11 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         with np.errstate(invalid='ignore', divide='ignore'):
             iou = inter / (top[5] + others[5] - inter)
         if method == 2:
-            others[4] *= np.exp(-(iou * iou) / sigma)
+            others[4] *= np.exp(-(iou * iou) / spread)
         else:
-            others[4] *= np.where(iou >= iou_threshold, 0 if method == 0 else 1 - iou, 1)
+            others[4] *= np.where(iou >= threshold, 0 if method == 0 else 1 - iou, 1)
         i += 1
-        n = i + _compact(others, index[i:n], others[4] < min_score)
+        n = i + _compact(others, index[i:n], others[4] < floor)
     dets[:n] = torch.from_numpy(rows[:5, :n].T.copy())
     return torch.from_numpy(index[:n])
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmmamba.compat.precision import compute_dtype
+
 NO_SAMPLE = -1.0
 """What the argmax maps hold where a bin has no sample."""
 
@@ -26,7 +28,7 @@ class Samples(NamedTuple):
     x: Tensor  # (S,)
     image: Tensor  # (S,) index of the image in the batch
     bin: Tensor  # (S,) index of the bin: (region * height + row) * width + column
-    count: Tensor  # (S,) samples in this one's bin
+    bin_samples: Tensor  # (S,) number of samples in this one's bin
 
 
 def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
@@ -53,7 +55,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     bins = len(rois) * aligned_height * aligned_width
     shape = (len(rois), aligned_height, aligned_width, input.shape[1])
     if pool_mode == 1:
-        weights = weights / samples.count[:, None]
+        weights = weights / samples.bin_samples[:, None]
         pooled = _weighted_sums(table, pixels.flatten(), weights.flatten(), samples.bin.repeat_interleave(4), bins)
         output.copy_(pooled.view(shape).permute(0, 3, 1, 2))
         return
@@ -82,14 +84,14 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     if pool_mode == 1:
         samples = _samples(rois, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
         pixels, weights = _bilinear_taps(samples.y, samples.x, samples.image, height, width)
-        weights = (weights / samples.count[:, None]).flatten()
+        weights = (weights / samples.bin_samples[:, None]).flatten()
         pixels, order = pixels.flatten().sort(stable=True)
         bins = samples.bin.repeat_interleave(4)[order]
         table = _channels_last_table(grad_output)
         grad = _weighted_sums(table, bins, weights[order], pixels, images * height * width)
         grad_input += grad.view(images, height, width, channels).permute(0, 3, 1, 2)
         return
-    wide = _compute_dtype(grad_output)
+    wide = compute_dtype(grad_output)
     image = rois[:, 0].long().view(-1, 1, 1, 1).expand_as(argmax_y).flatten()
     pixels, weights = _bilinear_taps(argmax_y.flatten().to(wide), argmax_x.flatten().to(wide), image, height, width)
     weights = weights * (argmax_y.flatten() != NO_SAMPLE)[:, None] * grad_output.flatten().to(wide)[:, None]
@@ -102,7 +104,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
 def _samples(rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int,
              aligned: bool) -> Samples:
     """Lay out the sampling points: bin ``b`` of size ``s`` has them at ``start + b s + (k + 0.5) s / count``."""
-    rois = rois.to(_compute_dtype(rois))
+    rois = rois.to(compute_dtype(rois))
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
     start, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
     if not aligned:
@@ -195,9 +197,4 @@ def _segment_max(values: Tensor, segments: Tensor, num_segments: int) -> tuple[T
 
 def _channels_last_table(maps: Tensor) -> Tensor:
     """(N, C, H, W) to a contiguous (N * H * W, C), in the precision that is computed in."""
-    return maps.detach().to(_compute_dtype(maps)).permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """float64 stays; half precision is computed in float32, where positions in a large map are still exact."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return maps.detach().to(compute_dtype(maps)).permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()

@@ -22,14 +22,15 @@ DTYPES = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32'
 
 def allow_checkpoint_globals() -> None:
     """Allow what mmengine's checkpoints hold, under the names that NumPy 1 and NumPy 2 give it. Idempotent."""
-    if torch.__version__ >= (2, 6):
+    if torch.__version__ >= '2.6':  # compares as a version
         torch.serialization.add_safe_globals(_checkpoint_globals())
 
 
-def _checkpoint_globals() -> list[tuple[Any, str]]:
-    reconstruct, _, _ = np.empty(0).__reduce__()
-    scalar, _ = np.float64(0).__reduce__()
-    allowed = [
+def _checkpoint_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    # NumPy keeps these two functions private; an array and a scalar tell with which ones they are rebuilt.
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_history_statistic, 'builtins.getattr'),
         (np.ndarray, 'numpy.ndarray'),
@@ -38,7 +39,8 @@ def _checkpoint_globals() -> list[tuple[Any, str]]:
     for core in ('numpy.core', 'numpy._core'):
         allowed += [(reconstruct, f'{core}.multiarray._reconstruct'), (scalar, f'{core}.multiarray.scalar')]
     # A dtype's class does not occur in the file, but the state of an instance is only set where its class is allowed.
-    return allowed + [(type(np.dtype(name)), f'numpy.dtypes.{type(np.dtype(name)).__name__}') for name in DTYPES]
+    allowed += [(type(np.dtype(name)), f'numpy.dtypes.{type(np.dtype(name)).__name__}') for name in DTYPES]
+    return allowed
 
 
 def _history_statistic(owner: Any, name: str) -> Callable[..., Any]:
