@@ -48,8 +48,12 @@ class TorchArchive:
             raise InputError(error.strerror or str(error)) from error
         except Exception as error:  # zipfile meets damage with errors of many kinds
             raise InputError(self._kind_of_other_file() or 'not a whole file of torch.save') from error
-        self._root = self._find_root()
         self._storages: dict[str, bytearray] = {}
+        try:
+            self._root = self._find_root()
+        except InputError:
+            self._zip.close()
+            raise
 
     def __enter__(self) -> TorchArchive:
         return self
@@ -134,6 +138,6 @@ class TorchArchive:
             head = file.read(2)
         if not head:
             return 'the file is empty'
-        if head[0] == pickle.PROTO[0] and head[1] in range(2, 6):
+        if head[:1] == pickle.PROTO and head[1:] in (b'\2', b'\3', b'\4', b'\5'):
             return 'a pickle outside of a zip file; load and save it again with PyTorch 1.6 or later'
         return None

@@ -165,6 +165,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / 'image.jpg').write_bytes(bytes(range(256)))
     with pytest.raises(InputError, match='not a whole file of torch.save'):
         read_checkpoint(tmp_path / 'image.jpg')
+    (tmp_path / 'byte.pt').write_bytes(b'\x80')
+    with pytest.raises(InputError, match='not a whole file of torch.save'):
+        read_checkpoint(tmp_path / 'byte.pt')
     with pytest.raises(InputError, match='No such file'):
         read_checkpoint(tmp_path / 'absent.pt')
     with pytest.raises(InputError, match='directory'):
