@@ -8,7 +8,7 @@ from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
 
 
 class LSBlock(nn.Module):
-    """Local spatial block (Mamba YOLO, section 3.3): ``x + fc2(gelu(fc1(norm(dwconv(x)))))``.
+    """Local spatial block (Mamba YOLO, 'LocalSpatial Block'): ``x + fc2(gelu(fc1(norm(dwconv(x)))))``.
 
     Args:
         channels: C of the input and the output.

@@ -14,7 +14,7 @@ from mmmamba.layers.ss2d import SS2D
 
 
 class ODSSBlock(nn.Module):
-    """Object detection state space block (Mamba YOLO, section 3.2, equations 9–11)::
+    """Object detection state space block (Mamba YOLO, 'ODSSBlock')::
 
         x = in_proj(x)
         x = x + DropPath(SS2D(LN(LSBlock(x))))        without the LSBlock where local_spatial is False

@@ -8,7 +8,7 @@ from mmmamba.layers.activation import build_activation
 
 
 class RGBlock(nn.Module):
-    """Residual gated block (Mamba YOLO, section 3.4)::
+    """Residual gated block (Mamba YOLO, 'RG Block')::
 
         x, v = split(fc1(input))
         out  = fc2(act(dwconv(x) + x) · v)

@@ -8,7 +8,7 @@ from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
 
 
 class SimpleStem(nn.Module):
-    """Two 3x3 convolutions of stride 2 in place of non-overlapping patches (Mamba YOLO, section 3.1).
+    """Two 3x3 convolutions of stride 2 in place of non-overlapping patches (Mamba YOLO, 'Simple Stem').
 
     Args:
         in_channels: Channels of the image.

@@ -15,7 +15,7 @@ DIRECTIONS = 4
 
 
 class SS2D(nn.Module):
-    """2-D selective scan with a multiplicative gate (Mamba YOLO, section 3.2 and figure 3; VMamba, arXiv 2401.10166)::
+    """2-D selective scan with a multiplicative gate (Mamba YOLO, 'ODSSBlock'; VMamba, arXiv 2401.10166)::
 
         x, z = split(in_proj(input))
         y    = out_norm(scan(gelu(dwconv(x))))

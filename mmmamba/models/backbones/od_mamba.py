@@ -20,7 +20,7 @@ DOWNSAMPLES = ('clue_merge', 'conv')
 
 @MODELS.register_module()
 class ODMamba(StagedBackbone):
-    """Backbone of Mamba YOLO (arXiv 2406.05835, section 3.1 and figure 2)::
+    """Backbone of Mamba YOLO (arXiv 2406.05835, figure 2)::
 
         image → stem → ODSS × depths[0] = C2 → merge → ODSS × depths[1] = C3
               → merge → ODSS × depths[2] = C4 → merge → ODSS × depths[3] → SPPF = C5

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def complete_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
-    """CIoU of boxes in pairs (arXiv 1911.08287, equations 9–11), in [-1.5, 1].
+    """CIoU of boxes in pairs (complete IoU, arXiv 1911.08287), in [-1.5, 1].
 
     mmdet's ``CIoULoss`` drops the aspect-ratio term where the IoU is at most 0.5; YOLOv8 never does, and its assigner
     needs the value, not the loss.
