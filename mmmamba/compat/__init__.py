@@ -1,23 +1,26 @@
 """What lets mmdet 3.3 run on current PyTorch, with nothing compiled.
 
-:func:`install` is called when :mod:`mmmamba` is imported, before mmdet's models are, and does two things:
+:func:`install` is called when :mod:`mmmamba` is imported, before mmdet's models are, and sees to three things:
 
 - **mmcv's operators.** ``mmdet.models`` imports ``mmcv.ops``, which needs the compiled module ``mmcv._ext``. With full
   mmcv installed, nothing of it is touched. With mmcv-lite, :mod:`mmmamba.compat.mmcv_ext` takes the module's place.
   Modules that use ``mmcv.ops`` (``mmdet.models``, ``mmdet.apis``) thus have to be imported after ``mmmamba``.
-- **Resume.** See :mod:`mmmamba.compat.safe_globals`.
+- **Resume.** ``torch.load`` refuses mmengine's checkpoints: :mod:`mmmamba.compat.safe_globals`.
+- **Configs that inherit mmdet's.** mmengine looks packages up with a module that current setuptools lacks:
+  :mod:`mmmamba.compat.package_lookup`.
 """
 import sys
 from importlib.util import find_spec
 
+from mmmamba.compat.package_lookup import supply_package_lookup
 from mmmamba.compat.safe_globals import allow_checkpoint_globals
 
 
 def install() -> None:
-    """Supply ``mmcv._ext`` unless it exists, and allow what mmengine's checkpoints hold. Idempotent."""
+    """Supply what is missing, and only that. Idempotent."""
     if find_spec('mmcv') is not None and find_spec('mmcv._ext') is None:
         from mmmamba.compat.mmcv_ext import MMCVExtension
 
         sys.modules['mmcv._ext'] = MMCVExtension()
-    if find_spec('mmengine') is not None:
-        allow_checkpoint_globals()
+    allow_checkpoint_globals()
+    supply_package_lookup()
