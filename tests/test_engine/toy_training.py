@@ -4,9 +4,9 @@ Run as a program by the tests, because some of them end it with SIGKILL.
 """
 from __future__ import annotations
 
-import argparse
 import os
 import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmmamba  # noqa: F401  (registers)
+
 import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
 from mmdet.registry import HOOKS, MODELS
 
@@ -100,24 +101,26 @@ def config(data: Path, work_dir: Path, *, epochs: int = 4, workers: int = 2, per
             *hooks]))
 
 
+SCENARIOS = {
+    'float32': dict(),
+    'bfloat16-accumulated-persistent': dict(
+        persistent=True, accumulate=3, wrapper=dict(type='AutocastOptimWrapper', dtype='bfloat16')),
+    'float16-one-worker': dict(workers=1, wrapper=dict(type='AutocastOptimWrapper', dtype='float16')),
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument('data', type=Path)
-    parser.add_argument('work_dir', type=Path)
-    parser.add_argument('--kill', type=int, help='the iteration after which the process kills itself')
-    parser.add_argument('--resume', action='store_true')
-    parser.add_argument('--persistent', action='store_true')
-    parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--dtype', help='mixed precision')
-    parser.add_argument('--accumulate', type=int, default=1)
-    args = parser.parse_args()
+    """Trains every scenario in a process of its own that kills itself after 11 of 16 iterations, in epoch 3."""
+    data, work_dirs = map(Path, sys.argv[1:])
     torch.set_num_threads(1)
-    cfg = config(args.data, args.work_dir, workers=args.workers, persistent=args.persistent,
-                 accumulate=args.accumulate,
-                 wrapper=dict(type='AutocastOptimWrapper', dtype=args.dtype) if args.dtype else None,
-                 hooks=(dict(type='KillHook', iteration=args.kill),) if args.kill else ())
-    cfg.resume = args.resume
-    Runner.from_cfg(cfg).train()
+    for name, arguments in SCENARIOS.items():
+        child = os.fork()  # importing everything anew would take longer than training
+        if child == 0:
+            Runner.from_cfg(config(data, work_dirs / name, hooks=(dict(type='KillHook', iteration=11),),
+                                   **arguments)).train()
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            sys.exit(f'{name} ended with status {status} before it was killed')
 
 
 if __name__ == '__main__':

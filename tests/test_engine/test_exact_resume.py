@@ -1,0 +1,68 @@
+"""A run that is killed in the middle of an epoch and resumed ends with the weights of one that was not."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+import toy_training  # isort: skip  (this folder's)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the process that is killed; sums depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def killed_runs(shared_coco_folder, tmp_path_factory) -> Path:
+    """Folders of runs, by scenario, that were killed in the third iteration of epoch 3 of 4."""
+    work_dirs = tmp_path_factory.mktemp('killed')
+    ended = subprocess.run([sys.executable, toy_training.__file__, str(shared_coco_folder), str(work_dirs)],
+                           capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return work_dirs
+
+
+def final_state(cfg, resume: bool = False) -> dict:
+    cfg.resume = resume
+    Runner.from_cfg(cfg).train()
+    return torch.load(Path(cfg.work_dir) / 'epoch_4.pth')
+
+
+def assert_same_end(first: dict, second: dict) -> None:
+    for part in ('state_dict', 'ema_state_dict'):
+        assert first[part].keys() == second[part].keys()
+        different = [name for name in first[part] if not torch.equal(first[part][name], second[part][name])]
+        assert not different
+    assert first['optimizer']['param_groups'] == second['optimizer']['param_groups']
+    assert first['optimizer'].get('loss_scaler') == second['optimizer'].get('loss_scaler')
+    losses = [state['message_hub']['log_scalars']['train/loss']._log_history.tolist() for state in (first, second)]
+    assert losses[0] == losses[1] and len(losses[0]) == 16
+
+
+@pytest.mark.parametrize('scenario', toy_training.SCENARIOS)
+def test_killed_run_ends_as_if_it_had_not_been(shared_coco_folder, killed_runs, tmp_path, scenario):
+    work_dir = killed_runs / scenario
+    assert (work_dir / 'last_checkpoint').read_text() == str(work_dir / 'epoch_2.pth')
+    arguments = toy_training.SCENARIOS[scenario]
+    # Neither the number of data workers nor whether there are any makes a difference.
+    resumed = final_state(toy_training.config(shared_coco_folder, work_dir, **arguments), resume=True)
+    whole = final_state(toy_training.config(shared_coco_folder, tmp_path / 'whole', **{**arguments, 'workers': 0}))
+    assert_same_end(whole, resumed)
+
+
+def test_seed_of_the_checkpoint_is_taken_where_none_is_configured(shared_coco_folder, tmp_path):
+    cfg = toy_training.config(shared_coco_folder, tmp_path / 'stopped', workers=0)
+    cfg.randomness = dict(seed=None)
+    whole = final_state(cfg)
+    for name in ('epoch_3.pth', 'epoch_4.pth'):
+        state = torch.load(tmp_path / 'stopped' / name)
+        assert state['meta']['seed'] == whole['meta']['seed']
+    (tmp_path / 'stopped' / 'last_checkpoint').write_text(str(tmp_path / 'stopped' / 'epoch_3.pth'))
+    assert_same_end(whole, final_state(cfg, resume=True))
