@@ -7,7 +7,7 @@
 #   make lint               ruff and mypy alone
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
 #
-# Variables: PYTHON (makes .venv), EPOCHS (of the demo), PYTEST_ARGS, and TORCH, what pip is asked for first. On Linux the
+# Variables: PYTHON (makes .venv), PYTEST_ARGS, and TORCH, what pip is asked for first. On Linux the
 # package index usually serves PyTorch's CUDA build of several GB; where you know an index of CPU builds, say
 #   make demo TORCH='torch==2.13.0 --index-url <address>'
 PYTHON ?= python3
@@ -16,6 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
 
 .PHONY: help demo test lint install clean
 
@@ -23,7 +24,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(EPOCHS),--epochs $(EPOCHS))
+	$(BIN)/python tools/demo.py $(if $(DATA),--data '$(DATA)')
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -34,7 +35,7 @@ lint: $(STAMP)
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.c mmmamba/ops/cpu/*.h)
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.c mmmamba/ops/cpu/*.h mmmamba/ops/cpu/build_native.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.9; name another with 'make PYTHON=...'"; exit 1; }
 	@echo '== 1/3 virtual environment and PyTorch'
@@ -45,10 +46,9 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 		echo 'The tested versions need Python 3.11 or later: taking whichever versions fit this Python'; \
 		: > $(VENV)/constraints.txt; \
 	fi
-	$(PIP) install $(TORCH)
+	$(INSTALL) $(TORCH) 'setuptools<81'
 	@echo '== 2/3 mmmamba and its requirements'
-	$(PIP) install -c $(VENV)/constraints.txt 'setuptools<81'
-	$(PIP) install -c $(VENV)/constraints.txt --no-build-isolation -e '.[lite,demo,tests]'
+	$(INSTALL) --no-build-isolation -e '.[lite,demo,tests]'
 	@echo '== 3/3 checks'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 		version=$$($(PIP) show opencv-python | sed -n 's/^Version: //p'); \
@@ -60,4 +60,4 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 
 clean:
 	rm -rf $(VENV) build dist mmmamba.egg-info mmmamba/.mim .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find mmmamba -name '*.so' -delete
+	rm -f mmmamba/ops/cpu/*.so mmmamba/ops/cpu/build_log.txt

@@ -62,7 +62,8 @@ def main() -> None:
     checkpoint = Path((out / 'train' / 'last_checkpoint').read_text().strip())
     call_tool('test.py', config, checkpoint, '--work-dir', out / 'test', '--out', out / 'results')
 
-    draw_predictions(folder.annotations['val'], folder.root / 'val', out / 'results.bbox.json', out / 'predictions.png')
+    draw_predictions(folder.annotations['val'], folder.root / 'val', out / 'results.bbox.json',
+                     out / 'predictions.png')
     draw_curves(next((out / 'train').glob('*/vis_data/scalars.json')), out / 'curves.png')
     table = coco_table(out / 'results.metrics.json')
     (out / 'coco_table.txt').write_text(table, encoding='utf-8')

@@ -1,5 +1,5 @@
-# Mamba YOLO-T on a few hundred images, from scratch, in minutes on a CPU: what `make demo` trains. The recipe is not the
-# paper's: with so few iterations AdamW gets further than SGD, and neither mosaic nor EMA has the time to pay off.
+# Mamba YOLO-T on a few hundred images, from scratch, in minutes on a CPU: what `make demo` trains. The recipe is not
+# the paper's: with so few iterations AdamW gets further than SGD, and neither mosaic nor EMA has time to pay off.
 _base_ = ['../_base_/models/mamba-yolo_t.py', '../_base_/default_runtime.py']
 
 max_epochs = 12

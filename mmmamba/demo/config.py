@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from mmengine.config import Config, ConfigDict
 
 from mmmamba.demo.coco_folder import CocoFolder

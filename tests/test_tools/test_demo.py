@@ -12,8 +12,8 @@ from tiny_demo import ROOT, compose_tiny, write_tiny_config
 
 
 def run_demo(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / 'tools' / 'demo.py'), '--work-dir', str(folder / 'out'), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    command = [sys.executable, ROOT / 'tools' / 'demo.py', '--work-dir', folder / 'out', *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=folder)
 
 
 def test_own_data_is_trained_tested_and_drawn(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from tiny_demo import ROOT, compose_tiny, write_tiny_config
 
 from mmmamba.demo.media import Video, VideoFile
-
-from tiny_demo import ROOT, compose_tiny, write_tiny_config
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,120 @@
+"""tools/train.py, tools/test.py and dist_train.sh, from the config to the numbers, and what they say of bad input."""
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def losses(work_dir: Path) -> list[float]:
+    return json.loads((work_dir / 'losses.json').read_text())
+
+
+def test_train_resume_and_test(tiny_config, run_tool, tmp_path, capsys):
+    work_dir = tmp_path / 'run'
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    assert len(losses(work_dir)) == 4
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--resume') == 0
+    checkpoint = work_dir / 'epoch_2.pth'
+    assert (work_dir / 'last_checkpoint').read_text() == str(checkpoint)
+
+    prefix = tmp_path / 'results' / 'tiny'
+    for options in ([], ['--tta']):
+        capsys.readouterr()
+        assert run_tool('test', tiny_config, checkpoint, '--work-dir', tmp_path / 'test', '--out', prefix,
+                        *options) == 0
+        printed = capsys.readouterr()
+        assert 'category' in printed.out + printed.err and 'square' in printed.out + printed.err  # the per-class table
+        detections = json.loads(Path(f'{prefix}.bbox.json').read_text())
+        assert detections and set(detections[0]) == {'image_id', 'bbox', 'score', 'category_id'}
+        metrics = json.loads(Path(f'{prefix}.metrics.json').read_text())
+        assert 0 <= metrics['coco/bbox_mAP'] <= 1 and 'coco/square_precision' in metrics
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_amp_stays_finite(tiny_config, run_tool, tmp_path, dtype):
+    work_dir = tmp_path / 'run'
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--amp', dtype, '--cfg-options',
+                    'train_cfg.max_epochs=1', 'train_cfg.val_interval=9') == 0
+    weights = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert all(loss == pytest.approx(losses(work_dir)[0], rel=0.5) for loss in losses(work_dir))
+
+
+def test_auto_scale_lr_scales_by_the_batch(tiny_config, run_tool, tmp_path):
+    run_tool('train', tiny_config, '--work-dir', tmp_path / 'run', '--auto-scale-lr', '--cfg-options',
+             'train_cfg.max_epochs=1', 'train_cfg.val_interval=9', 'auto_scale_lr.base_batch_size=16')
+    groups = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['optimizer']['param_groups']
+    base = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['param_schedulers'][0]['base_values']
+    assert base == pytest.approx([0.01 / 4] * len(groups))
+
+
+def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(('', 0))
+        port = probe.getsockname()[1]
+    options = ['--cfg-options', 'train_cfg.val_interval=9', 'model.backbone.ssm_init=mamba']
+    environment = {**os.environ, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
+                   'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
+    commands = {
+        'one': [sys.executable, 'tools/train.py', tiny_config, '--work-dir', tmp_path / 'one', *options],
+        'two': ['tools/dist_train.sh', tiny_config, '2', '--work-dir', tmp_path / 'two', *options,
+                'train_dataloader.batch_size=2'],
+    }
+    for command in commands.values():
+        done = subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, capture_output=True,
+                              text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
+    assert len(one) == len(two) == 8
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+BAD_SETTINGS = {
+    'arch': (['model.backbone.arch=xl'], 'arch must be one of'),
+    'out_indices': (['model.backbone.out_indices=(1,2,7)'], 'out_indices must be'),
+    'channels': (['model.neck.in_channels=(16,16,24)'], 'ODSSPAFPN was made for maps of (16, 16, 24) channels'),
+    'type': (['model.backbone.type=ODMambo'], 'ODMambo'),
+    'annotations': (['train_dataloader.dataset.dataset.ann_file=annotations/none.json'], 'no such annotation file'),
+    'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'cat'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_SETTINGS)
+def test_bad_settings_are_one_line_and_leave_no_checkpoint(tiny_config, run_tool, tmp_path, capsys, name):
+    settings, message = BAD_SETTINGS[name]
+    work_dir = tmp_path / 'run'
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--cfg-options', *settings) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('error: ') and message in error
+    assert not list(work_dir.glob('*.pth'))
+
+
+def test_missing_config_and_foreign_checkpoint(tiny_config, run_tool, tmp_path, capsys):
+    assert run_tool('train', tmp_path / 'none.py') == 2
+    assert 'error: ' in capsys.readouterr().err
+
+    torch.save(dict(state_dict={'backbone.conv.weight': torch.zeros(3)}), tmp_path / 'other.pth')
+    assert run_tool('test', tiny_config, tmp_path / 'other.pth', '--work-dir', tmp_path / 'run') == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'weights are missing (backbone.stem.conv1.conv.weight' in error
+    assert 'are unknown (backbone.conv.weight)' in error
+
+
+def test_nan_loss_stops_and_keeps_the_last_checkpoint(tiny_config, run_tool, tmp_path, capsys):
+    work_dir = tmp_path / 'run'
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=1',
+                    'train_cfg.val_interval=9') == 0
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--resume', '--cfg-options',
+                    'model.bbox_head.loss_dfl.loss_weight=inf') == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'epoch 2, iteration 1' in error and 'epoch_1.pth' in error
+    assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth']
