@@ -69,8 +69,9 @@ INLINE Vec select_lanes(VecInt mask, Vec if_set, Vec otherwise) {
  */
 INLINE Vec exp2_lanes(Vec t) {
 #if defined(SCAN_USE_AVX512)
-    const Vec r = (Vec)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Vec whole = t - r;
+    t = (Vec)_mm512_max_ps((__m512)splat(-200.0f), (__m512)t); /* this order of arguments lets a NaN through */
+    const Vec whole = (Vec)_mm512_roundscale_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Vec r = t - whole;
 #else
     const Vec low = splat(-126.0f), high = splat(127.99999f);
     t = select_lanes(t < low, low, select_lanes(t > high, high, t));
