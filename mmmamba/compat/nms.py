@@ -69,10 +69,10 @@ def _overlapping_pairs(boxes: Tensor, iou_threshold: float, offset: int) -> tupl
     x1, y1, x2, y2 = boxes[by_left].T.contiguous()
     width = x2 - x1 + offset
     area = width * (y2 - y1 + offset)
-    # The slack covers the rounding of an IoU in float32, so that passing over pairs never changes a result.
-    reach = x1.double() + (1 - iou_threshold) * width.double() + 1e-5 * (1 + width.double().abs())
+    # The slack covers the rounding of coordinates and IoU in float32: passing over pairs never changes a result.
+    reach = x1 + (1 - iou_threshold) * width + 1e-5 * (1 + width.abs()) + 1e-6 * x1.abs()
     rows = torch.arange(len(boxes), device=boxes.device)
-    count = (torch.searchsorted(x1.double(), reach, right=True) - rows - 1).clamp_(min=0)
+    count = (torch.searchsorted(x1, reach, right=True) - rows - 1).clamp_(min=0)
     threshold = torch.tensor(iou_threshold, dtype=boxes.dtype, device=boxes.device)
     found = []
     for part in _chunks(count):
