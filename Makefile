@@ -46,7 +46,7 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 		echo 'The tested versions need Python 3.11 or later: taking whichever versions fit this Python'; \
 		: > $(VENV)/constraints.txt; \
 	fi
-	$(INSTALL) $(TORCH) 'setuptools<81'
+	$(INSTALL) $(TORCH) setuptools
 	@echo '== 2/3 mmmamba and its requirements'
 	$(INSTALL) --no-build-isolation -e '.[lite,demo,tests]'
 	@echo '== 3/3 checks'

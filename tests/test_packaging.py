@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,3 +70,16 @@ def test_requirements_are_pinned_and_name_neither_mmcv() -> None:
     asked = names('runtime.txt') | names('demo.txt') | names('tests.txt')
     assert not {name for name in asked if name.startswith('mmcv')}
     assert asked <= names('constraints.txt')
+
+
+def test_model_index_lists_every_coco_config() -> None:
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text(encoding='utf-8'))
+    listed = set()
+    for metafile in index['Import']:
+        content = yaml.safe_load((ROOT / metafile).read_text(encoding='utf-8'))
+        collections = {collection['Name'] for collection in content['Collections']}
+        for model in content['Models']:
+            assert model['In Collection'] in collections
+            assert Path(model['Config']).stem == model['Name']
+            listed.add(model['Config'])
+    assert listed == {str(path.relative_to(ROOT)) for path in ROOT.glob('configs/[!_]*/*_coco.py')}
