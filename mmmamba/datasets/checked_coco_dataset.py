@@ -1,6 +1,8 @@
 """A COCO data set that says what is wrong with its files before training starts."""
 from __future__ import annotations
 
+import logging
+
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -39,7 +41,7 @@ class CheckedCocoDataset(CocoDataset):
                              f'least one pixel wide and high, with an area)')
         for summary in (coco_checks.summarise_boxes(dropped), ignored):
             if summary:
-                print_log(f'{annotation_file}: {summary}', logger='current', level='WARNING')
+                print_log(f'{annotation_file}: {summary}', logger='current', level=logging.WARNING)
 
         folder = self.data_prefix.get('img', '')
         coco_checks.check_file_names(content['images'], annotation_file)

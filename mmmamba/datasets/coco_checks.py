@@ -38,9 +38,11 @@ def read_annotations(path: str, need_annotations: bool) -> dict:
     if not isinstance(content, dict):
         raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
     content.setdefault('annotations', [])
-    for key in ('images', 'annotations', 'categories'):
+    lists = ('images', 'annotations', 'categories')
+    for key in lists:
         if not isinstance(content.get(key), list):
             raise InputError(f'{path} is not in COCO format: it has no list of {key}')
+    for key in lists:
         if not content[key] and (key != 'annotations' or need_annotations):
             raise InputError(f'{path} has no {key}')
     return content
@@ -174,7 +176,7 @@ def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str) -> dict:
     found: dict = {}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get('id'), (int, str)):
-            raise InputError(f'{path}: a {kind} has no id: {str(entry)[:80]}')
+            raise InputError(f'{path}: an entry of kind {kind} has no id: {str(entry)[:80]}')
         lacking = [key for key in keys if key not in entry]
         if lacking:
             raise InputError(f'{path}: {kind} {entry["id"]} has no {" and no ".join(lacking)}')

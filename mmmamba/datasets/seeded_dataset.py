@@ -28,8 +28,8 @@ class SeededDataset:
 
     ``pipeline`` runs after the wrapped data set's own and may mix images: a transform with ``get_indexes`` (mmdet's
     ``Mosaic``, ``MixUp``) finds the other samples in ``results['mix_results']``, as in mmdet's
-    ``MultiImageMixDataset``, but nothing is copied. mmdet's ``PipelineSwitchHook`` replaces this pipeline, which is how
-    mosaic ends before training does.
+    ``MultiImageMixDataset``, but nothing is copied. mmdet's ``PipelineSwitchHook`` replaces this pipeline, which is
+    how mosaic ends before training does.
 
     Args:
         dataset: The data set to wrap, or its config.

@@ -14,4 +14,5 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = ['AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook',
            'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
-           'YOLOOptimWrapperConstructor', 'load_checkpoint_checked', 'prepare_distributed', 'read_checkpoint', 'write_atomically']
+           'YOLOOptimWrapperConstructor', 'load_checkpoint_checked', 'prepare_distributed', 'read_checkpoint',
+           'write_atomically']

@@ -1,0 +1,234 @@
+"""Every kind of bad input gets its line before training starts."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import DataLoader
+
+from mmmamba.datasets import SeededSampler
+from mmmamba.engine import UnreadableImagesHook
+from mmmamba.errors import InputError
+
+CLASSES = ('square', 'wide', 'tall')
+LOAD = [dict(type='LoadCheckedImage'), dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
+
+
+@pytest.fixture
+def warnings_logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmmamba.datasets.checked_coco_dataset.print_log', lambda line, **_: lines.append(line))
+    return lines
+
+
+def build(root, **arguments):
+    return DATASETS.build({**dict(
+        type='CheckedCocoDataset', data_root=str(root), ann_file='annotations/train.json',
+        data_prefix=dict(img='train'), metainfo=dict(classes=CLASSES), pipeline=LOAD), **arguments})
+
+
+def edit(root, change):
+    path = root / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    content = change(content) or content
+    path.write_text(json.dumps(content))
+
+
+def assert_refused(root, *phrases, **arguments):
+    with pytest.raises(InputError) as error:
+        build(root, **arguments)
+    message = str(error.value)
+    assert '\n' not in message
+    for phrase in phrases:
+        assert phrase in message
+    return message
+
+
+def setter(where, index, **values):
+    return lambda content: content[where][index].update(values)
+
+
+def test_a_good_file_gives_what_mmdet_gives(coco_folder):
+    root = coco_folder()
+    ours, theirs = build(root), build(root, type='CocoDataset')
+    assert len(ours) == len(theirs) == 8
+    for index in range(8):
+        assert ours.get_data_info(index) == theirs.get_data_info(index)
+    assert ours.cat_ids == theirs.cat_ids
+    assert ours.get_subset(3)[1]['data_samples'].img_id == ours[1]['data_samples'].img_id
+
+
+def test_images_without_objects_are_kept_unless_filtered(coco_folder):
+    root = coco_folder()
+    empty = [index for index in range(8) if not build(root).get_data_info(index)['instances']]
+    assert len(empty) == 2
+    assert len(build(root)[empty[0]]['data_samples'].gt_instances) == 0
+    assert len(build(root, filter_cfg=dict(filter_empty_gt=True))) == 6
+
+
+def test_missing_annotation_file(coco_folder):
+    assert_refused(coco_folder(), 'no such annotation file', 'other.json', ann_file='annotations/other.json')
+
+
+@pytest.mark.parametrize(('text', 'phrase'), [
+    ('{"images": [1, 2', 'not valid JSON: line 1, column 17'), ('{\n"images" 3}', 'not valid JSON: line 2, column 10'),
+    ('', 'not valid JSON: line 1, column 1'), ('[]', 'holds a list'), ('{"images": []}', 'has no list of categories'),
+    ('{"images": {}, "categories": []}', 'has no list of images'),
+    ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "square"}]}', 'has no images'),
+], ids=lambda value: value[:20])
+def test_malformed_annotation_file(coco_folder, text, phrase):
+    root = coco_folder()
+    (root / 'annotations' / 'train.json').write_text(text)
+    assert_refused(root, 'train.json', phrase)
+
+
+def test_bytes_that_are_no_text(coco_folder):
+    root = coco_folder()
+    (root / 'annotations' / 'train.json').write_bytes(b'\xff\xfe\x00')
+    assert_refused(root, 'train.json', 'cannot be read')
+
+
+def test_no_annotations_are_an_error_in_training_only(coco_folder):
+    root = coco_folder()
+    edit(root, lambda content: content.pop('annotations') and None)
+    assert_refused(root, 'train.json has no annotations')
+    assert len(build(root, test_mode=True)) == 8
+
+
+@pytest.mark.parametrize(('change', 'phrases'), [
+    (setter('annotations', 0, image_id=999), ['annotation 1 has image_id 999, which the file does not list']),
+    (setter('annotations', 1, category_id=7), ['annotation 2 has category_id 7']),
+    (setter('annotations', 0, bbox=[1, 2, float('nan'), 3]), ['annotation 1 has bbox [1, 2, nan, 3]']),
+    (setter('annotations', 0, bbox=[1, 2, '3', 3]), ['annotation 1 has bbox']),
+    (setter('annotations', 0, bbox=[1, 2, 3]), ['annotation 1 has bbox [1, 2, 3], not four']),
+    (setter('annotations', 0, bbox=None), ['annotation 1 has bbox None']),
+    (setter('annotations', 0, area='big'), ["annotation 1 has area 'big'"]),
+    (setter('annotations', 1, id=1), ['two entries of kind annotation have id 1']),
+    (setter('images', 1, id=1), ['two entries of kind image have id 1']),
+    (setter('images', 0, width=0), ['image 1 has width 0']),
+    (setter('images', 0, height=-5), ['image 1 has height -5']),
+    (setter('images', 0, height=10**9), ['image 1 has height 1000000000']),
+    (setter('images', 0, width=float('inf')), ['image 1 has width inf']),
+    (setter('images', 0, width='64'), ["image 1 has width '64'"]),
+    (lambda content: content['annotations'][0].pop('area') and None, ['annotation 1 has no area']),
+    (lambda content: content['images'][2].pop('file_name') and None, ['image 3 has no file_name']),
+    (lambda content: content['images'][2].pop('id') and None, ['kind image has no id']),
+    (lambda content: content['categories'].clear(), ['train.json has no categories']),
+    (lambda content: content['images'].append('text'), ['kind image has no id: text']),
+    (setter('images', 0, file_name='../train/000001.jpg'), ["'../train/000001.jpg' of image 1 leads out"]),
+    (setter('images', 0, file_name='/etc/hostname'), ["'/etc/hostname' of image 1 leads out"]),
+    (setter('images', 0, file_name='a/../../b.jpg'), ['leads out of the image folder']),
+    (setter('images', 0, file_name='C:\\b.jpg'), ['leads out of the image folder']),
+    (setter('images', 0, file_name='..\\b.jpg'), ['leads out of the image folder']),
+    (setter('images', 0, file_name=''), ["image 1 has file_name ''"]),
+    (setter('images', 0, file_name=3), ['image 1 has file_name 3']),
+    (setter('images', 3, file_name='gone.jpg'), ['1 of 8 images of', 'train: gone.jpg']),
+    (setter('images', 3, file_name='sub/000004.jpg'), ['1 of 8 images of', 'train: sub/000004.jpg']),
+], ids=str)
+def test_bad_entries_are_named(coco_folder, change, phrases):
+    root = coco_folder()
+    edit(root, change)
+    assert_refused(root, 'train.json', *phrases)
+
+
+def test_missing_images_are_counted_and_the_first_named(coco_folder):
+    root = coco_folder()
+    for path in sorted((root / 'train').iterdir())[:5]:
+        path.unlink()
+    assert_refused(root, '5 of 8 images', '000001.jpg, 000002.jpg, 000003.jpg, …')
+    assert_refused(root, 'no such image folder', data_prefix=dict(img='elsewhere'))
+
+
+def test_images_in_subfolders_are_found(coco_folder):
+    root = coco_folder()
+    (root / 'train' / 'sub').mkdir()
+    (root / 'train' / '000002.jpg').rename(root / 'train' / 'sub' / '000002.jpg')
+    edit(root, setter('images', 1, file_name='sub/000002.jpg'))
+    assert len(build(root)) == 8
+
+
+@pytest.mark.parametrize('classes', [('square', 'wide', 'round'), ('cat',), ('square', 'wide', 'tall', 'extra')])
+def test_classes_that_the_file_lacks(coco_folder, classes):
+    assert_refused(coco_folder(), classes[-1], 'square, wide, tall', 'configured classes',
+                   metainfo=dict(classes=classes))
+
+
+def test_classes_in_another_order_would_be_mislabelled(coco_folder):
+    assert_refused(coco_folder(), 'file square, wide, tall, configured wide, square, tall',
+                   metainfo=dict(classes=('wide', 'square', 'tall')))
+
+
+def test_a_choice_of_the_classes_is_allowed_and_noted(coco_folder, warnings_logged):
+    dataset = build(coco_folder(), metainfo=dict(classes=('square', 'tall')))
+    labels = {instance['bbox_label'] for index in range(8) for instance in dataset.get_data_info(index)['instances']}
+    assert labels == {0, 1}
+    assert len(warnings_logged) == 1 and "unconfigured categories are ignored: {'wide':" in warnings_logged[0]
+
+
+def test_unusable_boxes_are_left_out_and_counted(coco_folder, warnings_logged):
+    root = coco_folder()
+
+    def spoil(content):
+        content['annotations'][0]['bbox'] = [5, 5, 0, 10]
+        content['annotations'][1]['bbox'] = [100, 5, 10, 10]
+        content['annotations'][2]['bbox'] = [-20, 5, 10, 10]
+        content['annotations'][3]['area'] = 0
+    before = sum(len(build(root).get_data_info(index)['instances']) for index in range(8))
+    edit(root, spoil)
+    dataset = build(root)
+    assert sum(len(dataset.get_data_info(index)['instances']) for index in range(8)) == before - 4
+    assert len(warnings_logged) == 1
+    for phrase in ('1 thinner than a pixel (annotation 1)', '2 outside the image (annotation 2, 3)',
+                   '1 of zero area (annotation 4)'):
+        assert phrase in warnings_logged[0]
+
+
+def test_no_usable_box_at_all(coco_folder):
+    root = coco_folder()
+    edit(root, lambda content: [item.update(bbox=[0, 0, 0, 0]) for item in content['annotations']] and None)
+    assert_refused(root, 'not one of its', 'boxes is usable')
+
+
+def test_truncated_image_is_replaced_in_training_and_reported(coco_folder):
+    root = coco_folder()
+    for name in ('000002.jpg', '000005.jpg'):
+        content = (root / 'train' / name).read_bytes()
+        (root / 'train' / name).write_bytes(content[:len(content) // 2])
+    dataset = DATASETS.build(dict(type='SeededDataset', dataset=build(root)))
+    loader = DataLoader(dataset, batch_size=4, sampler=SeededSampler(dataset, seed=0), num_workers=2,
+                        collate_fn=pseudo_collate)
+    loaded = [sample.img_id for batch in loader for sample in batch['data_samples']]
+    assert len(loaded) == 8 and not {2, 5} & set(loaded)
+
+    lines = []
+    UnreadableImagesHook().after_train_epoch(SimpleNamespace(
+        train_dataloader=loader, epoch=0, logger=SimpleNamespace(warning=lines.append)))
+    assert lines == ['Epoch 1: 2 unreadable image(s) replaced by others so far: 000002.jpg, 000005.jpg']
+
+
+def test_no_report_where_nothing_is_wrong(coco_folder):
+    lines = []
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=build(coco_folder())), epoch=0,
+                             logger=SimpleNamespace(warning=lines.append))
+    UnreadableImagesHook().after_train_epoch(runner)
+    assert lines == []
+
+
+def test_truncated_image_is_named_in_testing(coco_folder):
+    root = coco_folder()
+    content = (root / 'train' / '000002.jpg').read_bytes()
+    (root / 'train' / '000002.jpg').write_bytes(content[:len(content) // 2])
+    with pytest.raises(InputError, match=r'000002\.jpg is truncated'):
+        build(root, test_mode=True)[1]
+
+
+def test_mostly_unreadable_images_stop_training(coco_folder):
+    root = coco_folder()
+    for path in (root / 'train').iterdir():
+        path.write_text('version https://git-lfs.github.com/spec/v1')
+    np.random.seed(0)
+    with pytest.raises(InputError, match='5 of 8 images are unreadable; the last: image'):
+        build(root)[0]
