@@ -12,7 +12,7 @@ from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
 class VisionClueMerge(nn.Module):
     """Halves a map without losing a pixel: the four of each 2x2 square on the channels, then a 1x1 convolution.
 
-    (Mamba YOLO, section 3.1.) An odd side is padded with zeros at the bottom or right.
+    (Mamba YOLO, "Vision Clue Merge".) An odd side is padded with zeros at the bottom or right.
 
     Args:
         in_channels: C of the input.
