@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from pickle import UnpicklingError
 
 from mmmamba.errors import InputError
 
@@ -55,6 +56,8 @@ def describe(error: BaseException) -> str | None:
         return _one_line(f'no such file: {error.filename}' if error.filename else text)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _one_line(f'no space left on the disk: {error.filename or text}')
+    if isinstance(error, UnpicklingError) or 'PytorchStreamReader' in text:
+        return _one_line(f'the checkpoint is damaged or holds more than weights: {text.strip().splitlines()[0]}')
     if isinstance(error, KeyError):
         unknown = re.search(r'(\S+) is not in the \S*?([\w ]+) registry', text)
         return unknown and f'unknown {unknown[2]}: {unknown[1].strip(chr(39) + chr(34))}'

@@ -2,6 +2,7 @@
 import errno
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 from torch.utils.data import DataLoader
@@ -84,3 +85,14 @@ def test_other_processes_wait_before_they_repeat_an_error(capsys, monkeypatch):
     status, line = run_and_catch(capsys, InputError('a.jpg is truncated'))
     assert (status, line) == (2, 'error: a.jpg is truncated (process 3)\n')
     assert waited == [cli._OTHERS_WAIT]
+
+
+def test_damaged_checkpoint_is_one_line(capsys, tmp_path):
+    for name, content in (('cut.pth', None), ('text.pth', b'no checkpoint')):
+        path = tmp_path / name
+        torch.save({'weight': torch.zeros(1000)}, path)
+        path.write_bytes(content or path.read_bytes()[:600])
+        with pytest.raises(Exception) as error:  # noqa: B017  (its type is torch's affair)
+            torch.load(path, weights_only=True)
+        status, line = run_and_catch(capsys, error.value)
+        assert status == 2 and line.startswith('error: the checkpoint is damaged') and line.count('\n') == 1

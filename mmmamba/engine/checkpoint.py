@@ -31,11 +31,31 @@ def load_checkpoint_checked(model: nn.Module, path: str) -> dict:
     checkpoint = read_checkpoint(path)
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {name.removeprefix('module.'): value for name, value in weights.items() if isinstance(value, Tensor)}
-    problems = _differences(model.state_dict(), weights)
-    if problems:
-        raise InputError(f'{path} does not fit this {type(model).__name__}: {"; ".join(problems)}')
+    check_weights_fit(model, weights, path)
     model.load_state_dict(weights)
     return checkpoint.get('meta', {})
+
+
+def check_weights_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Checks that weights are exactly those that a model has.
+
+    Args:
+        model: The model.
+        weights: A state dict.
+        source: Where they are from, for the message.
+
+    Raises:
+        InputError: Names are missing or unknown, or shapes differ; it names the first of each kind.
+    """
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in weights]
+    unknown = [name for name in weights if name not in expected]
+    reshaped = [f'{name} is {tuple(weights[name].shape)}, not {tuple(tensor.shape)}'
+                for name, tensor in expected.items() if name in weights and weights[name].shape != tensor.shape]
+    kinds = (('weights are missing', missing), ('are unknown', unknown), ('have another shape', reshaped))
+    problems = [f'{len(names)} {phrase} ({_first(names)})' for phrase, names in kinds if names]
+    if problems:
+        raise InputError(f'{source} does not fit this {type(model).__name__}: {"; ".join(problems)}')
 
 
 def read_checkpoint(path: str) -> dict:
@@ -60,16 +80,6 @@ def read_checkpoint(path: str) -> dict:
     if not isinstance(checkpoint, Mapping) or not checkpoint:
         raise InputError(f'{path} is not a checkpoint: it holds {type(checkpoint).__name__}, not named weights')
     return checkpoint
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Describes in a few phrases how a checkpoint's weights differ from those that a model has."""
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    reshaped = [f'{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}' for name, tensor in expected.items()
-                if name in found and found[name].shape != tensor.shape]
-    phrases = (('weights are missing', missing), ('are unknown', unexpected), ('have another shape', reshaped))
-    return [f'{len(names)} {phrase} ({_first(names)})' for phrase, names in phrases if names]
 
 
 def _first(names: Sequence[str]) -> str:

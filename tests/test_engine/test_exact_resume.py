@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmmamba.errors import InputError
+
 import toy_training  # isort: skip  (this folder's)
 
 
@@ -66,3 +68,14 @@ def test_seed_of_the_checkpoint_is_taken_where_none_is_configured(shared_coco_fo
         assert state['meta']['seed'] == whole['meta']['seed']
     (tmp_path / 'stopped' / 'last_checkpoint').write_text(str(tmp_path / 'stopped' / 'epoch_3.pth'))
     assert_same_end(whole, final_state(cfg, resume=True))
+
+
+def test_checkpoint_of_another_model_is_not_resumed(shared_coco_folder, tmp_path):
+    cfg = toy_training.config(shared_coco_folder, tmp_path / 'other', workers=0, epochs=2)
+    Runner.from_cfg(cfg).train()
+    state = torch.load(tmp_path / 'other' / 'epoch_2.pth')
+    state['state_dict'] = {name.replace('count', 'head'): value for name, value in state['state_dict'].items()}
+    torch.save(state, tmp_path / 'other' / 'epoch_2.pth')
+    cfg.resume = True
+    with pytest.raises(InputError, match=r'2 weights are missing \(count\.weight, count\.bias\); 2 are unknown'):
+        Runner.from_cfg(cfg).train()

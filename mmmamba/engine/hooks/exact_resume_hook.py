@@ -6,7 +6,9 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
+from mmmamba.engine.checkpoint import check_weights_fit
 from mmmamba.seeding import seed_everything
 
 
@@ -25,8 +27,8 @@ class ExactResumeHook(Hook):
     CUDA kernels that add atomically are exact only with ``randomness=dict(deterministic=True)``.
     """
 
-    # After all others, so that nothing draws a number between the seeding and the first forward pass.
-    priority = 'LOWEST'
+    # Before EMAHook, which would stumble over the weights of another model.
+    priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
         """Takes the seed of the first process, which after resuming is that of the checkpoint."""
@@ -52,16 +54,18 @@ class ExactResumeHook(Hook):
         pending = wrapper.inner_count % wrapper._accumulative_counts != 0
         if pending and 'optimizer' in checkpoint and runner.world_size == 1:
             checkpoint['pending_gradients'] = {name: parameter.grad.cpu() for name, parameter
-                                               in _parameters(runner) if parameter.grad is not None}
+                                               in _model(runner).named_parameters() if parameter.grad is not None}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Puts pending gradients back."""
-        if runner._resume and 'pending_gradients' in checkpoint:
-            for name, parameter in _parameters(runner):
-                if name in checkpoint['pending_gradients']:
-                    parameter.grad = checkpoint['pending_gradients'][name].to(parameter)
+        """Refuses to resume from another model's checkpoint, which mmengine would do in part; restores gradients."""
+        if not runner._resume:
+            return
+        check_weights_fit(_model(runner), checkpoint['state_dict'], 'the checkpoint to resume from')
+        gradients = checkpoint.get('pending_gradients', {})
+        for name, parameter in _model(runner).named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter)
 
 
-def _parameters(runner: Runner):
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return model.named_parameters()
+def _model(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
