@@ -88,6 +88,12 @@ def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def refuse_second_derivative() -> None:
+    """Raises where a backward pass is itself recorded: its result would silently count as a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError('This backend has no second derivative (create_graph=True); use backend="reference".')
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ValueError with ``message`` unless ``condition`` holds."""
     if not condition:

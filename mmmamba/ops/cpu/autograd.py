@@ -1,13 +1,14 @@
 """The native scan as a differentiable function of channels-last tensors; both ops reduce to it."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmmamba.ops.cpu import native
+from mmmamba.ops.dispatch import refuse_second_derivative
 
 # Steps between two states that the forward pass keeps for the backward pass.
 CHUNK = 64
@@ -54,7 +55,7 @@ class _NativeScan(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, order, softplus, isa, keep = arguments
         tensors = [None if tensor is None else tensor.contiguous() for tensor in tensors]
-        problem = _problem(*tensors, order, softplus)
+        problem = _problem(tensors, order, softplus)
         x, projected, _, _, _, A, _ = tensors
         batch, heads = x.shape[0], projected.shape[2]
         y = torch.zeros_like(x)
@@ -70,11 +71,11 @@ class _NativeScan(torch.autograd.Function):
         return y, last_state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_last_state: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         *tensors, order, chunk_states = ctx.saved_tensors
         x, projected, delta, dt_weight, bias, A, D = tensors
-        problem = _problem(*tensors, order, ctx.softplus)
+        problem = _problem(tensors, order, ctx.softplus)
         batch = x.shape[0]
         grad_y = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
         grad_last_state = None if grad_last_state is None else grad_last_state.contiguous()
@@ -103,19 +104,10 @@ class _NativeScan(torch.autograd.Function):
         )
 
 
-def _problem(
-    x: Tensor,
-    projected: Tensor,
-    delta: Tensor | None,
-    dt_weight: Tensor | None,
-    bias: Tensor | None,
-    A: Tensor,
-    D: Tensor | None,
-    order: Tensor,
-    softplus: bool,
-) -> native.Problem:
+def _problem(tensors: Sequence[Tensor | None], order: Tensor, softplus: bool) -> native.Problem:
+    x, projected, A = tensors[0], tensors[1], tensors[5]
     heads, channels, states = A.shape
     directions, tokens = order.shape
     sizes = (x.shape[0], heads // directions, directions, channels, states, projected.shape[3] - 2 * states)
-    arrays = map(native.address, (order, x, projected, delta, dt_weight, bias, A, D))
+    arrays = map(native.address, (order, *tensors))
     return native.Problem(*sizes, x.shape[1], tokens, CHUNK, int(softplus), *arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, Structure, c_int64, c_void_p
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ class Native:
     reason: str | None = None
 
 
-@lru_cache(maxsize=None)
+@cache
 def load() -> Native:
     """Loads the library once. PyTorch is loaded by now, so both share one OpenMP runtime and its threads."""
     if not LIBRARY.exists():

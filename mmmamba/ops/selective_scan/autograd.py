@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from mmmamba.ops.dispatch import refuse_second_derivative
 
 
 class ChunkedScan(torch.autograd.Function):
@@ -36,9 +37,9 @@ class ChunkedScan(torch.autograd.Function):
         return chunked.to_sequence(y), last_state.reshape(u.shape[0], u.shape[1], A.shape[1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_last_state: Tensor) -> tuple[Tensor, ...]:
         """Keeps only the chunks' entering states from the forward and recomputes the others: see README.md."""
+        refuse_second_derivative()
         u, delta, A, B, C, entering = ctx.saved_tensors
         with torch.autocast(u.device.type, enabled=False):
             return _backward(u, delta, A, B, C, entering, grad_y, grad_last_state)

@@ -81,6 +81,7 @@ def _require_shapes(
     require(
         A.dim() == 2 and A.shape[0] == channels, f'selective_scan: A must be ({channels}, N), not {tuple(A.shape)}.'
     )
+    require(A.shape[1] > 0, 'selective_scan: A must have at least one state.')
     sequence, vector = tuple(u.shape), (channels,)
     expected = {'delta': (delta, sequence), 'z': (z, sequence), 'D': (D, vector), 'delta_bias': (delta_bias, vector)}
     for name, (tensor, shape) in expected.items():

@@ -58,7 +58,10 @@ def ss2d_scan(
     require(pattern in PATTERNS, f'ss2d_scan has no pattern named {pattern!r}; it has {", ".join(PATTERNS)}.')
     require(x.dim() == 4, f'ss2d_scan: x must be (batch, channels, height, width), not {tuple(x.shape)}.')
     channels = x.shape[1]
-    require(A_logs.dim() == 2, f'ss2d_scan: A_logs must be (4 * channels, N), not {tuple(A_logs.shape)}.')
+    require(
+        A_logs.dim() == 2 and A_logs.shape[1] > 0,
+        f'ss2d_scan: A_logs must be (4 * channels, N) with at least one state, not {tuple(A_logs.shape)}.',
+    )
     require(
         dt_projs_weight.dim() == 3,
         f'ss2d_scan: dt_projs_weight must be (4, channels, R), not {tuple(dt_projs_weight.shape)}.',

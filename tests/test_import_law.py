@@ -1,0 +1,75 @@
+"""ops → layers → models → engine, datasets → tools, configs: each imports only to its left."""
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'mmmamba'
+BASE = {'errors', 'version'}
+# What each part of the package may import from it, itself and BASE left out.
+ALLOWED = {
+    'ops': set(),
+    'layers': {'ops'},
+    'models': {'layers', 'ops'},
+    'engine': {'models', 'layers', 'ops'},
+    'datasets': {'models', 'layers', 'ops'},
+}
+PURE = {'ops', 'layers'}
+OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
+
+
+def imports(path: Path, functions: bool = True) -> set[str]:
+    """Absolute names of the modules that a file imports; without ``functions``, only those at import time."""
+    found, pending = set(), [ast.parse(path.read_text(encoding='utf-8'))]
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join(parts[: len(parts) - node.level]) + '.' if node.level else ''
+            module = (base + (node.module or '')).rstrip('.')
+            found |= {module} | {f'{module}.{alias.name}' for alias in node.names}
+        if functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+def files(part: str) -> list[Path]:
+    return sorted((PACKAGE / part).rglob('*.py'))
+
+
+@pytest.mark.parametrize('part', ALLOWED)
+def test_parts_import_only_to_their_left(part):
+    siblings = {path.name for path in PACKAGE.iterdir() if (path / '__init__.py').exists()}
+    forbidden = siblings - ALLOWED[part] - {part}
+    for path in files(part):
+        used = {name.split('.')[1] for name in imports(path) if name.startswith('mmmamba.')}
+        assert not used & forbidden, f'{path.relative_to(ROOT)} imports mmmamba.{sorted(used & forbidden)[0]}'
+
+
+@pytest.mark.parametrize('part', sorted(PURE))
+def test_ops_and_layers_import_torch_alone(part):
+    for path in files(part):
+        roots = {name.split('.')[0] for name in imports(path)}
+        assert not roots & OPENMMLAB, f'{path.relative_to(ROOT)} imports {sorted(roots & OPENMMLAB)[0]}'
+        assert 'triton' not in {name.split('.')[0] for name in imports(path, functions=False)}, f'{path}: not lazily'
+
+
+def test_nothing_in_the_package_imports_tools():
+    for path in PACKAGE.rglob('*.py'):
+        assert not {name.split('.')[0] for name in imports(path)} & {'tools', 'configs', 'tests'}, path
+
+
+def test_the_law_is_seen_broken(tmp_path, monkeypatch):
+    """The checks above find a forbidden import however it is written."""
+    monkeypatch.setattr('test_import_law.ROOT', tmp_path)
+    module = tmp_path / 'mmmamba' / 'ops' / 'module.py'
+    module.parent.mkdir(parents=True)
+    for line in ('import mmmamba.layers.ss2d', 'from mmmamba.layers import SS2D', 'from mmmamba import layers',
+                 'from ..layers import ss2d', 'def f():\n    from mmmamba.layers import SS2D'):
+        module.write_text(line)
+        assert 'layers' in {name.split('.')[1] for name in imports(module) if name.startswith('mmmamba.')}, line

@@ -1,0 +1,117 @@
+"""Inputs, ways to run a scan, and one comparison, shared by the tests of both ops."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmmamba.ops import selective_scan, ss2d_scan
+from mmmamba.ops.cpu import native
+from mmmamba.ops.dispatch import Tolerance
+from mmmamba.ops.selective_scan import cpu_backend as selective_scan_cpu
+from mmmamba.ops.ss2d_scan import cpu_backend as ss2d_scan_cpu
+
+WAYS = ['torch', *(pytest.param(f'cpu-{isa}', id=f'cpu-{isa}') for isa in native.ISAS)]
+PARAMETERS = ('x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds')
+
+
+def isa_of(way: str) -> str:
+    """The instruction set in a way's name; skips the test where this machine or build lacks it."""
+    isa = way.split('-')[1]
+    if isa not in native.available_isas():
+        pytest.skip(f'{isa}: {native.unavailable() or "this machine lacks it"}')
+    return isa
+
+
+def ss2d_way(way: str) -> Callable[..., Tensor]:
+    """``ss2d_scan`` on a named backend, or the native kernel on one instruction set."""
+    if not way.startswith('cpu-'):
+        return partial(ss2d_scan, backend=way)
+    isa = isa_of(way)
+    return lambda *inputs, pattern: ss2d_scan_cpu.scan(*inputs, pattern, isa)
+
+
+def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The selective scan and its last state on a named backend, or the native kernel on one instruction set."""
+    if not way.startswith('cpu-'):
+        return partial(selective_scan, return_last_state=True, backend=way)
+    isa = isa_of(way)
+
+    def scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False):
+        return selective_scan_cpu.scan(u, delta, A, B, C, D, delta_bias, delta_softplus, isa)
+
+    return scan
+
+
+def ss2d_inputs(
+    batch: int, channels: int, height: int, width: int, states: int, rank: int, seed: int = 0
+) -> dict[str, Tensor]:
+    """Float64 inputs of ``ss2d_scan`` whose step sizes and decays span what trained models have."""
+    make = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return {
+        'x': make(batch, channels, height, width),
+        'x_proj_weight': make(4, rank + 2 * states, channels) / channels**0.5,
+        'dt_projs_weight': make(4, channels, rank) / rank**0.5,
+        'dt_projs_bias': make(4, channels) - 1,
+        'A_logs': make(4 * channels, states) / 2,
+        'Ds': make(4 * channels),
+    }
+
+
+def selective_inputs(
+    batch: int, channels: int, length: int, states: int, groups: int, seed: int = 0
+) -> dict[str, Tensor]:
+    """Float64 inputs of ``selective_scan``, D and delta_bias included."""
+    make = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return {
+        'u': make(batch, channels, length),
+        'delta': make(batch, channels, length) - 1,
+        'A': -torch.exp(make(channels, states) / 2),
+        'B': make(batch, groups, states, length),
+        'C': make(batch, groups, states, length),
+        'D': make(channels),
+        'delta_bias': make(channels),
+    }
+
+
+def cast(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Leaves of the given dtype."""
+    return {name: tensor.detach().to(dtype).requires_grad_() for name, tensor in inputs.items()}
+
+
+def results(
+    scan: Callable[..., Tensor | tuple[Tensor, Tensor]], inputs: Mapping[str, Tensor], autocast: bool = False
+) -> dict[str, Tensor]:
+    """Outputs of ``scan(**inputs)`` and, for a seeded gradient of them, the gradients of all inputs.
+
+    Only the forward pass is under autocast, as PyTorch recommends.
+    """
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        outputs = scan(**inputs)
+    outputs = {'y': outputs} if isinstance(outputs, Tensor) else dict(zip(('y', 'last_state'), outputs))
+    generator = torch.Generator().manual_seed(1)
+    differentiable = [output for output in outputs.values() if output.requires_grad]  # no step, no gradient of a state
+    incoming = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in differentiable]
+    gradients = torch.autograd.grad(differentiable, list(inputs.values()), incoming)
+    return {**outputs, **{f'grad_{name}': gradient for name, gradient in zip(inputs, gradients)}}
+
+
+def assert_close(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: Tolerance) -> None:
+    """Compares by ‖got - expected‖ / ‖expected‖; a failure names the worst element."""
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].shape == value.shape, name
+        assert torch.isfinite(got[name]).all(), f'{name} has non-finite elements'
+        difference = (got[name].double() - value.double()).detach()
+        limit = tolerance.gradient if name.startswith('grad_') else tolerance.forward
+        error = difference.norm() / value.detach().double().norm().clamp_min(1e-30)
+        if error > limit:
+            worst = tuple(int(i) for i in torch.unravel_index(difference.abs().argmax(), difference.shape))
+            raise AssertionError(
+                f'{name}: relative error {error:.2e} > {limit:.0e}; worst at {worst}: '
+                f'{got[name][worst]:.8g}, expected {value[worst]:.8g}'
+            )
