@@ -5,13 +5,14 @@ import argparse
 import os
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
-from mmmamba.engine import prepare_distributed
+from mmmamba.engine import keep_freed_memory, prepare_distributed
 from mmmamba.errors import InputError
 
 
@@ -59,6 +60,8 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     prepare_distributed(cfg, args.launcher)
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.train()

@@ -9,10 +9,12 @@ from mmmamba.engine.hooks import (
     ScaleWeightDecayHook,
     UnreadableImagesHook,
 )
+from mmmamba.engine.memory import keep_freed_memory
 from mmmamba.engine.optimizers import AutocastOptimWrapper, YOLOOptimWrapperConstructor
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
-__all__ = ['AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook',
-           'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
-           'YOLOOptimWrapperConstructor', 'load_checkpoint_checked', 'prepare_distributed', 'read_checkpoint',
-           'write_atomically']
+__all__ = [
+    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
+    'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory',
+    'load_checkpoint_checked', 'prepare_distributed', 'read_checkpoint', 'write_atomically'
+]

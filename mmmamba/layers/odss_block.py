@@ -57,10 +57,9 @@ class ODSSBlock(nn.Module):
         if mlp not in MLPS:
             raise InputError(f'mlp must be one of {sorted(MLPS)}, got {mlp!r}')
         self.with_cp = with_cp
-        if proj_bias or in_channels != out_channels:
-            self.in_proj = ConvNormAct(in_channels, out_channels, bias=proj_bias, norm_layer=norm_layer)
-        else:
-            self.in_proj = nn.Identity()
+        project = proj_bias or in_channels != out_channels
+        self.in_proj = ConvNormAct(
+            in_channels, out_channels, bias=proj_bias, norm_layer=norm_layer) if project else nn.Identity()
         self.local = LSBlock(out_channels, norm_layer) if local_spatial else nn.Identity()
         self.norm1 = LayerNorm2d(out_channels)
         self.ss2d = nn.Sequential(*(SS2D(out_channels, ssm_init=ssm_init) for _ in range(num_ss2d)))

@@ -7,7 +7,7 @@ from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
 
 
 def norm_layer_from_cfg(norm_cfg: dict | None) -> NormLayer:
-    """The layers' ``norm_layer`` from mmdet's ``norm_cfg``; None stands for YOLO's batch norm (eps 1e-3, momentum 0.03)."""
+    """The layers' ``norm_layer`` from mmdet's ``norm_cfg``; None stands for the batch norm of the YOLO family."""
     if norm_cfg is None:
         return YOLO_BATCH_NORM
     return lambda channels: build_norm_layer(norm_cfg, channels)[1]

@@ -1,4 +1,4 @@
-"""The contract of DESIGN.md over every backbone: strides, channels, gradients, freezing, checkpointing, independence."""
+"""The contract over every backbone: strides, channels, gradients, freezing, checkpointing, independence."""
 from __future__ import annotations
 
 import pytest

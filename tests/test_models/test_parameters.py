@@ -7,6 +7,7 @@ import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
 EXPECTED = {

@@ -1,4 +1,5 @@
-# BCCD (blood cells, github.com/Shenggan/BCCD_Dataset, as COCO json) at 320 x 320: mosaic, scale and shift, HSV, flip; letterbox for testing.
+# BCCD (blood cells, github.com/Shenggan/BCCD_Dataset, as COCO json) at 320 x 320: mosaic, scale and shift, HSV,
+# flip; letterbox for testing.
 dataset_type = 'CheckedCocoDataset'
 data_root = '{{$BCCD:data/bccd/}}'  # the environment variable BCCD, else data/bccd/
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (60, 90, 220), (240, 180, 0)])

@@ -1,4 +1,4 @@
-# The recipe of YOLOv8 and Mamba YOLO. Its learning rate is meant for any batch size, its weight decay for a batch of 64
+# The recipe of YOLOv8 and Mamba YOLO. Its learning rate is meant for any batch, its weight decay for one of 64
 # (ScaleWeightDecayHook); the losses grow with the batch.
 max_epochs = 300
 

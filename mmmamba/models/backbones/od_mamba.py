@@ -25,7 +25,7 @@ class ODMamba(StagedBackbone):
         image → stem → ODSS × depths[0] = C2 → merge → ODSS × depths[1] = C3
               → merge → ODSS × depths[2] = C4 → merge → ODSS × depths[3] → SPPF = C5
 
-    The defaults are the paper's. The released code has ``local_spatial=True`` and, for T and B, ``depths=(1, 1, 3, 1)``
+    The defaults are the paper's. The public code has ``local_spatial=True`` and, for T and B, ``depths=(1, 1, 3, 1)``
     (for L ``(2, 2, 6, 2)``).
 
     Args:

@@ -78,15 +78,12 @@ class YOLOv8Head(BaseDenseHead):
         reg_channels = max(16, in_channels[0] // 4, 4 * reg_max)
         cls_channels = max(in_channels[0], min(num_classes, 100))
         self.reg_branches = nn.ModuleList(
-            _branch(channels, reg_channels, 4 * reg_max, norm_layer) for channels in in_channels)
+            _branch(channels, reg_channels, 4 * reg_max, 1.0, norm_layer) for channels in in_channels)
+        # The class branches start from five objects in an image of 640 x 640, spread over the cells of a level.
         self.cls_branches = nn.ModuleList(
-            _branch(channels, cls_channels, num_classes, norm_layer) for channels in in_channels)
+            _branch(channels, cls_channels, num_classes, math.log(5 / num_classes / (640 / stride)**2), norm_layer)
+            for channels, stride in zip(in_channels, strides))
         self.project = nn.Parameter(torch.arange(reg_max, dtype=torch.float), requires_grad=False)
-
-        for stride, reg_branch, cls_branch in zip(strides, self.reg_branches, self.cls_branches):
-            nn.init.constant_(reg_branch[-1].bias, 1.0)
-            # Five objects an image of 640 x 640, spread over the level's cells, are what the head starts from.
-            nn.init.constant_(cls_branch[-1].bias, math.log(5 / num_classes / (640 / stride)**2))
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Raw predictions.
@@ -119,9 +116,9 @@ class YOLOv8Head(BaseDenseHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: list[InstanceData] | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch (facts of YOLOv8: class BCE, CIoU and DFL, all over the sum of the target scores).
+        """Losses of a batch (YOLOv8's: class BCE, CIoU and DFL, all over the sum of the target scores).
 
-        Each is multiplied by the number of images of a step, over all processes, as the recipe's learning rate expects.
+        Each is multiplied by the images of a step, over all processes, as the recipe's learning rate expects.
         All arithmetic is in float32, whatever the predictions are.
 
         Args:
@@ -205,10 +202,13 @@ class YOLOv8Head(BaseDenseHead):
                                            with_nms=with_nms)
 
 
-def _branch(in_channels: int, channels: int, out_channels: int, norm_layer: NormLayer) -> nn.Sequential:
+def _branch(in_channels: int, channels: int, out_channels: int, bias: float, norm_layer: NormLayer) -> nn.Sequential:
+    """Two 3x3 convolutions, and a 1x1 convolution whose bias starts from ``bias``."""
+    last = nn.Conv2d(channels, out_channels, 1)
+    nn.init.constant_(last.bias, bias)
     return nn.Sequential(
         ConvNormAct(in_channels, channels, 3, norm_layer=norm_layer),
-        ConvNormAct(channels, channels, 3, norm_layer=norm_layer), nn.Conv2d(channels, out_channels, 1))
+        ConvNormAct(channels, channels, 3, norm_layer=norm_layer), last)
 
 
 def _flatten(maps: list[Tensor]) -> Tensor:

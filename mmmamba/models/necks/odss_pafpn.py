@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mmdet.registry import MODELS
-from torch import nn
 
 from mmmamba.layers import ConvNormAct, ODSSBlock
 from mmmamba.models.necks.yolo_pafpn import YOLOPAFPN
@@ -55,20 +55,15 @@ class ODSSPAFPN(YOLOPAFPN):
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, init_cfg)
-        self.ssm = ssm
-        self.norm_layer = norm_layer_from_cfg(norm_cfg)
-        self.block_cfg = dict(
+        norm_layer = norm_layer_from_cfg(norm_cfg)
+        make_block = partial(
+            ODSSBlock,
             num_ss2d=num_ss2d,
             proj_bias=False,
             local_spatial=local_spatial,
             mlp=mlp,
             gate_act=gate_act,
             ssm_init=ssm_init,
-            with_cp=with_cp)
-        self.build(self.norm_layer)
-
-    def make_block(self, in_channels: int, out_channels: int) -> nn.Module:
-        if not self.ssm:
-            return ConvNormAct(in_channels, out_channels, norm_layer=self.norm_layer)
-        return ODSSBlock(in_channels, out_channels, norm_layer=self.norm_layer, **self.block_cfg)
+            with_cp=with_cp,
+            norm_layer=norm_layer) if ssm else partial(ConvNormAct, norm_layer=norm_layer)
+        super().__init__(in_channels, out_channels, make_block, norm_layer, init_cfg)

@@ -1,7 +1,7 @@
 """The path aggregation that the necks of the YOLO family share."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,11 @@ from mmmamba.layers.norm import NormLayer
 class YOLOPAFPN(BaseModule):
     """Top-down, then bottom-up path over any number of levels, by concatenation (PAFPN, arXiv 1803.01534).
 
-    A subclass says what a block is (:meth:`make_block`) and sets what that needs before it calls :meth:`build`.
-
     Args:
         in_channels: Channels of the maps, finest first.
         out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
+        make_block: Makes the block behind a concatenation, from the numbers of its input and output channels.
+        norm_layer: Makes the normalisations of the down-sampling convolutions.
         init_cfg: mmengine's initialisation config.
 
     Raises:
@@ -30,33 +30,28 @@ class YOLOPAFPN(BaseModule):
     def __init__(
         self,
         in_channels: Sequence[int],
-        out_channels: int | Sequence[int] | None = None,
-        init_cfg: dict | list[dict] | None = None,
+        out_channels: int | Sequence[int] | None,
+        make_block: Callable[[int, int], nn.Module],
+        norm_layer: NormLayer,
+        init_cfg: dict | list[dict] | None,
     ) -> None:
         super().__init__(init_cfg)
-        self.in_channels = tuple(in_channels)
-        if isinstance(out_channels, int):
-            out_channels = (out_channels, ) * len(self.in_channels)
-        self.out_channels = tuple(out_channels) if out_channels is not None else self.in_channels
-        if not self.in_channels or len(self.in_channels) != len(self.out_channels):
+        inputs = tuple(in_channels)
+        if out_channels is None:
+            out_channels = inputs
+        outputs = (out_channels, ) * len(inputs) if isinstance(out_channels, int) else tuple(out_channels)
+        if not inputs or len(inputs) != len(outputs):
             raise InputError('in_channels must name at least one level and out_channels as many; got '
-                             f'{self.in_channels} and {self.out_channels}')
-
-    def make_block(self, in_channels: int, out_channels: int) -> nn.Module:
-        """The block behind a concatenation."""
-        raise NotImplementedError
-
-    def build(self, norm_layer: NormLayer) -> None:
-        """Makes the blocks of both paths; those of the top-down path stand coarsest first."""
-        inputs, outputs = self.in_channels, self.out_channels
+                             f'{inputs} and {outputs}')
+        self.in_channels = inputs
         last = len(inputs) - 1
         inner = (*outputs[:last], inputs[last])  # the channels of each level between the two paths
-        self.top_down_blocks = nn.ModuleList(
-            self.make_block(inner[i + 1] + inputs[i], outputs[i]) for i in range(last - 1, -1, -1))
+        self.top_down_blocks = nn.ModuleList(  # coarsest first
+            make_block(inner[i + 1] + inputs[i], outputs[i]) for i in range(last - 1, -1, -1))
         self.downsamples = nn.ModuleList(
             ConvNormAct(outputs[i], outputs[i], 3, 2, norm_layer=norm_layer) for i in range(last))
         self.bottom_up_blocks = nn.ModuleList(
-            self.make_block(outputs[i] + inner[i + 1], outputs[i + 1]) for i in range(last))
+            make_block(outputs[i] + inner[i + 1], outputs[i + 1]) for i in range(last))
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Fuses the levels.

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mmdet.registry import MODELS
-from torch import nn
 
 from mmmamba.layers import C2f
 from mmmamba.models.necks.yolo_pafpn import YOLOPAFPN
@@ -34,10 +34,6 @@ class YOLOv8PAFPN(YOLOPAFPN):
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, init_cfg)
-        self.num_blocks = num_blocks
-        self.norm_layer = norm_layer_from_cfg(norm_cfg)
-        self.build(self.norm_layer)
-
-    def make_block(self, in_channels: int, out_channels: int) -> nn.Module:
-        return C2f(in_channels, out_channels, self.num_blocks, norm_layer=self.norm_layer)
+        norm_layer = norm_layer_from_cfg(norm_cfg)
+        make_block = partial(C2f, num_blocks=num_blocks, norm_layer=norm_layer)
+        super().__init__(in_channels, out_channels, make_block, norm_layer, init_cfg)
