@@ -25,8 +25,9 @@ MAX_PAIRS = 1 << 16
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Keep the boxes that no better kept box overlaps by more than ``iou_threshold``.
 
-    Ties in the score are won by the box that comes first. The IoU, and its comparison, are those of mmcv's CPU kernel
-    in float32 (float64 boxes are taken as they are); half precision is computed in float32.
+    Ties in the score are won by the box that comes first (mmcv leaves them to a sort that is not stable). The IoU, and
+    its comparison, are those of mmcv's CPU kernel in float32. That refuses other types; here, float64 boxes are taken
+    as they are and half precision is computed in float32.
 
     Args:
         boxes: (N, 4) corners x1, y1, x2, y2.
@@ -140,7 +141,8 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     """Soft-NMS: lower the scores of overlapping boxes in place of removing them.
 
     Boxes lie in an array in which the best remaining one is swapped to the front, and a box that falls below
-    ``min_score`` is overwritten by the last one, as in mmcv's kernel: equal scores are taken in the same order.
+    ``min_score`` is overwritten by the last one, as in mmcv's kernel: equal scores are taken in the same order. Two
+    empty boxes do not overlap; in mmcv, their IoU of 0/0 can make a score NaN.
 
     Args:
         boxes: (N, 4) corners.
@@ -171,8 +173,8 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         w = np.maximum(np.minimum(top[2], others[2]) - np.maximum(top[0], others[0]) + offset, 0)
         h = np.maximum(np.minimum(top[3], others[3]) - np.maximum(top[1], others[1]) + offset, 0)
         inter = w * h
-        with np.errstate(invalid='ignore', divide='ignore'):
-            iou = inter / (top[5] + others[5] - inter)
+        union = top[5] + others[5] - inter
+        iou = np.divide(inter, union, out=np.zeros_like(inter), where=union != 0)
         if method == 2:
             others[4] *= np.exp(-(iou * iou) / spread)
         else:

@@ -23,19 +23,22 @@ from torch import Tensor
 DATA = Path(__file__).parent.parent / 'data'
 
 
-def boxes_and_scores(n: int, seed: int, grid: float) -> tuple[Tensor, Tensor]:
-    """Crowded boxes; coordinates and scores are rounded so that equal scores and IoUs at the threshold occur."""
+def crowd(n: int, seed: int, grid: float) -> tuple[Tensor, Tensor]:
+    """Overlapping boxes, none of them empty; coordinates are rounded so that IoUs at the threshold occur.
+
+    All scores differ: mmcv takes equal ones in the order of a sort that is not stable, which differs among processors.
+    """
     rng = np.random.default_rng(seed)
-    corner = rng.uniform(0, 60, (n, 2))
-    boxes = np.concatenate((corner, corner + rng.uniform(0, 40, (n, 2))), 1)
-    scores = rng.uniform(0, 1, n).round(2)
-    return torch.from_numpy((boxes / grid).round() * grid).float(), torch.from_numpy(scores).float()
+    corner = (rng.uniform(0, 60, (n, 2)) / grid).round() * grid
+    size = (rng.uniform(1, 40, (n, 2)) / grid).round().clip(1) * grid
+    scores = rng.permutation(n) / n
+    return torch.from_numpy(np.concatenate((corner, corner + size), 1)).float(), torch.from_numpy(scores).float()
 
 
 def nms_cases() -> list[dict]:
     cases = []
     for seed, (threshold, offset, grid) in enumerate(product((0.0, 0.3, 0.5, 0.6, 0.7, 1.0), (0, 1), (1e-3, 4.0))):
-        boxes, scores = boxes_and_scores(150, seed, grid)
+        boxes, scores = crowd(150, seed, grid)
         keep = _ext.nms(boxes, scores, iou_threshold=threshold, offset=offset)
         cases.append(dict(boxes=boxes, scores=scores, iou_threshold=threshold, offset=offset, keep=keep))
     return cases
@@ -44,7 +47,8 @@ def nms_cases() -> list[dict]:
 def softnms_cases() -> list[dict]:
     cases = []
     for seed, (method, offset, grid, min_score) in enumerate(product((0, 1, 2), (0, 1), (1e-3, 4.0), (1e-3, 0.2))):
-        boxes, scores = boxes_and_scores(60, 100 + seed, grid)
+        boxes, scores = crowd(60, 100 + seed, grid)
+        scores = scores.mul(20).round().div(20)  # equal ones are taken in a defined order here
         arguments = dict(iou_threshold=0.3, sigma=0.5, min_score=min_score, method=method, offset=offset)
         dets = boxes.new_empty((len(boxes), 5))
         keep = _ext.softnms(boxes.clone(), scores.clone(), dets, **arguments)
