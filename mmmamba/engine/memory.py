@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Has the C library keep large freed blocks for the next allocation, rather than return them to the system.
 
     By default glibc maps every block above some 32 MiB anew, and unmaps it when it is freed: each activation of each
-    iteration is then paid for in page faults, which can take longer than computing it. Call it before the model is made;
-    the process then keeps its peak of memory until it ends.
+    iteration is then paid for in page faults, which can take longer than computing it. Call it before the model is
+    made; the process then keeps its peak of memory until it ends.
 
     Returns:
         Whether it could be set; False where the C library is not glibc.
