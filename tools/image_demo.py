@@ -1,6 +1,6 @@
 """Detects objects in an image, a folder of images or a video; writes drawn pictures and json.
 
-    python tools/image_demo.py CONFIG CHECKPOINT SOURCE --out-dir OUT
+    python tools/image_demo.py SOURCE CONFIG CHECKPOINT --out-dir OUT
 
 leaves OUT/vis/NAME (a video becomes OUT/vis/NAME.mp4) and OUT/preds/NAME.json.
 """
@@ -31,9 +31,9 @@ T = TypeVar('T')
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', type=Path, help='an image, a folder of images, or a video')
     parser.add_argument('config', help="the model's config")
     parser.add_argument('checkpoint', type=Path, help='its weights')
-    parser.add_argument('source', type=Path, help='an image, a folder of images, or a video')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')

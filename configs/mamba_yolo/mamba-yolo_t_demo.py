@@ -1,9 +1,10 @@
 # Mamba YOLO-T on a few hundred images, from scratch, in minutes on a CPU: what `make demo` trains. The recipe is not
-# the paper's: with so few iterations AdamW gets further than SGD, and neither mosaic nor EMA has time to pay off.
+# the paper's: in so few iterations AdamW gets further than SGD, neither mosaic nor EMA has time to pay off, and images
+# of 192 x 192 buy twice as many epochs as 256 x 256.
 _base_ = ['../_base_/models/mamba-yolo_t.py', '../_base_/default_runtime.py']
 
-max_epochs = 12
-img_scale = (256, 256)
+max_epochs = 16
+img_scale = (192, 192)
 classes = tuple('0123456789')
 data_root = 'work_dirs/demo/data/'
 
@@ -16,8 +17,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
     dict(type='Pad', size=img_scale, pad_val=dict(img=(114, 114, 114))),
-    dict(type='CenteredRandomAffine', max_translate_ratio=0.1, scaling_ratio_range=(0.8, 1.2)),
-    dict(type='RandomHSV', hue=0.1, saturation=0.5, value=0.3),
+    dict(type='CenteredRandomAffine', max_translate_ratio=0.1, scaling_ratio_range=(0.9, 1.1)),
     # No flip: a mirrored 2 is no 2.
     dict(type='PackDetInputs', meta_keys=meta_keys),
 ]

@@ -61,7 +61,7 @@ def test_folder(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pyt
         (source / path.name).write_bytes(path.read_bytes())
     (source / '000000.jpg').write_bytes(b'this is no jpeg')
     (source / 'notes.txt').write_text('not looked at')
-    assert run_tool(monkeypatch, config, weights, source, '--out-dir', tmp_path / 'out', '--batch-size', batch_size,
+    assert run_tool(monkeypatch, source, config, weights, '--out-dir', tmp_path / 'out', '--batch-size', batch_size,
                     '--device', 'cpu') == 0
 
     names = sorted(path.name for path in images.iterdir())
@@ -85,7 +85,7 @@ def test_video(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pyte
     with VideoFile(tmp_path / 'clip.mp4', like=Like) as out:
         for _ in range(5):
             out.write(picture)
-    assert run_tool(monkeypatch, config, weights, tmp_path / 'clip.mp4', '--out-dir', tmp_path / 'out',
+    assert run_tool(monkeypatch, tmp_path / 'clip.mp4', config, weights, '--out-dir', tmp_path / 'out',
                     '--batch-size', 2, '--device', 'cpu') == 0
     drawn = Video(tmp_path / 'out' / 'vis' / 'clip.mp4')
     assert (drawn.fps, drawn.width, drawn.height, len(list(drawn))) == (10.0, 96, 96, 5)
@@ -105,7 +105,7 @@ def test_bad_source_gets_one_line(setup: tuple[Path, Path, Path], tmp_path: Path
     config, weights, _ = setup
     source = tmp_path / 'in'
     source.mkdir()
-    assert run_tool(monkeypatch, config, weights, make(source), '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
+    assert run_tool(monkeypatch, make(source), config, weights, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
     assert len(errors) == 1 and message in errors[0]
 
@@ -115,7 +115,7 @@ def test_checkpoint_of_another_architecture_gets_one_line(
         capsys: pytest.CaptureFixture[str]) -> None:
     _, weights, images = setup
     other = ROOT / 'configs' / 'mamba_yolo' / 'mamba-yolo_t_demo.py'
-    assert run_tool(monkeypatch, other, weights, images, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
+    assert run_tool(monkeypatch, images, other, weights, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
     assert len(errors) == 1 and 'weights.pth does not fit' in errors[0]
     assert not (tmp_path / 'out').exists()

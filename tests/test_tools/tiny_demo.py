@@ -23,7 +23,8 @@ _base_ = '{ROOT}/configs/mamba_yolo/mamba-yolo_t_demo.py'
 model = dict(
     backbone=dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 16)),
     neck=dict(in_channels=[16, 16, 16]),
-    bbox_head=dict(in_channels=[16, 16, 16]))
+    bbox_head=dict(in_channels=[16, 16, 16]),
+    test_cfg=dict(max_per_img=10))
 train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
