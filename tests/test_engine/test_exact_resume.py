@@ -25,7 +25,7 @@ def one_thread():
 def killed_runs(shared_coco_folder, tmp_path_factory) -> Path:
     """Folders of runs, by scenario, that were killed in the third iteration of epoch 3 of 4."""
     work_dirs = tmp_path_factory.mktemp('killed')
-    ended = subprocess.run([sys.executable, toy_training.__file__, str(shared_coco_folder), str(work_dirs)],
+    ended = subprocess.run([sys.executable, toy_training.__file__, 'kill', str(shared_coco_folder), str(work_dirs)],
                            capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return work_dirs

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-import mmmamba  # noqa: F401  (registers)
+from mmmamba.engine import prepare_distributed
 
 import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
 from mmdet.registry import HOOKS, MODELS
@@ -27,11 +28,12 @@ CLASSES = ('square', 'wide', 'tall')
 
 @MODELS.register_module()
 class ToyDetector(BaseModel):
-    """Counts objects; has BatchNorm, dropout and a frozen parameter."""
+    """Sums coordinates of boxes; has a frozen parameter and, unless it is plain, BatchNorm and dropout."""
 
-    def __init__(self, data_preprocessor: dict) -> None:
+    def __init__(self, data_preprocessor: dict, plain: bool) -> None:
         super().__init__(data_preprocessor)
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.2),
+        stochastic = () if plain else (nn.BatchNorm2d(8), nn.Dropout2d(0.2))
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), *stochastic, nn.ReLU(),
                                       nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
         self.count = nn.Linear(8, 1)
         self.frozen = nn.Parameter(torch.arange(4.0), requires_grad=False)
@@ -59,8 +61,9 @@ class KillHook(Hook):
 
 
 def config(data: Path, work_dir: Path, *, epochs: int = 4, workers: int = 2, persistent: bool = False,
-           wrapper: dict | None = None, accumulate: int = 1, hooks: tuple[dict, ...] = ()) -> Config:
-    """The config of a run over the 16 images of ``shared_coco_folder``, 4 at a time."""
+           wrapper: dict | None = None, accumulate: int = 1, hooks: tuple[dict, ...] = (), batch_size: int = 4,
+           plain: bool = False) -> Config:
+    """The config of a run over the 16 images of ``shared_coco_folder``."""
     train = [dict(type='RandomHSV'), dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
     return Config(dict(
         default_scope='mmdet',
@@ -68,10 +71,10 @@ def config(data: Path, work_dir: Path, *, epochs: int = 4, workers: int = 2, per
         log_level='WARNING',
         randomness=dict(seed=5),
         env_cfg=dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='gloo')),
-        model=dict(type='ToyDetector', data_preprocessor=dict(
+        model=dict(type='ToyDetector', plain=plain, data_preprocessor=dict(
             type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True)),
         train_dataloader=dict(
-            batch_size=4, num_workers=workers, persistent_workers=persistent and workers > 0,
+            batch_size=batch_size, num_workers=workers, persistent_workers=persistent and workers > 0,
             sampler=dict(type='SeededSampler'),
             dataset=dict(
                 type='SeededDataset',
@@ -109,10 +112,28 @@ SCENARIOS = {
 }
 
 
-def main() -> None:
+def train_in_two_processes(data: Path, work_dir: Path) -> None:
+    """Trains as torchrun would start it, 4 images for each process, over gloo."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    os.environ.update(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port))
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            cfg = config(data, work_dir, workers=0, plain=True)
+            cfg.launcher = 'pytorch'
+            prepare_distributed(cfg, 'pytorch')
+            Runner.from_cfg(cfg).train()
+            os._exit(0)
+    if any(os.waitpid(child, 0)[1] for child in children):
+        sys.exit('one of two processes failed')
+
+
+def train_and_kill(data: Path, work_dirs: Path) -> None:
     """Trains every scenario in a process of its own that kills itself after 11 of 16 iterations, in epoch 3."""
-    data, work_dirs = map(Path, sys.argv[1:])
-    torch.set_num_threads(1)
     for name, arguments in SCENARIOS.items():
         child = os.fork()  # importing everything anew would take longer than training
         if child == 0:
@@ -124,4 +145,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    torch.set_num_threads(1)
+    {'kill': train_and_kill, 'two': train_in_two_processes}[sys.argv[1]](*map(Path, sys.argv[2:]))
