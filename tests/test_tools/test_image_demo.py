@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,10 +11,12 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from tiny_demo import ROOT, compose_tiny, write_tiny_config
 
 from mmmamba.demo.media import Video, VideoFile
+
+RunTool = Callable[..., int]
 
 
 @pytest.fixture(scope='module')
@@ -23,24 +24,15 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """Config, checkpoint and a folder of three images."""
     folder = tmp_path_factory.mktemp('image_demo')
     config = write_tiny_config(folder)
-    init_default_scope('mmdet')
     torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(config).model)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(Config.fromfile(config).model)
     for branch in model.bbox_head.cls_branches:
         torch.nn.init.constant_(branch[-1].bias, 0.0)  # scores of about one half, so that there is something to write
     classes = tuple(f'digit {i}' for i in range(10))
     torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': classes}}},
                folder / 'weights.pth')
     return config, folder / 'weights.pth', compose_tiny(folder) / 'val'
-
-
-def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, 'argv', ['image_demo.py', *map(str, arguments)])
-    try:
-        runpy.run_path(str(ROOT / 'tools' / 'image_demo.py'), run_name='__main__')
-    except SystemExit as end:
-        return end.code or 0
-    return 0
 
 
 def check_detections(found: dict, width: int, height: int) -> None:
@@ -52,7 +44,7 @@ def check_detections(found: dict, width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize('batch_size', [1, 2])
-def test_folder(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_folder(setup: tuple[Path, Path, Path], tmp_path: Path, run_tool: RunTool,
                 capsys: pytest.CaptureFixture[str], batch_size: int) -> None:
     config, weights, images = setup
     source = tmp_path / 'in'
@@ -61,7 +53,7 @@ def test_folder(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pyt
         (source / path.name).write_bytes(path.read_bytes())
     (source / '000000.jpg').write_bytes(b'this is no jpeg')
     (source / 'notes.txt').write_text('not looked at')
-    assert run_tool(monkeypatch, source, config, weights, '--out-dir', tmp_path / 'out', '--batch-size', batch_size,
+    assert run_tool('image_demo', source, config, weights, '--out-dir', tmp_path / 'out', '--batch-size', batch_size,
                     '--device', 'cpu') == 0
 
     names = sorted(path.name for path in images.iterdir())
@@ -75,7 +67,7 @@ def test_folder(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pyt
     assert len(warnings) == 1 and '000000.jpg' in warnings[0]
 
 
-def test_video(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video(setup: tuple[Path, Path, Path], tmp_path: Path, run_tool: RunTool) -> None:
     config, weights, images = setup
     picture = cv2.imread(str(next(images.iterdir())))
 
@@ -85,7 +77,7 @@ def test_video(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pyte
     with VideoFile(tmp_path / 'clip.mp4', like=Like) as out:
         for _ in range(5):
             out.write(picture)
-    assert run_tool(monkeypatch, tmp_path / 'clip.mp4', config, weights, '--out-dir', tmp_path / 'out',
+    assert run_tool('image_demo', tmp_path / 'clip.mp4', config, weights, '--out-dir', tmp_path / 'out',
                     '--batch-size', 2, '--device', 'cpu') == 0
     drawn = Video(tmp_path / 'out' / 'vis' / 'clip.mp4')
     assert (drawn.fps, drawn.width, drawn.height, len(list(drawn))) == (10.0, 96, 96, 5)
@@ -100,22 +92,22 @@ def test_video(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pyte
     (lambda folder: write(folder / 'broken.jpg', b'no jpeg'), 'none of its 1 image(s) is readable'),
     (lambda folder: write(folder / 'clip.mp4', b'no video'), 'not readable as an image or a video'),
 ])
-def test_bad_source_gets_one_line(setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_bad_source_gets_one_line(setup: tuple[Path, Path, Path], tmp_path: Path, run_tool: RunTool,
                                   capsys: pytest.CaptureFixture[str], make, message: str) -> None:
     config, weights, _ = setup
     source = tmp_path / 'in'
     source.mkdir()
-    assert run_tool(monkeypatch, make(source), config, weights, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
+    assert run_tool('image_demo', make(source), config, weights, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
     assert len(errors) == 1 and message in errors[0]
 
 
 def test_checkpoint_of_another_architecture_gets_one_line(
-        setup: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        setup: tuple[Path, Path, Path], tmp_path: Path, run_tool: RunTool,
         capsys: pytest.CaptureFixture[str]) -> None:
     _, weights, images = setup
     other = ROOT / 'configs' / 'mamba_yolo' / 'mamba-yolo_t_demo.py'
-    assert run_tool(monkeypatch, images, other, weights, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
+    assert run_tool('image_demo', images, other, weights, '--out-dir', tmp_path / 'out', '--device', 'cpu') == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
     assert len(errors) == 1 and 'weights.pth does not fit' in errors[0]
     assert not (tmp_path / 'out').exists()
