@@ -23,9 +23,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp',
         nargs='?',
-        const='float16',
+        const='float16' if torch.cuda.is_available() else 'bfloat16',
         choices=['float16', 'bfloat16'],
-        help='train in mixed precision, float16 unless bfloat16 is named')
+        help='train in mixed precision; without a name, float16 on a GPU and bfloat16 on a CPU')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',

@@ -1,5 +1,5 @@
 # A short run from scratch on a small data set, within minutes on a CPU. Augmentation, losses and schedule are those of
-# YOLOv8's recipe. Some 570 steps are too few for SGD, and for an average over thousands of iterations: hence AdamW, and
+# YOLOv8's recipe. Some 570 steps are too few for SGD, and for an average over thousands of iterations: hence AdamW and
 # an EMA over the last hundred.
 _base_ = ['./datasets/bccd_320.py', './schedules/yolov8_300e.py', './default_runtime.py']
 

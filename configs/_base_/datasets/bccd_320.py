@@ -9,6 +9,7 @@ img_scale = (320, 320)
 load_pipeline = [
     dict(type='LoadCheckedImage', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=img_scale, keep_ratio=True),
 ]
 colour_and_flip = [
     dict(type='RandomHSV', hue=0.015, saturation=0.7, value=0.4),
@@ -17,10 +18,7 @@ colour_and_flip = [
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')),
 ]
-letterbox = [
-    dict(type='Resize', scale=img_scale, keep_ratio=True),
-    dict(type='Pad', size=img_scale, pad_val=dict(img=(114, 114, 114))),
-]
+pad = dict(type='Pad', size=img_scale, pad_val=dict(img=(114, 114, 114)))
 mosaic_pipeline = [
     dict(type='Mosaic', img_scale=img_scale, pad_val=114.0),
     dict(
@@ -31,13 +29,14 @@ mosaic_pipeline = [
     *colour_and_flip,
 ]
 last_pipeline = [
-    *letterbox,
+    pad,
     dict(type='CenteredRandomAffine', max_translate_ratio=0.1, scaling_ratio_range=(0.5, 1.5)),
     *colour_and_flip,
 ]
 test_pipeline = [
     dict(type='LoadCheckedImage', backend_args=backend_args),
-    *letterbox,
+    dict(type='Resize', scale=img_scale, keep_ratio=True),
+    pad,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
