@@ -1,7 +1,7 @@
 """Mamba YOLO and other state-space detectors for MMDetection.
 
 Importing this package registers every model, transform and hook in mmdet's registries, so that a config needs only
-``custom_imports = dict(imports=['mmmamba'])``. Where mmdet is not installed, :mod:`mmmamba.ops` and
+``custom_imports = dict(imports=['mmmamba'])``. Where mmdet or mmcv is not installed, :mod:`mmmamba.ops` and
 :mod:`mmmamba.layers`, which need nothing but PyTorch, still work.
 """
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from mmmamba.version import __version__
 
 __all__ = ['__version__']
 
-if find_spec('mmdet') is not None:
+if find_spec('mmdet') and find_spec('mmcv'):
     from mmmamba import compat
 
     compat.install()

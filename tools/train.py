@@ -51,6 +51,7 @@ def main() -> None:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
     if args.amp:
+        cfg.optim_wrapper.pop('loss_scale', None)  # AmpOptimWrapper's
         cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype=args.amp)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):

@@ -5,6 +5,6 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type='PipelineSwitchHook',
-        switch_epoch=_base_.max_epochs - 10,  # the last epochs see whole images, no mosaics
+        switch_epoch=_base_.max_epochs - 10,  # the last epochs see whole images; set it together with max_epochs
         switch_pipeline=_base_.last_pipeline),
 ]

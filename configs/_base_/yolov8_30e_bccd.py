@@ -23,7 +23,7 @@ custom_hooks = [
     *_base_.custom_hooks[1:],
     dict(
         type='PipelineSwitchHook',
-        switch_epoch=max_epochs - 10,  # the last epochs see whole images, no mosaics
+        switch_epoch=max_epochs - 10,  # the last epochs see whole images; set it together with max_epochs
         switch_pipeline=_base_.last_pipeline),
 ]
 

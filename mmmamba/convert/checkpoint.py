@@ -29,11 +29,13 @@ class Checkpoint:
         state_dict: In the names of the file; nothing in it is of half precision.
         origin: The entry of the file that they stood in, e.g. ``ema``, or ``''``.
         upcast: How many tensors were float16 or bfloat16 and are float32 now.
+        meta: What the file says under ``meta`` (mmengine's: epoch, config, classes of the data set); empty without.
     """
 
     state_dict: StateDict
     origin: str
     upcast: int
+    meta: dict[str, Any]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -47,12 +49,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     try:
         with TorchArchive(path) as archive:
-            origin, holder = _weights_of(archive.tree())
+            tree = archive.tree()
+            origin, holder = _weights_of(tree)
             tensors = archive.tensors(_walk(holder) if isinstance(holder, Placeholder) else holder)
     except InputError as error:
         raise InputError(f'{os.fspath(path)}: {error}') from error
     halves = [name for name, tensor in tensors.items() if tensor.dtype in _HALVES]
-    return Checkpoint({**tensors, **{name: tensors[name].float() for name in halves}}, origin, len(halves))
+    meta = tree.get('meta') if isinstance(tree, dict) else None
+    return Checkpoint({**tensors, **{name: tensors[name].float() for name in halves}}, origin, len(halves),
+                      meta if isinstance(meta, dict) else {})
 
 
 def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: dict[str, Any]) -> None:

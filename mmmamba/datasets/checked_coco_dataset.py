@@ -33,7 +33,7 @@ class CheckedCocoDataset(CocoDataset):
     def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
         """Reads and checks the annotation file."""
         content = coco_checks.read_annotations(annotation_file, need_annotations=not self.test_mode)
-        coco_checks.check_entries(content, annotation_file)
+        coco_checks.check_entries(content, annotation_file, for_evaluation=self.test_mode)
         ignored = coco_checks.check_classes(content, self.metainfo['classes'], annotation_file)
         dropped = coco_checks.find_unusable_boxes(content)
         if content['annotations'] and not self.test_mode and len(dropped) == len(content['annotations']):

@@ -48,12 +48,13 @@ def read_annotations(path: str, need_annotations: bool) -> dict:
     return content
 
 
-def check_entries(content: dict, path: str) -> None:
+def check_entries(content: dict, path: str, for_evaluation: bool = False) -> None:
     """Checks every image, category and annotation by itself, and the references between them.
 
     Args:
         content: What :func:`read_annotations` returned.
         path: The file, for messages.
+        for_evaluation: Whether COCO's evaluation will read it, which needs ``iscrowd`` of every annotation.
     """
     images = _by_id(content['images'], 'image', ('file_name', 'width', 'height'), path)
     categories = _by_id(content['categories'], 'category', ('name',), path)
@@ -61,7 +62,8 @@ def check_entries(content: dict, path: str) -> None:
         for side in ('width', 'height'):
             if not _is_number(image[side]) or not 1 <= image[side] <= _MAX_SIDE:
                 raise InputError(f'{path}: image {key} has {side} {image[side]!r}')
-    annotations = _by_id(content['annotations'], 'annotation', ('image_id', 'category_id', 'bbox', 'area'), path)
+    needed = ('image_id', 'category_id', 'bbox', 'area', *(('iscrowd', ) if for_evaluation else ()))
+    annotations = _by_id(content['annotations'], 'annotation', needed, path)
     for key, annotation in annotations.items():
         for reference, known in (('image_id', images), ('category_id', categories)):
             if annotation[reference] not in known:

@@ -1,6 +1,6 @@
 """Training parts: optimizer, schedules, mixed precision and hooks; imported for their registrations."""
 from mmmamba.engine.atomic_backend import write_atomically
-from mmmamba.engine.checkpoint import load_checkpoint_checked, read_checkpoint
+from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.engine.distributed import prepare_distributed
 from mmmamba.engine.hooks import (
     AtomicCheckpointHook,
@@ -16,5 +16,5 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 __all__ = [
     'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
     'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory',
-    'load_checkpoint_checked', 'prepare_distributed', 'read_checkpoint', 'write_atomically'
+    'load_checkpoint_checked', 'prepare_distributed', 'write_atomically'
 ]

@@ -1,12 +1,11 @@
 """Loading weights with the questions asked first: is this a checkpoint, and is it one of this model?"""
 from __future__ import annotations
 
-import os.path as osp
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
+from mmmamba.convert import read_checkpoint
 from mmmamba.errors import InputError
 
 _NAMED = 3
@@ -20,7 +19,7 @@ def load_checkpoint_checked(model: nn.Module, path: str) -> dict:
     Args:
         model: The model (not a DDP wrapper), on any device; it is changed only if everything fits.
         path: A file of mmengine's (``state_dict``, which holds the averaged weights where EMA was on), or a bare state
-            dict. It is read with ``weights_only=True``: nothing in it is executed.
+            dict. Nothing in it is imported or executed.
 
     Returns:
         The checkpoint's ``meta`` (classes of the data set, epoch, config …), empty where it has none.
@@ -29,11 +28,10 @@ def load_checkpoint_checked(model: nn.Module, path: str) -> dict:
         InputError: No such file, not a checkpoint, or the weights of another architecture or class list.
     """
     checkpoint = read_checkpoint(path)
-    weights = checkpoint.get('state_dict', checkpoint)
-    weights = {name.removeprefix('module.'): value for name, value in weights.items() if isinstance(value, Tensor)}
+    weights = {name.removeprefix('module.'): value for name, value in checkpoint.state_dict.items()}
     check_weights_fit(model, weights, path)
     model.load_state_dict(weights)
-    return checkpoint.get('meta', {})
+    return checkpoint.meta
 
 
 def check_weights_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -56,30 +54,6 @@ def check_weights_fit(model: nn.Module, weights: Mapping[str, Tensor], source: s
     problems = [f'{len(names)} {phrase} ({_first(names)})' for phrase, names in kinds if names]
     if problems:
         raise InputError(f'{source} does not fit this {type(model).__name__}: {"; ".join(problems)}')
-
-
-def read_checkpoint(path: str) -> dict:
-    """Reads a checkpoint file onto the CPU without executing anything in it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The dictionary that was saved.
-
-    Raises:
-        InputError: The file is missing, damaged, or holds something else.
-    """
-    if not osp.isfile(path):
-        raise InputError(f'no such checkpoint: {path}')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # noqa: BLE001  (torch raises many types for many kinds of damage)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f'{path} cannot be read as a checkpoint: {reason}') from error
-    if not isinstance(checkpoint, Mapping) or not checkpoint:
-        raise InputError(f'{path} is not a checkpoint: it holds {type(checkpoint).__name__}, not named weights')
-    return checkpoint
 
 
 def _first(names: Sequence[str]) -> str:

@@ -26,4 +26,8 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
     if launcher != 'pytorch':
         raise InputError(f'without a GPU, several processes need --launcher pytorch (torchrun), not {launcher}')
     distributed.init_process_group('gloo')
-    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
+    cfg.setdefault('model_wrapper_cfg', dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))

@@ -1,6 +1,8 @@
 """C2f: the cross-stage block of YOLOv8, for the baseline."""
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,6 @@ class C2f(nn.Module):
         self.conv2 = ConvNormAct((2 + num_blocks) * hidden, out_channels, norm_layer=norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = list(self.conv1(x).chunk(2, dim=1))
-        for block in self.blocks:
-            maps.append(block(maps[-1]))
-        return self.conv2(torch.cat(maps, dim=1))
+        passing, x = self.conv1(x).chunk(2, dim=1)
+        stages = accumulate(self.blocks, lambda x, block: block(x), initial=x)
+        return self.conv2(torch.cat([passing, *stages], dim=1))

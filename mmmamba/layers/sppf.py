@@ -1,6 +1,8 @@
 """SPPF: fast spatial pyramid pooling."""
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,6 @@ class SPPF(nn.Module):
         self.conv2 = ConvNormAct(4 * hidden, channels, norm_layer=norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [self.conv1(x)]
-        for _ in range(3):
-            maps.append(F.max_pool2d(maps[-1], 5, stride=1, padding=2))
-        return self.conv2(torch.cat(maps, dim=1))
+        x = self.conv1(x)
+        pooled = accumulate(range(3), lambda x, _: F.max_pool2d(x, 5, stride=1, padding=2), initial=x)
+        return self.conv2(torch.cat([*pooled], dim=1))

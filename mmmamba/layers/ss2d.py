@@ -63,8 +63,11 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Two convolutions with the halves of one weight: neither half of the result has to be copied out of the whole.
         x, z = (F.conv2d(x, weight) for weight in self.in_proj.weight.chunk(2))
+        x = F.gelu(self.conv2d(x))
+        if x.dtype == torch.float16:
+            x = x.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(
-            F.gelu(self.conv2d(x)),
+            x,
             self.x_proj_weight,
             self.dt_projs_weight,
             self.dt_projs_bias,

@@ -54,7 +54,7 @@ def test_auto_scale_lr_scales_by_the_batch(tiny_config, run_tool, tmp_path):
              'train_cfg.max_epochs=1', 'train_cfg.val_interval=9', 'auto_scale_lr.base_batch_size=16')
     groups = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['optimizer']['param_groups']
     base = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['param_schedulers'][0]['base_values']
-    assert base == pytest.approx([0.01 / 4] * len(groups))
+    assert base == pytest.approx([0.0014 / 4] * len(groups))
 
 
 def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
@@ -84,7 +84,7 @@ BAD_SETTINGS = {
     'channels': (['model.neck.in_channels=(16,16,24)'], 'ODSSPAFPN was made for maps of (16, 16, 24) channels'),
     'type': (['model.backbone.type=ODMambo'], 'ODMambo'),
     'annotations': (['train_dataloader.dataset.dataset.ann_file=annotations/none.json'], 'no such annotation file'),
-    'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'cat'),
+    'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'configured classes: cat'),
 }
 
 

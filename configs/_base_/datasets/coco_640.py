@@ -93,7 +93,7 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val2017.json',
+    ann_file=data_root + '/annotations/instances_val2017.json',
     metric='bbox',
     proposal_nums=(100, 1, 10),
     backend_args=backend_args)

@@ -106,7 +106,7 @@ class YOLOv8Head(BaseDenseHead):
 
     def distances(self, bbox_logits: Tensor) -> Tensor:
         """Expected distances (..., 4), in strides, of box logits (..., 4·reg_max)."""
-        return bbox_logits.unflatten(-1, (4, self.reg_max)).softmax(dim=-1) @ self.project
+        return bbox_logits.unflatten(-1, (4, self.reg_max)).softmax(dim=-1) @ self.project.to(bbox_logits)
 
     def loss_by_feat(
         self,

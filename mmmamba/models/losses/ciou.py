@@ -21,8 +21,8 @@ def complete_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
     Returns:
         IoU − (distance of the centres / diagonal of the hull)² − α·v of each pair, (...).
     """
-    w1, h1 = _sides(boxes1, eps)
-    w2, h2 = _sides(boxes2, eps)
+    w1, h1 = (boxes1[..., 2:] - boxes1[..., :2]).clamp(min=eps).unbind(dim=-1)
+    w2, h2 = (boxes2[..., 2:] - boxes2[..., :2]).clamp(min=eps).unbind(dim=-1)
     overlap = (torch.minimum(boxes1[..., 2:], boxes2[..., 2:]) -
                torch.maximum(boxes1[..., :2], boxes2[..., :2])).clamp(min=0).prod(dim=-1)
     iou = overlap / (w1 * h1 + w2 * h2 - overlap + eps)
@@ -33,10 +33,5 @@ def complete_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
 
     v = (torch.atan(w2 / h2) - torch.atan(w1 / h1)).square() * (4 / math.pi**2)
     with torch.no_grad():
-        alpha = v / (v - iou + (1 + eps))
+        alpha = v / (1 - iou + v + eps)
     return iou - distance - alpha * v
-
-
-def _sides(boxes: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=-1)
-    return width, height + eps

@@ -72,7 +72,7 @@ class BatchTaskAlignedAssigner:
         Returns:
             The assignment; all background where there is no box.
         """
-        num_images, num_priors, num_classes = pred_scores.shape
+        num_images, num_priors, _ = pred_scores.shape
         if gt_labels.shape[1] == 0:
             return BatchAssignment(
                 gt_labels.new_zeros(num_images, num_priors), torch.zeros_like(pred_bboxes),
@@ -101,7 +101,7 @@ class BatchTaskAlignedAssigner:
         best_overlap = (overlaps * positive).amax(dim=-1, keepdim=True)
         best_alignment = alignment.amax(dim=-1, keepdim=True)
         target = (alignment * best_overlap / (best_alignment + self.eps)).amax(dim=1)
-        target_scores = F.one_hot(labels, num_classes) * (target * foreground)[..., None]
+        target_scores = torch.zeros_like(pred_scores).scatter_(-1, labels[..., None], (target * foreground)[..., None])
         return BatchAssignment(labels, bboxes, target_scores, foreground, gt_index)
 
     def _inside(self, priors: Tensor, gt_bboxes: Tensor) -> Tensor:
