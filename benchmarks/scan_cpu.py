@@ -127,7 +127,8 @@ def main() -> None:
         row.update(machine)
         print(f"{row['backend']:<6}{row['direction']:<34}{row.get('channels', ''):>5} x {row.get('side', ''):<4}"
               f"{row['median_ms']:>10.2f} ms  (p20 {row['p20_ms']:.2f}, p80 {row['p80_ms']:.2f})")
-    small = {row['backend']: row['median_ms'] for row in rows if row.get('times') == 0 and row['direction'] == 'forward'}
+    forward_rows = [row for row in rows if row.get('times') == 0 and row['direction'] == 'forward']
+    small = {row['backend']: row['median_ms'] for row in forward_rows}
     ratio = small['torch'] / small['cpu']
     print(f'the torch backend takes {ratio:.0f} times as long (forward, {SMALL.channels} x {SMALL.side})')
     if arguments.csv:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scan_cases import assert_close, cast, results, ss2d_inputs
+from scan_cases import assert_close, cast, results, selective_way, ss2d_inputs
 
 from mmmamba.ops import info, ss2d_scan
 from mmmamba.ops.cpu import autograd, native
@@ -66,6 +66,25 @@ def test_kept_states_are_linear_in_the_length_and_absent_without_gradients():
     assert 3.5 < sizes[64 * 64] / sizes[32 * 32] <= 4.1
     # x, four projections of 33 numbers, and the states of every CHUNK-th step.
     assert sizes[64 * 64] < 64 * 64 * (16 + 4 * 33 + 4 * 16 * 16 / autograd.CHUNK + 4 + 16) * 1.1 + 10000
+
+
+@pytest.mark.parametrize('way', [f'cpu-{isa}' for isa in native.ISAS])
+def test_vector_functions_are_accurate(way):
+    """With all factors one, the first output is softplus(delta), and the second its product with exp(-delta)."""
+    scan, channels = selective_way(way), 4001
+    values = torch.linspace(-15, 15, channels).view(1, channels, 1)
+    ones = torch.ones(1, 1, 1, 1)
+    softplus = scan(torch.ones_like(values), values, -torch.ones(channels, 1), ones, ones, delta_softplus=True)[0]
+    expected = torch.nn.functional.softplus(values.double())
+    assert ((softplus - expected) / expected).abs().max() < 1.5e-6
+
+    delta = torch.cat([torch.ones_like(values), values.abs() / 15], dim=2)
+    u = torch.tensor([1.0, 0.0]).expand_as(delta)
+    ones = torch.ones(1, 1, 1, 2)
+    decays = scan(u, delta, -torch.ones(channels, 1), ones, ones)[0][..., 1:]
+    expected = torch.exp(-values.double().abs() / 15)
+    assert ((decays - expected) / expected).abs().max() < 3e-7
+    assert (decays[delta[..., 1:] == 0] == 1).all()
 
 
 @needs_library

@@ -2,9 +2,8 @@
  * The scan for one instruction set: compiled once for each, with SCAN_ISA naming it. Channels lie in the lanes of a
  * vector and states in registers; the states of a step are worked on in slices of a constant number of them (their
  * contributions to every output just add up), so that all loops over states unroll. A chunk of the sequence is gathered
-into dense arrays, worked on slice by slice, and scattered back. README.md has the equations.
+ * into dense arrays, worked on slice by slice, and scattered back. ../selective_scan/README.md has the equations.
  */
-#include <math.h>
 #include <stdlib.h>
 
 #include "scan.h"
