@@ -55,6 +55,13 @@ def use_coco_options(cfg: Config, prefix: str | None) -> None:
             evaluator.outfile_prefix = prefix
 
 
+def check_classes(meta: dict, classes: tuple[str, ...]) -> None:
+    """Refuses weights that were trained for other classes than those of the test set."""
+    trained = meta.get('dataset_meta', {}).get('classes')
+    if trained is not None and tuple(trained) != tuple(classes):
+        raise InputError(f'the checkpoint was trained for the classes {tuple(trained)}, the test set has {classes}')
+
+
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -74,7 +81,8 @@ def main() -> None:
     prepare_distributed(cfg, args.launcher)
     runner = Runner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
+    meta = load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
+    check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
     metrics = runner.test()
     if args.out and is_main_process():
         Path(f'{args.out}.metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
@@ -11,7 +10,6 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from mmmamba.datasets import coco_checks
-from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError
 from mmmamba.errors import InputError
 
 
@@ -25,9 +23,6 @@ class CheckedCocoDataset(CocoDataset):
     that the file does not have in that order (mmdet would mislabel them). Boxes that mmdet ignores (no area, outside
     the image) are counted in one warning. Images without objects are kept, as negatives, unless ``filter_cfg`` drops
     them.
-
-    With ``LoadCheckedImage`` in the pipeline, a damaged image is replaced by another one in training, and remembered
-    for ``UnreadableImagesHook``; in testing it raises, as it does in training once most images are found damaged.
     """
 
     def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
@@ -53,26 +48,3 @@ class CheckedCocoDataset(CocoDataset):
         coco.createIndex()
         coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
         return coco
-
-    def full_init(self) -> None:
-        """Loads the annotations and prepares the memory, shared with data workers, that notes unreadable images."""
-        if not self._fully_initialized:
-            super().full_init()
-            self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
-
-    def prepare_data(self, idx: int) -> dict | None:
-        """Loads a sample; None, which makes the caller try another one, where a training image is unreadable."""
-        try:
-            return super().prepare_data(idx)
-        except UnreadableImageError as error:
-            if self.test_mode:
-                raise
-            self._unreadable[idx] = 1
-            count = int(self._unreadable.sum())
-            if 2 * count > len(self):
-                raise InputError(f'{count} of {len(self)} images are unreadable; the last: {error}') from error
-            return None
-
-    def unreadable_images(self) -> list[str]:
-        """Paths of the images that could not be read so far, by any data worker of this process."""
-        return [self.get_data_info(int(idx))['img_path'] for idx in self._unreadable.nonzero()[:, 0]]

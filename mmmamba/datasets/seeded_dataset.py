@@ -5,12 +5,14 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from torch.utils.data import get_worker_info
 
 from mmmamba.datasets.seeded_sampler import SampleIndex
+from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError
 from mmmamba.errors import InputError
 from mmmamba.seeding import seeded
 
@@ -31,6 +33,9 @@ class SeededDataset:
     ``MultiImageMixDataset``, but nothing is copied. mmdet's ``PipelineSwitchHook`` replaces this pipeline, which is
     how mosaic ends before training does.
 
+    An image that ``LoadCheckedImage`` finds damaged is replaced by another one, and remembered for
+    ``UnreadableImagesHook``; once most of the images are found damaged, an :class:`InputError` ends the training.
+
     Args:
         dataset: The data set to wrap, or its config.
         pipeline: Transforms to apply to its samples; none by default.
@@ -39,6 +44,7 @@ class SeededDataset:
     def __init__(self, dataset: BaseDataset | dict, pipeline: Sequence[dict] = ()) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.pipeline = Compose(pipeline)
+        self.full_init()
 
     @property
     def metainfo(self) -> dict:
@@ -48,6 +54,12 @@ class SeededDataset:
     def full_init(self) -> None:
         """Loads the annotations, if the wrapped data set has not yet."""
         self.dataset.full_init()
+        # Shared with the data workers, whose findings the main process reads.
+        self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+
+    def unreadable_images(self) -> list[str]:
+        """Paths of the images that could not be read so far, by any data worker of this process."""
+        return [self.get_data_info(int(index))['img_path'] for index in self._unreadable.nonzero()[:, 0]]
 
     def get_data_info(self, index: int) -> dict:
         """The annotation of a sample."""
@@ -70,16 +82,29 @@ class SeededDataset:
 
     def _load(self, index: int) -> dict:
         for _ in range(_MAX_REFETCH):
-            results = self._apply_pipeline(self.dataset[index])
+            results = self._apply_pipeline(self._readable(index))
             if results is not None:
                 return results
             index = np.random.randint(len(self))
         raise InputError(f'the pipeline rejected {_MAX_REFETCH} samples in a row; which transform returns None?')
 
+    def _readable(self, index: int) -> dict:
+        """The wrapped data set's sample ``index``, or a random other one where its image is damaged."""
+        while True:
+            try:
+                return self.dataset[index]
+            except UnreadableImageError as error:
+                self._unreadable[index] = 1
+                count = int(self._unreadable.sum())
+                if 2 * count > len(self):
+                    raise InputError(f'{count} of {len(self)} images are unreadable; the last: {error}') from error
+                index = np.random.randint(len(self))
+
     def _apply_pipeline(self, results: dict) -> dict | None:
         for transform in self.pipeline:
             if hasattr(transform, 'get_indexes'):
-                results['mix_results'] = [self.dataset[i] for i in np.atleast_1d(transform.get_indexes(self.dataset))]
+                others = np.atleast_1d(transform.get_indexes(self.dataset))
+                results['mix_results'] = [self._readable(int(other)) for other in others]
             results = transform(results)
             if results is None:
                 return None

@@ -4,6 +4,7 @@ from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.engine.distributed import prepare_distributed
 from mmmamba.engine.hooks import (
     AtomicCheckpointHook,
+    ClassCountHook,
     ExactResumeHook,
     NonFiniteLossHook,
     ScaleWeightDecayHook,
@@ -14,7 +15,7 @@ from mmmamba.engine.optimizers import AutocastOptimWrapper, YOLOOptimWrapperCons
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
-    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ExactResumeHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
+    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
     'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory',
     'load_checkpoint_checked', 'prepare_distributed', 'write_atomically'
 ]

@@ -210,8 +210,9 @@ def test_truncated_image_is_replaced_in_training_and_reported(coco_folder):
 
 
 def test_no_report_where_nothing_is_wrong(coco_folder):
+    dataset = DATASETS.build(dict(type='SeededDataset', dataset=build(coco_folder())))
     lines = []
-    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=build(coco_folder())), epoch=0,
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), epoch=0,
                              logger=SimpleNamespace(warning=lines.append))
     UnreadableImagesHook().after_train_epoch(runner)
     assert lines == []
@@ -231,4 +232,4 @@ def test_mostly_unreadable_images_stop_training(coco_folder):
         path.write_text('version https://git-lfs.github.com/spec/v1')
     np.random.seed(0)
     with pytest.raises(InputError, match='5 of 8 images are unreadable; the last: image'):
-        build(root)[0]
+        DATASETS.build(dict(type='SeededDataset', dataset=build(root)))[0]

@@ -28,6 +28,7 @@ param_scheduler = [
 custom_hooks = [
     dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=1e-4, gamma=2000, update_buffers=True, priority=49),
     dict(type='ScaleWeightDecayHook', base_batch_size=64),
+    dict(type='ClassCountHook'),
     dict(type='NonFiniteLossHook'),
     dict(type='UnreadableImagesHook'),
     dict(type='ExactResumeHook'),

@@ -15,27 +15,17 @@ _NAMED = 3
 class UnreadableImagesHook(Hook):
     """After each epoch, one warning with the number and the first names of the images that could not be decoded.
 
-    The data set (``CheckedCocoDataset``) replaces such an image by another one and remembers it; the data workers'
-    findings reach this process through shared memory.
+    ``SeededDataset`` replaces such an image by another one and remembers it; the data workers' findings reach this
+    process through shared memory. With another data set there is nothing to say.
     """
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Collects the images of all processes and warns where there are any."""
-        found = [path for dataset in _leaves(runner.train_dataloader.dataset)
-                 if hasattr(dataset, 'unreadable_images') for path in dataset.unreadable_images()]
+        dataset = runner.train_dataloader.dataset
+        found = dataset.unreadable_images() if hasattr(dataset, 'unreadable_images') else []
         paths = sorted({path for of_rank in all_gather_object(found) for path in of_rank})
         if paths:
             names = ', '.join(osp.basename(path) for path in paths[:_NAMED])
             more = ', …' if len(paths) > _NAMED else ''
             runner.logger.warning(f'Epoch {runner.epoch + 1}: {len(paths)} unreadable image(s) replaced by others so '
                                   f'far: {names}{more}')
-
-
-def _leaves(dataset):
-    """Yields the data sets inside wrappers (``.dataset``) and concatenations (``.datasets``)."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner == [None]:
-        yield dataset
-    else:
-        for child in inner:
-            yield from _leaves(child)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from types import MappingProxyType
 
-import torch
 from mmdet.registry import MODELS
 from torch import nn
 
@@ -81,7 +80,8 @@ class ODMamba(StagedBackbone):
             raise InputError(f'downsample must be one of {DOWNSAMPLES}, got {downsample!r}')
         norm_layer = norm_layer_from_cfg(norm_cfg)
         merge = VisionClueMerge if downsample == 'clue_merge' else partial(ConvNormAct, kernel_size=3, stride=2)
-        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        blocks = sum(depths)
+        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
 
         self.stem = SimpleStem(in_channels, widths[0], norm_layer)
         self.downsamples = nn.ModuleList(

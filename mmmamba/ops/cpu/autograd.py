@@ -59,11 +59,11 @@ class _NativeScan(torch.autograd.Function):
         x, projected, _, _, _, A, _ = tensors
         batch, heads = x.shape[0], projected.shape[2]
         y = torch.zeros_like(x)
-        last_state = torch.empty(batch, heads, problem.channels, problem.states)
+        last_state = x.new_empty(batch, heads, problem.channels, problem.states)
         chunk_states = None
         if keep:
             chunks, padded = -(-problem.tokens // CHUNK), -(-problem.channels // WIDEST) * WIDEST
-            chunk_states = torch.empty(batch, heads, chunks, problem.states, padded)
+            chunk_states = x.new_empty(batch, heads, chunks, problem.states, padded)
         native.forward(problem, native.Outputs(*map(native.address, (y, last_state, chunk_states))), isa)
         ctx.save_for_backward(*tensors, order, chunk_states)
         ctx.softplus, ctx.isa = softplus, isa

@@ -35,7 +35,7 @@ def scan(
         per_head(delta_bias),
         per_head(A),
         per_head(D),
-        torch.arange(length, dtype=torch.int32).unsqueeze(0),
+        torch.arange(length, dtype=torch.int32, device='cpu').unsqueeze(0),
         delta_softplus,
         isa,
     )

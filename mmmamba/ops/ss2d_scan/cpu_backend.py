@@ -15,7 +15,8 @@ from mmmamba.ops.ss2d_scan.orders import scan_orders
 
 @lru_cache(maxsize=64)
 def _order(pattern: str, height: int, width: int) -> Tensor:
-    return scan_orders(pattern, height, width).to(torch.int32).contiguous()
+    with torch.inference_mode(False):  # a kept tensor must serve training too
+        return scan_orders(pattern, height, width, torch.device('cpu')).to(torch.int32).contiguous()
 
 
 def scan(

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _cross(height: int, width: int) -> Tensor:
-    rows = torch.arange(height * width).view(height, width)
+def _cross(height: int, width: int, device: torch.device) -> Tensor:
+    rows = torch.arange(height * width, device=device).view(height, width)
     row_major, column_major = rows.flatten(), rows.t().flatten()
     return torch.stack([row_major, column_major, row_major.flip(0), column_major.flip(0)])
 
 
-def _atrous(height: int, width: int) -> Tensor:
-    pixels = torch.arange(height * width).view(height, width)
+def _atrous(height: int, width: int, device: torch.device) -> Tensor:
+    pixels = torch.arange(height * width, device=device).view(height, width)
     pixels = F.pad(pixels, (0, width % 2, 0, height % 2), value=height * width)
     submaps = [pixels[0::2, 0::2], pixels[1::2, 0::2].t(), pixels[0::2, 1::2], pixels[1::2, 1::2].t()]
     return torch.stack([submap.flatten() for submap in submaps])
@@ -25,11 +25,12 @@ PATTERNS = {'cross': _cross, 'atrous': _atrous}
 
 
 @lru_cache(maxsize=64)
-def scan_orders(pattern: str, height: int, width: int) -> Tensor:
-    """Returns the order of visits (4, tokens), int64 on the CPU: the row-major pixel index of every token.
+def scan_orders(pattern: str, height: int, width: int, device: torch.device) -> Tensor:
+    """Returns the order of visits (4, tokens), int64: the row-major pixel index of every token.
 
     'cross' visits all pixels in each direction: row-major, column-major, and both reversed. 'atrous' splits the map,
     zero-padded to even sides, into four sub-maps of every other row and column, and visits each in one direction. A
     padded pixel has the index height·width; its x is zero, but it takes a step of the scan like any other.
     """
-    return PATTERNS[pattern](height, width)
+    with torch.inference_mode(False):  # a kept tensor must serve training too
+        return PATTERNS[pattern](height, width, device)

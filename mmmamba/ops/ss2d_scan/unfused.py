@@ -29,7 +29,7 @@ def unfused(
     x_proj_weight, dt_projs_weight, A_logs = x_proj_weight.to(dtype), dt_projs_weight.to(dtype), A_logs.to(dtype)
     batch, channels, height, width = x.shape
     states, rank = A_logs.shape[1], dt_projs_weight.shape[2]
-    orders = scan_orders(pattern, height, width).to(x.device)
+    orders = scan_orders(pattern, height, width, x.device)
     # Index height * width reads the zero of a padded pixel, and its output is written where nothing reads it.
     pixels = F.pad(x.to(dtype).flatten(2), (0, 1))
     sequences = pixels[:, :, orders].transpose(1, 2)  # (batch, 4, channels, tokens)
