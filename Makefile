@@ -11,7 +11,7 @@
 # package index usually serves PyTorch's CUDA build of several GB; where you know an index of CPU builds, say
 #   make demo TORCH='torch==2.13.0 --index-url <address>'
 PYTHON ?= python3
-TORCH ?= $(shell grep '^torch==' requirements/constraints.txt)
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -42,11 +42,12 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 		sed '/^torch==/d' requirements/constraints.txt > $(VENV)/constraints.txt; \
+		grep '^torch==' requirements/constraints.txt > $(VENV)/torch.txt; \
 	else \
 		echo 'The tested versions need Python 3.11 or later: taking whichever versions fit this Python'; \
-		: > $(VENV)/constraints.txt; \
+		: > $(VENV)/constraints.txt; echo torch > $(VENV)/torch.txt; \
 	fi
-	$(INSTALL) $(TORCH) setuptools
+	$(INSTALL) $(or $(TORCH),-r $(VENV)/torch.txt) setuptools
 	@echo '== 2/3 mmmamba and its requirements'
 	$(INSTALL) --no-build-isolation -e '.[lite,demo,tests]'
 	@echo '== 3/3 checks'

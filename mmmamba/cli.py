@@ -60,7 +60,7 @@ def describe(error: BaseException) -> str | None:
         return _one_line(f'the checkpoint is damaged or holds more than weights: {text.strip().splitlines()[0]}')
     if isinstance(error, KeyError):
         unknown = re.search(r'(\S+) is not in the \S*?([\w ]+) registry', text)
-        return unknown and f'unknown {unknown[2]}: {unknown[1].strip(chr(39) + chr(34))}'
+        return f'unknown {unknown[2]}: {unknown[1].strip(chr(39) + chr(34))}' if unknown else None
     return None
 
 

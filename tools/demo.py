@@ -79,7 +79,8 @@ minutes      {(time.monotonic() - start) / 60:.1f}""")
 
 def coco_table(metrics: Path) -> str:
     values = json.loads(metrics.read_text(encoding='utf-8'))
-    return ''.join(f"{name:10s} {values[f'coco/{key}']:6.3f}\n" for name, key in TABLE)
+    # Without a single detection there are no metrics.
+    return ''.join(f"{name:10s} {values.get(f'coco/{key}', 0):6.3f}\n" for name, key in TABLE)
 
 
 if __name__ == '__main__':

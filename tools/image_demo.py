@@ -39,7 +39,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='default: cuda where there is one, else cpu')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
     args = parser.parse_args()
-    args.device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    try:
+        args.device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError as error:
+        parser.error(f'--device: {error}')
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
     return args
@@ -63,7 +66,9 @@ def detect_images(detector: Detector, paths: list[Path], args: argparse.Namespac
                     bar.write(f'warning: {error}; left out', file=sys.stderr)
             samples = detector.detect([image for _, image in readable]) if readable else []
             for (path, image), sample in zip(readable, samples):
-                cv2.imwrite(str(args.out_dir / 'vis' / path.name), detector.draw(image, sample, args.score_thr))
+                drawn = args.out_dir / 'vis' / path.name
+                if not cv2.imwrite(str(drawn), detector.draw(image, sample, args.score_thr)):
+                    raise InputError(f'cannot write {drawn}')
                 write_json(args.out_dir / 'preds' / f'{path.name}.json',
                            {'file': path.name, **detector.describe(sample, args.score_thr)})
             done += len(readable)

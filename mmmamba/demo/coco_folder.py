@@ -45,7 +45,7 @@ class CocoFolder:
 def _read_classes(path: Path) -> tuple[str, ...]:
     try:
         categories = json.loads(path.read_text(encoding='utf-8'))['categories']
-        classes = tuple(str(item['name']) for item in sorted(categories, key=lambda item: item['id']))
+        classes = tuple(str(item['name']) for item in categories)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'{path}: not an annotation file in COCO format ({error!r})') from error
     if not classes:

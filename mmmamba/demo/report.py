@@ -37,7 +37,8 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
             text = f"{names[item['category_id']]} {item['score']:.2f}"
             predicted_boxes[item['image_id']].append((item['bbox'], item['category_id'], text))
 
-    shown = [image for image in truth['images'] if true_boxes[image['id']]][:images]
+    annotated = [image for image in truth['images'] if true_boxes[image['id']]]
+    shown = (annotated or truth['images'])[:images]
     columns = 2 * min(PAIRS_PER_ROW, len(shown))
     rows = -(-len(shown) // PAIRS_PER_ROW)
     figure = Figure(figsize=(3.2 * columns, 3.4 * rows), layout='constrained')

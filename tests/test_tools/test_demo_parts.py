@@ -36,7 +36,7 @@ def test_finds_both_spellings_and_reads_the_classes_by_id(root: Path) -> None:
     folder = CocoFolder.find(root)
     assert folder.annotations == {'train': root / 'annotations' / 'train.json',
                                   'val': root / 'annotations' / 'instances_val.json'}
-    assert folder.classes == ('cat', 'cup')
+    assert folder.classes == ('cup', 'cat')
 
 
 @pytest.mark.parametrize('content, message', [
@@ -77,7 +77,7 @@ def test_config_is_pointed_at_the_folder_through_wrappers(root: Path) -> None:
     assert train_leaf.data_prefix.img == f'{root / "train"}/'
     for found in (config.val_dataloader.dataset, *config.test_dataloader.dataset.datasets):
         assert (found.ann_file, found.data_prefix.img, found.data_root) == (val, f'{root / "val"}/', '')
-        assert found.metainfo.classes == ('cat', 'cup')
+        assert found.metainfo.classes == ('cup', 'cat')
     assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == val
     assert config.model.bbox_head.num_classes == 2
     assert original.val_dataloader.dataset.ann_file == 'x.json'

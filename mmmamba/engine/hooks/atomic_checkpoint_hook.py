@@ -60,7 +60,8 @@ class AtomicCheckpointHook(CheckpointHook):
     @contextmanager
     def _deferred_removal(self) -> Iterator[None]:
         """Collects what mmengine would delete, and deletes it when everything new has been saved."""
-        backend, outdated = self.file_backend, []
+        backend = self.file_backend
+        outdated: list[str] = []
         self.file_backend = _KeepingBackend(backend, outdated)
         try:
             yield

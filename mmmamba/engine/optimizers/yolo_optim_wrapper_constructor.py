@@ -1,6 +1,8 @@
 """The three parameter groups of the YOLOv8 recipe, extended to state-space blocks."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
@@ -44,7 +46,9 @@ class YOLOOptimWrapperConstructor:
             if parameter.requires_grad:
                 members[group_of(name, parameter)].append(parameter)
 
-        groups = [{'params': parameters, 'group_name': name} for name, parameters in members.items() if parameters]
+        groups: list[dict[str, Any]] = [
+            {'params': parameters, 'group_name': name} for name, parameters in members.items() if parameters
+        ]
         for group in groups:
             if group['group_name'] != 'weights':
                 group['weight_decay'] = 0.0

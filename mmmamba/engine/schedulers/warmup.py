@@ -116,7 +116,8 @@ class WarmupMomentum(MomentumSchedulerMixin, _WarmupScheduler):
     def __init__(self, optimizer: OptimizerType, epoch_length: int, start: float = 0.8, warmup_epochs: float = 3.0,
                  min_warmup_iters: int = 0) -> None:
         self.start = start
-        super().__init__(optimizer, epoch_length, warmup_epochs, min_warmup_iters)
+        # The mixin names the parameter, which mypy cannot see.
+        super().__init__(optimizer, epoch_length, warmup_epochs, min_warmup_iters)  # type: ignore[call-arg]
 
     @classmethod
     def build_iter_from_epoch(cls, optimizer: OptimizerType, epoch_length: int, start: float = 0.8,
