@@ -15,7 +15,7 @@ from mmmamba.engine.optimizers import AutocastOptimWrapper, YOLOOptimWrapperCons
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
-    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
-    'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory',
-    'load_checkpoint_checked', 'prepare_distributed', 'write_atomically'
+    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook', 'NonFiniteLossHook',
+    'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum', 'YOLOOptimWrapperConstructor',
+    'keep_freed_memory', 'load_checkpoint_checked', 'prepare_distributed', 'write_atomically'
 ]
