@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -97,6 +98,29 @@ def test_bad_settings_are_one_line_and_leave_no_checkpoint(tiny_config, run_tool
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith('error: ') and message in error
     assert not list(work_dir.glob('*.pth'))
+
+
+def test_damaged_and_missing_images(tiny_config, run_tool, tmp_path, shared_coco_folder, capsys):
+    data, work_dir = tmp_path / 'data', tmp_path / 'run'
+    shutil.copytree(shared_coco_folder, data)
+    tiny_config.write_text(tiny_config.read_text().replace(str(shared_coco_folder), str(data)))
+    for split in ('train', 'val'):
+        image = data / split / '000002.jpg'
+        image.write_bytes(image.read_bytes()[:-200])
+
+    options = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, *options) == 0
+    printed = capsys.readouterr()
+    assert '1 unreadable image(s) replaced by others so far: 000002.jpg' in printed.out + printed.err
+    assert run_tool('test', tiny_config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test') == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('error: ') and '000002.jpg is truncated' in error
+
+    (data / 'train' / '000003.jpg').unlink()
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'second', *options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert '1 of 16 images' in error and error.endswith('000003.jpg')
+    assert not list((tmp_path / 'second').glob('*.pth'))
 
 
 def test_missing_config_and_foreign_checkpoint(tiny_config, run_tool, tmp_path, capsys):
