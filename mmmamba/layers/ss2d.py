@@ -74,4 +74,5 @@ class SS2D(nn.Module):
             self.A_logs,
             self.Ds,
             backend=self.scan_backend)
-        return self.out_proj(self.out_norm(y) * F.gelu(z))
+        y = self.out_norm(y.to(self.out_norm.weight.dtype))
+        return self.out_proj((y * F.gelu(z)).to(z.dtype))

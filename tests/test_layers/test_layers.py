@@ -124,3 +124,26 @@ def test_checkpointing_counts_a_batch_once_in_the_batch_norms():
         block(x).sum().backward()
     for name, value in plain.named_buffers():
         assert torch.equal(value, dict(recomputed.named_buffers())[name]), name
+
+
+def test_ss2d_under_float16_autocast_does_not_overflow_before_its_norm():
+    torch.manual_seed(0)
+    layer = SS2D(16)
+    torch.nn.init.constant_(layer.Ds, 1e6)
+    x = torch.randn(1, 16, 5, 4, requires_grad=True)
+    with torch.autocast('cpu', torch.float16):
+        out = layer(x)
+    assert out.dtype == torch.float16 and out.isfinite().all()
+    torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_ss2d_in_other_precisions(dtype):
+    torch.manual_seed(0)
+    layer = SS2D(16).eval()
+    x = torch.randn(1, 16, 5, 4)
+    with torch.no_grad():
+        expected = layer(x)
+        out = layer.to(dtype)(x.to(dtype))
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.02)
