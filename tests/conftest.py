@@ -67,6 +67,17 @@ def shared_coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compose_coco_folder(root, images=4, split='val', seed=1)
 
 
+@pytest.fixture(autouse=True)
+def separate_runs():
+    """Leaves no default scope behind: a Runner sets one for the whole process."""
+    from mmengine.registry import DefaultScope
+
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
 @pytest.fixture
 def mmdet_scope():
     """Resolves bare names in configs as ``default_scope='mmdet'`` does, for one test."""

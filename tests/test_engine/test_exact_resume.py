@@ -2,6 +2,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ def killed_runs(shared_coco_folder, tmp_path_factory) -> Path:
 
 def final_state(cfg, resume: bool = False) -> dict:
     cfg.resume = resume
+    cfg.experiment_name = uuid4().hex  # mmengine's own are made of the second, and runs of one name share their log
     Runner.from_cfg(cfg).train()
     return torch.load(Path(cfg.work_dir) / 'epoch_4.pth')
 

@@ -104,14 +104,17 @@ def test_damaged_and_missing_images(tiny_config, run_tool, tmp_path, shared_coco
     data, work_dir = tmp_path / 'data', tmp_path / 'run'
     shutil.copytree(shared_coco_folder, data)
     tiny_config.write_text(tiny_config.read_text().replace(str(shared_coco_folder), str(data)))
-    for split in ('train', 'val'):
+
+    def damage(split: str) -> None:
         image = data / split / '000002.jpg'
         image.write_bytes(image.read_bytes()[:-200])
 
+    damage('train')
     options = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
     assert run_tool('train', tiny_config, '--work-dir', work_dir, *options) == 0
     printed = capsys.readouterr()
     assert '1 unreadable image(s) replaced by others so far: 000002.jpg' in printed.out + printed.err
+    damage('val')
     assert run_tool('test', tiny_config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test') == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith('error: ') and '000002.jpg is truncated' in error
