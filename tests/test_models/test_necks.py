@@ -19,7 +19,7 @@ def maps(channels, size, stride=8):
 
 
 @pytest.mark.parametrize('name', NECKS)
-@pytest.mark.parametrize('channels', [(16, 24, 32), (8, 16, 24, 32), (16, 24), (16, )])
+@pytest.mark.parametrize('channels', [(16, 24, 32), (8, 16, 24, 32), (16, 24)])
 @pytest.mark.parametrize('size', [(64, 96), (75, 50)])
 def test_any_levels_and_sizes(name, channels, size):
     feats = maps(channels, size)
@@ -38,6 +38,8 @@ def test_out_channels(name):
     assert [out.shape[1] for out in one(feats)[:2]] == [20, 20]
     each = MODELS.build(dict(type=name, in_channels=(16, 24, 32), out_channels=(8, 12, 16)))
     assert [out.shape[1] for out in each(feats)] == [8, 12, 16]
+    with pytest.raises(InputError, match='at least two levels'):
+        MODELS.build(dict(type=name, in_channels=(16, )))
     with pytest.raises(InputError, match='as many'):
         MODELS.build(dict(type=name, in_channels=(16, 24, 32), out_channels=(8, 12)))
     with pytest.raises(InputError, match=r'\(16, 24, 32\) channels, got \(16, 24\)'):

@@ -14,7 +14,7 @@ from mmmamba.layers.norm import NormLayer
 
 
 class YOLOPAFPN(BaseModule):
-    """Top-down, then bottom-up path over any number of levels, by concatenation (PAFPN, arXiv 1803.01534).
+    """Top-down, then bottom-up path over two levels or more, by concatenation (PAFPN, arXiv 1803.01534).
 
     Args:
         in_channels: Channels of the maps, finest first.
@@ -24,7 +24,7 @@ class YOLOPAFPN(BaseModule):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        InputError: ``in_channels`` is empty, or ``out_channels`` has another length.
+        InputError: ``in_channels`` has fewer than two levels, or ``out_channels`` another length.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class YOLOPAFPN(BaseModule):
         if out_channels is None:
             out_channels = inputs
         outputs = (out_channels, ) * len(inputs) if isinstance(out_channels, int) else tuple(out_channels)
-        if not inputs or len(inputs) != len(outputs):
-            raise InputError('in_channels must name at least one level and out_channels as many; got '
+        if len(inputs) < 2 or len(inputs) != len(outputs):
+            raise InputError('in_channels must name at least two levels and out_channels as many; got '
                              f'{inputs} and {outputs}')
         self.in_channels = inputs
         last = len(inputs) - 1

@@ -23,7 +23,7 @@ class YOLOv8PAFPN(YOLOPAFPN):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        InputError: The levels of ``in_channels`` and ``out_channels`` differ in number.
+        InputError: Fewer than two levels, or another number of ``out_channels`` than of ``in_channels``.
     """
 
     def __init__(
