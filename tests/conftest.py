@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +78,19 @@ def separate_runs():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture
+def run_script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that runs a Python file as a program in this process, with arguments, and returns its exit status."""
+    def run(path: Path, *arguments: object) -> int:
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+        try:
+            runpy.run_path(str(path), run_name='__main__')
+        except SystemExit as end:
+            return end.code or 0
+        return 0
+    return run
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Checkpoints in and out: read whatever a reference saved, write what mmengine loads."""
 from __future__ import annotations
 
+import errno
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from mmmamba.convert.archive import TorchArchive
 from mmmamba.convert.inert_pickle import Placeholder, TensorRecord
 from mmmamba.convert.key_map import StateDict
 from mmmamba.errors import InputError
+from mmmamba.files import write_atomically
 
 _ENTRIES = ('ema', 'model', 'state_dict')
 """Where a checkpoint keeps its weights, the preferred first: results are reported of the averaged ones."""
@@ -67,17 +70,14 @@ def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: 
         InputError: The folder does not exist or cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    if not path.parent.is_dir():
+        raise InputError(f'cannot write {path}: {os.strerror(errno.ENOENT)}')
+    content = io.BytesIO()
     try:
-        with open(temporary, 'wb') as file:
-            torch.save({'state_dict': state_dict, 'meta': meta}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+        torch.save({'state_dict': state_dict, 'meta': meta}, content)
+        write_atomically(path, content.getvalue())
+    except (OSError, RuntimeError) as error:  # torch reports what it cannot serialise as a RuntimeError
         raise InputError(f'cannot write {path}: {getattr(error, "strerror", None) or error}') from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _weights_of(tree: Any) -> tuple[str, Any]:

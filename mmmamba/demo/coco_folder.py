@@ -17,7 +17,7 @@ class CocoFolder:
     Args:
         root: Its folder.
         annotations: split → annotation file.
-        classes: Category names in the order of their ids, taken from the training annotations.
+        classes: Category names in the order of the training annotations.
     """
     root: Path
     annotations: dict[str, Path]

@@ -1,5 +1,5 @@
 """Training parts: optimizer, schedules, mixed precision and hooks; imported for their registrations."""
-from mmmamba.engine.atomic_backend import write_atomically
+from mmmamba.engine.atomic_backend import AtomicLocalBackend
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.engine.distributed import prepare_distributed
 from mmmamba.engine.hooks import (
@@ -15,7 +15,7 @@ from mmmamba.engine.optimizers import AutocastOptimWrapper, YOLOOptimWrapperCons
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
-    'AtomicCheckpointHook', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook', 'NonFiniteLossHook',
-    'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum', 'YOLOOptimWrapperConstructor',
-    'keep_freed_memory', 'load_checkpoint_checked', 'prepare_distributed', 'write_atomically'
+    'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook',
+    'NonFiniteLossHook', 'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
+    'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'load_checkpoint_checked', 'prepare_distributed'
 ]

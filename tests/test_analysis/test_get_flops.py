@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,8 @@ model = dict(
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    def run(*args: object) -> int:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            return end.code or 0
-        return 0
-
-    return run
+def tool(run_script):
+    return partial(run_script, TOOL)
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,16 +43,8 @@ if __name__ == '__main__':
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    def run(*args: object) -> int:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            return end.code or 0
-        return 0
-
-    return run
+def tool(run_script):
+    return partial(run_script, TOOL)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmmamba.engine import write_atomically
 from mmmamba.errors import InputError
+from mmmamba.files import write_atomically
 
 import toy_training  # isort: skip  (this folder's)
 

@@ -44,7 +44,7 @@ def test_train_resume_and_test(tiny_config, run_tool, tmp_path, capsys):
 def test_amp_stays_finite(tiny_config, run_tool, tmp_path, dtype):
     work_dir = tmp_path / 'run'
     assert run_tool('train', tiny_config, '--work-dir', work_dir, '--amp', dtype, '--cfg-options',
-                    'train_cfg.max_epochs=1', 'train_cfg.val_interval=9') == 0
+                    'train_cfg.max_epochs=1') == 0
     weights = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
     assert all(torch.isfinite(value).all() for value in weights.values())
     assert all(loss == pytest.approx(losses(work_dir)[0], rel=0.5) for loss in losses(work_dir))
@@ -52,7 +52,7 @@ def test_amp_stays_finite(tiny_config, run_tool, tmp_path, dtype):
 
 def test_auto_scale_lr_scales_by_the_batch(tiny_config, run_tool, tmp_path):
     run_tool('train', tiny_config, '--work-dir', tmp_path / 'run', '--auto-scale-lr', '--cfg-options',
-             'train_cfg.max_epochs=1', 'train_cfg.val_interval=9', 'auto_scale_lr.base_batch_size=16')
+             'train_cfg.max_epochs=1', 'auto_scale_lr.base_batch_size=16')
     groups = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['optimizer']['param_groups']
     base = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['param_schedulers'][0]['base_values']
     assert base[:len(groups)] == pytest.approx([0.0014 / 4] * len(groups))  # mmengine appends one for its log
@@ -62,7 +62,7 @@ def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
     with socket.socket() as probe:
         probe.bind(('', 0))
         port = probe.getsockname()[1]
-    options = ['--cfg-options', 'train_cfg.val_interval=9', 'model.backbone.ssm_init=mamba']
+    options = ['--cfg-options', 'model.backbone.ssm_init=mamba']
     environment = {**os.environ, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
                    'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
     commands = {
@@ -110,7 +110,7 @@ def test_damaged_and_missing_images(tiny_config, run_tool, tmp_path, shared_coco
         image.write_bytes(image.read_bytes()[:-200])
 
     damage('train')
-    options = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
+    options = ['--cfg-options', 'train_cfg.max_epochs=1']
     assert run_tool('train', tiny_config, '--work-dir', work_dir, *options) == 0
     printed = capsys.readouterr()
     assert '1 unreadable image(s) replaced by others so far: 000002.jpg' in printed.out + printed.err
@@ -139,8 +139,7 @@ def test_missing_config_and_foreign_checkpoint(tiny_config, run_tool, tmp_path, 
 
 def test_nan_loss_stops_and_keeps_the_last_checkpoint(tiny_config, run_tool, tmp_path, capsys):
     work_dir = tmp_path / 'run'
-    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=1',
-                    'train_cfg.val_interval=9') == 0
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=1') == 0
     assert run_tool('train', tiny_config, '--work-dir', work_dir, '--resume', '--cfg-options',
                     'model.bbox_head.loss_dfl.type=DistributionFocalLoss',
                     'model.bbox_head.loss_dfl.loss_weight=inf') == 2

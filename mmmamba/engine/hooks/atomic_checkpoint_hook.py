@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmmamba.engine.atomic_backend import write_atomically
+from mmmamba.files import write_atomically
 
 
 @HOOKS.register_module()
