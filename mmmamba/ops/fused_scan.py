@@ -7,7 +7,6 @@ checkpointing and ``FlopCounterMode`` see an ordinary operator.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Callable
 
 import torch
@@ -32,7 +31,7 @@ def register(
     name: str,
     forward: Callable[..., tuple[Tensor, Tensor, Tensor]],
     backward: Callable[..., tuple[Tensor, ...]],
-    states_shape: Callable[..., Sequence[int]],
+    states_size: Callable[..., int],
 ) -> FusedScan:
     """Registers ``mmmamba::<name>`` and ``mmmamba::<name>_backward`` and returns the scan, a differentiable function.
 
@@ -54,10 +53,11 @@ def register(
     Args:
         name: Of the operator.
         forward: Takes what the scan takes, and ``keep``, whether a backward pass may follow; returns y, the last
-            states, and what the backward pass needs of the states (empty without ``keep``).
+            states, and the states that the backward pass needs, flat (empty without ``keep``).
         backward: Takes the gradients of y and of the last states (or None), the scan's tensors, the kept states, and
             the scan's options; returns the gradients of the seven tensors, an empty tensor for one that is None.
-        states_shape: Shape of the kept states, from (x, A, pattern, width).
+        states_size: How many numbers the kept states are, from (x, A, pattern, width). They are flat, so that no
+            dimension of one chunk makes an exported program hold for small maps only.
     """
     forward_op = torch.library.custom_op(f'mmmamba::{name}', forward, mutates_args=(), schema=_FORWARD_SCHEMA)
     backward_op = torch.library.custom_op(
@@ -66,7 +66,7 @@ def register(
 
     @forward_op.register_fake
     def _(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus, keep):
-        states = states_shape(x, A, pattern, width) if keep else (0,)
+        states = states_size(x, A, pattern, width) if keep else 0
         return torch.empty_like(x), A.new_empty(x.shape[0], *A.shape), A.new_empty(states)
 
     @backward_op.register_fake

@@ -20,7 +20,7 @@ PARAMETERS = ('x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds
 # The native scan on one instruction set alone.
 SCANS = {
     isa: fused_scan.register(
-        f'native_scan_{isa}', partial(scan.forward, isa=isa), partial(scan.backward, isa=isa), scan.states_shape
+        f'native_scan_{isa}', partial(scan.forward, isa=isa), partial(scan.backward, isa=isa), scan.states_size
     )
     for isa in native.ISAS
 }

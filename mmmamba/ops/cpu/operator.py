@@ -2,4 +2,4 @@
 from mmmamba.ops import fused_scan
 from mmmamba.ops.cpu import scan
 
-native_scan = fused_scan.register('native_scan', scan.forward, scan.backward, scan.states_shape)
+native_scan = fused_scan.register('native_scan', scan.forward, scan.backward, scan.states_size)

@@ -21,10 +21,10 @@ def _order(pattern, x, width):
     return _order_of(pattern, x.shape[1] // max(width, 1), width)
 
 
-def states_shape(x, A, pattern, width):
+def states_size(x, A, pattern, width):
     heads, channels, states = A.shape
     chunks = -(-token_count(pattern, x.shape[1], width) // CHUNK)
-    return x.shape[0], heads, chunks, states, -(-channels // WIDEST) * WIDEST
+    return x.shape[0] * heads * chunks * states * -(-channels // WIDEST) * WIDEST
 
 
 def forward(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus, keep, isa=None):
@@ -35,7 +35,7 @@ def forward(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus
     problem = _problem(tensors, order, softplus)
     y = torch.zeros_like(x)
     last_state = A.new_empty(x.shape[0], *A.shape)
-    states = A.new_empty(states_shape(x, A, pattern, width) if keep else (0,))
+    states = A.new_empty(states_size(x, A, pattern, width) if keep else 0)
     native.forward(problem, native.Outputs(*map(native.address, (y, last_state, states if keep else None))), isa)
     return y.to(dtype), last_state, states
 
