@@ -90,11 +90,12 @@ def incoming_gradient(like: Tensor) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
 
 
-def with_gradients(scan: Scan, inputs: Inputs, **options: str) -> dict[str, Tensor]:
-    """y of ``scan`` and the gradients of all inputs, ``grad_NAME``."""
+def with_gradients(scan: Scan, inputs: Inputs, incoming: Tensor | None = None) -> dict[str, Tensor]:
+    """y of ``scan`` and the gradients of all inputs, ``grad_NAME``, for an incoming or else a seeded one."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
-    y = scan(*leaves.values(), **options)
-    gradients = torch.autograd.grad(y, list(leaves.values()), incoming_gradient(y))
+    y = scan(*leaves.values())
+    incoming = incoming_gradient(y) if incoming is None else incoming
+    gradients = torch.autograd.grad(y, list(leaves.values()), incoming)
     return {'y': y.detach(), **{f'grad_{name}': gradient for name, gradient in zip(leaves, gradients)}}
 
 

@@ -7,7 +7,7 @@ pass and a step of SGD. On the CPU in float32; on CUDA inference in float16 and 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import scan_inputs
 from benchmarks.networks import MAMBA_YOLO, NETWORKS, build_network
-from benchmarks.records import Row, device_named, table, time_fields, write_csv
+from benchmarks.records import Row, device_named, modes, table, time_fields, write_csv
 from benchmarks.shapes import scans_of
 from benchmarks.timing import Effort, Run, captured, interleaved
 from mmmamba.deploy import fuse
@@ -78,34 +78,31 @@ def training_step(name: str, batch: int, side: int, device: torch.device) -> Run
     return run
 
 
-def measure(kind: str, names: Sequence[str], batch: int, side: int, device: torch.device, effort: Effort) -> list[Row]:
+def measure(
+    kind: str, mode: str, names: Sequence[str], batch: int, side: int, device: torch.device, effort: Effort
+) -> list[Row]:
     """Rows of one kind: each network, with Mamba YOLO's latency its scans alone, and the ratios to YOLOv8-S."""
-    rows = []
-    for mode, runs in _modes(kind, names, batch, side, device):
-        timings = interleaved(runs, device, effort)
-        for name, timing in timings.items():
-            row = {'kind': kind, 'mode': mode, 'network': name, 'batch': batch, 'side': side, **time_fields(timing),
-                   'images_per_s': round(1e3 * batch / timing.median, 2)}
-            if BASELINE in timings:
-                row[f'over_{BASELINE}'] = round(timing.median / timings[BASELINE].median, 3)
-            rows.append(row)
-    return rows
-
-
-def _modes(
-    kind: str, names: Sequence[str], batch: int, side: int, device: torch.device
-) -> Iterator[tuple[str, dict[str, Run]]]:
-    """What to time together: eagerly and, where a launch may take longer than its kernel, in CUDA graphs as well."""
-    if kind == 'training':
-        yield 'eager', {name: training_step(name, batch, side, device) for name in names}
-        return
-    runs = {name: inference(name, batch, side, device) for name in names}
+    make = training_step if kind == 'training' else inference
+    runs = {name: make(name, batch, side, device) for name in names}
     if kind == 'latency':
         runs.update({f'all scans of mamba-yolo_{size}': scans_alone(size, batch, side, device)
                      for size in MAMBA_YOLO if f'mamba-yolo_{size}' in names})
-    yield 'eager', runs
-    if kind == 'latency' and device.type == 'cuda':
-        yield 'graph', {name: captured(run) for name, run in runs.items()}
+    if mode == 'graph':
+        runs = {name: captured(run) for name, run in runs.items()}
+    timings = interleaved(runs, device, effort)
+    rows = []
+    for name, timing in timings.items():
+        row = {'kind': kind, 'mode': mode, 'network': name, 'batch': batch, 'side': side, **time_fields(timing),
+               'images_per_s': round(1e3 * batch / timing.median, 2)}
+        if BASELINE in timings:
+            row[f'over_{BASELINE}'] = round(timing.median / timings[BASELINE].median, 3)
+        rows.append(row)
+    return rows
+
+
+def modes_of(kind: str, device: torch.device) -> tuple[str, ...]:
+    """Graphs are for one image: of a batch the kernels take longer than the launches, and steps do not stand still."""
+    return modes(device) if kind == 'latency' else ('eager',)
 
 
 def default_batch(kind: str, device: torch.device) -> int:
@@ -136,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for kind in args.kinds:
         batch = args.batch or default_batch(kind, args.device)
-        rows += measure(kind, args.networks, batch, args.side, args.device, Effort(args.seconds, least=3))
+        for mode in modes_of(kind, args.device):
+            rows += measure(kind, mode, args.networks, batch, args.side, args.device, Effort(args.seconds, least=3))
     print(table(rows))
     if args.csv:
         write_csv(args.csv, rows, args.device)

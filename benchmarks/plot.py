@@ -22,7 +22,7 @@ def plot_scans(rows: Sequence[Row], path: Path) -> None:
     except ImportError:
         raise SystemExit('error: a plot needs matplotlib; the CSV can be drawn elsewhere: '
                          'python -m benchmarks.plot ROWS.csv PICTURE.png') from None
-    rows = [row for row in rows if row.get('height')]  # without the sums over a model
+    rows = [row for row in rows if row.get('height') and row.get('median_ms')]  # no sums, no failures
     panels = list(dict.fromkeys(_panel(row) for row in rows))
     backends = list(dict.fromkeys(row['backend'] for row in rows))
     shapes = list(dict.fromkeys(_shape(row) for row in rows))

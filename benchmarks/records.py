@@ -41,6 +41,16 @@ def environment(device: torch.device) -> Row:
     return {**where, 'mmmamba': __version__, 'torch': torch.__version__, 'triton': triton}
 
 
+def modes(device: torch.device) -> tuple[str, ...]:
+    """How to time: as a caller sees it and, on CUDA, without the time that launches take."""
+    return ('eager', 'graph') if device.type == 'cuda' else ('eager',)
+
+
+def failure(error: Exception) -> str:
+    """One line of an exception."""
+    return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+
+
 def time_fields(timing: Timing) -> Row:
     return {'median_ms': round(timing.median, 4), 'p20_ms': round(timing.p20, 4), 'p80_ms': round(timing.p80, 4)}
 

@@ -17,7 +17,7 @@ from benchmarks.bounds import H200_BANDWIDTH, H200_CLOCK, Ceilings, bound_ms
 from benchmarks.contenders import Inputs, Scan, able, as_scan, gate, incoming_gradient, is_unfused, scan_inputs
 from benchmarks.networks import MAMBA_YOLO
 from benchmarks.plot import plot_scans
-from benchmarks.records import Row, device_named, mib, table, time_fields, write_csv
+from benchmarks.records import Row, device_named, failure, mib, modes, table, time_fields, write_csv
 from benchmarks.shapes import ScanShape, distinct_scans, scans_of
 from benchmarks.timing import Effort, Run, captured, interleaved, peak_memory
 from mmmamba.ops.dispatch import Backend
@@ -54,36 +54,42 @@ def measure_shape(
 ) -> list[Row]:
     """Rows of one scan: each backend and pass; on CUDA each as a caller sees it ('eager') and in a CUDA graph.
 
-    Raises:
-        AssertionError: A backend disagrees with the reference.
+    A backend that disagrees with the reference, or that fails, has a row with the ``failure`` in place of times.
     """
-    errors = {name: gate(backend, shape, device, DTYPES[dtype]) for name, backend in backends.items()}
+    rows: list[Row] = []
+    agreeing, errors = {}, {}
+    for name, backend in backends.items():
+        way = {'backend': name, 'unfused': is_unfused(backend)}
+        try:
+            errors[name] = gate(backend, shape, device, DTYPES[dtype])
+            agreeing[name] = way
+        except Exception as error:  # of compilers and libraries too: the other backends are measured all the same
+            rows.append({**way, 'failure': failure(error)})
     inputs = scan_inputs(shape, batch, device, DTYPES[dtype])
-    rows = []
     for kind, make in zip(PASSES, (forward, forward_backward)):
-        runs = {name: make(as_scan(backend), inputs) for name, backend in backends.items()}
+        runs = {name: make(as_scan(backends[name]), inputs) for name in agreeing}
         peaks = {name: peak_memory(run, device) for name, run in runs.items()}
         bound = {} if ceilings is None else {
             'bound_ms': bound_ms(shape, batch, inputs['x'].element_size(), kind != 'forward', ceilings)}
-        for mode, those in _modes(runs, device).items():
-            for name, timing in interleaved(those, device, effort, cold=True).items():
-                rows.append({
-                    'backend': name, 'unfused': is_unfused(backends[name]), 'pass': kind, 'mode': mode, 'dtype': dtype,
-                    'batch': batch, **shape._asdict(), **time_fields(timing), 'peak_mib': mib(peaks[name]),
-                    'error': f'{errors[name]:.1e}', **bound})
-    return rows
+        for mode in modes(device):
+            if mode == 'graph':
+                runs, failed = _captured(runs)
+                rows += [{**agreeing[name], 'pass': kind, 'mode': mode, 'failure': why} for name, why in failed]
+            for name, timing in interleaved(runs, device, effort, cold=True).items():
+                rows.append({**agreeing[name], 'pass': kind, 'mode': mode, **time_fields(timing),
+                             'peak_mib': mib(peaks[name]), 'error': f'{errors[name]:.1e}', **bound})
+    return [{**row, 'dtype': dtype, 'batch': batch, **shape._asdict()} for row in rows]
 
 
-def _modes(runs: Mapping[str, Run], device: torch.device) -> dict[str, dict[str, Run]]:
-    modes = {'eager': dict(runs)}
-    if device.type == 'cuda':
-        modes['graph'] = {}
-        for name, run in runs.items():
-            try:
-                modes['graph'][name] = captured(run)
-            except RuntimeError as error:
-                print(f'{name} cannot be captured in a CUDA graph: {error}', file=sys.stderr)
-    return modes
+def _captured(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[tuple[str, str]]]:
+    """The runs in CUDA graphs, and names and reasons of those that cannot be captured."""
+    graphs, failed = {}, []
+    for name, run in runs.items():
+        try:
+            graphs[name] = captured(run)
+        except RuntimeError as error:
+            failed.append((name, failure(error)))
+    return graphs, failed
 
 
 def totals(rows: Sequence[Row], size: str, side: int) -> list[Row]:
@@ -92,7 +98,7 @@ def totals(rows: Sequence[Row], size: str, side: int) -> list[Row]:
     groups: dict[tuple, dict[ScanShape, Row]] = {}
     for row in rows:
         shape = ScanShape(*(row[field] for field in ScanShape._fields))
-        if shape in counts:
+        if shape in counts and 'failure' not in row:
             groups.setdefault(tuple(row[key] for key in WAY), {})[shape] = row
     found = []
     for group, own in groups.items():
@@ -107,6 +113,7 @@ def add_ratios(rows: Sequence[Row]) -> None:
     """Writes into each row how many times as fast as the best unfused path it is, and how far from the bound."""
     same = (*WAY[2:], *ScanShape._fields, 'scans')
     unfused: dict[tuple, float] = {}
+    rows = [row for row in rows if 'failure' not in row]
     for row in rows:
         if row['unfused']:
             group = tuple(row.get(key) for key in same)
@@ -180,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_csv(args.csv, rows, args.device)
     if args.plot:
         plot_scans(rows, args.plot)
+    sys.exit(any('failure' in row for row in rows))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 Run = Callable[[], object]
 
 WARM_UP = 2
-"""Runs that are not timed. A function of several modes (Triton's compilation, cuDNN's choice) settles in the first."""
+"""Runs that are not timed: Triton compiles, and libraries choose their algorithms, in the first."""
 GRAPH_WARM_UP = 3
 """Runs before a capture, as PyTorch's notes on CUDA graphs recommend."""
 FLUSH_BYTES = 256 * 2**20
@@ -35,7 +35,7 @@ class Timing(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How long to measure: rounds until ``seconds`` are over, but at least and at most so many."""
+    """How long to measure: rounds until ``seconds`` are over, but at least (two or more) and at most so many."""
 
     seconds: float = 4.0
     least: int = 5
