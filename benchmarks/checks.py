@@ -135,8 +135,8 @@ def _sequence(
         poison(device)
         inputs = _sequence_inputs(channels, length, device, dtype, present)
         exact = 'reference' if length <= STEP_BY_STEP else 'torch'
-        got, expected = (
-            _sequence_results(name, own, softplus) for name, own in ((backend.name, inputs), (exact, _doubled(inputs))))
+        got = _sequence_results(backend.name, inputs, softplus)
+        expected = _sequence_results(exact, _doubled(inputs), softplus)
         require_agreement(backend, got, expected, dtype)
 
     left_out = ', '.join({'D', 'delta_bias'} - set(present)) or 'nothing'

@@ -2,7 +2,7 @@
 
 It needs PyTorch and Triton and nothing else. Sections run in order of importance; one for which too little time is
 left is skipped, and what is measured is written behind every section, so that a run that is stopped loses one at most.
-In DIR: report.txt, and the rows of scans, networks, blocks and tilings as CSV files. The status is 1 if anything failed.
+In DIR: report.txt, and the rows of scans, networks, blocks and tilings as CSV files. The status is 1 if any failed.
 
 ``--device cpu --quick`` runs the same sections on small shapes, to see that they work.
 """
