@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.networks import MAMBA_YOLO
@@ -44,6 +45,6 @@ def scans_of(size: str, side: int) -> Counter[ScanShape]:
     })
 
 
-def distinct_scans(sizes: list[str], sides: list[int]) -> list[ScanShape]:
+def distinct_scans(sizes: Sequence[str], sides: Sequence[int]) -> list[ScanShape]:
     """Every shape that the models have on images of these sides, once each."""
     return list(dict.fromkeys(shape for side in sides for size in sizes for shape in scans_of(size, side)))

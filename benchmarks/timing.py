@@ -5,12 +5,13 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 Run = Callable[[], object]
+Result = TypeVar('Result')
 
 WARM_UP = 2
 """Runs that are not timed: Triton compiles, and libraries choose their algorithms, in the first."""
@@ -94,8 +95,8 @@ class _CudaClock:
         return start.elapsed_time(end)
 
 
-def captured(run: Run) -> Run:
-    """``run`` in a CUDA graph: a function that replays it. What ``run`` returns is kept alive with the graph."""
+def captured(run: Callable[[], Result]) -> Callable[[], Result]:
+    """``run`` in a CUDA graph: a function that replays it and returns the same tensors, overwritten, each time."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -106,7 +107,7 @@ def captured(run: Run) -> Run:
     with torch.cuda.graph(graph):
         kept = run()
 
-    def replay() -> object:
+    def replay() -> Result:
         graph.replay()
         return kept
 
