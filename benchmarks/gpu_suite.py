@@ -2,7 +2,7 @@
 
 It needs PyTorch and Triton and nothing else. Sections run in order of importance; one for which too little time is
 left is skipped, and what is measured is written behind every section, so that a run that is stopped loses one at most.
-In DIR: report.txt, and the rows of scans, networks, blocks and tilings as CSV files. The status is 1 if any failed.
+In DIR: report.txt, and rows of scans, networks, blocks and tilings as CSV files. The status is 1 if any failed.
 
 ``--device cpu --quick`` runs the same sections on small shapes, to see that they work.
 """
@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from benchmarks import block_memory, checks, models, scan, tuning
+from benchmarks import block_memory, breakdown, checks, models, scan, tuning
 from benchmarks.bounds import Ceilings
 from benchmarks.contenders import able, is_unfused
 from benchmarks.networks import NETWORKS
@@ -129,6 +129,10 @@ def block_rows(suite: Suite) -> None:
     suite.save('blocks', rows)
 
 
+def breakdown_rows(name: str, suite: Suite) -> None:
+    suite.save('breakdown', breakdown.measure(name, suite.plan.sides[0], suite.device, passes=5, most=25))
+
+
 def tiling_rows(size: str, suite: Suite) -> None:
     for shape in scans_of(size, suite.plan.sides[0]):
         suite.save('tilings', tuning.tilings(shape, suite.device, suite.left))
@@ -145,6 +149,7 @@ def sections(suite: Suite) -> list[Section]:
     found += [Section(f'latency, {mode}', 20, partial(network_rows, 'latency', mode))
               for mode in models.modes_of('latency', suite.device)]
     found.append(Section('blocks and lengths', 15, block_rows))
+    found.append(Section('where the time goes', 5, partial(breakdown_rows, 'mamba-yolo_t')))
     for backend in suite.fused():
         found.append(Section(f'{backend.name} in PyTorch', 20, partial(check, checks.integration_cases, backend)))
         found.append(Section(f'{backend.name}, sequences', 10, partial(check, checks.sequence_cases, backend)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_suite, models, tuning
+from benchmarks import breakdown, gpu_suite, models, tuning
 from benchmarks.shapes import ScanShape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,8 @@ def test_runs_with_pytorch_alone(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     report = (tmp_path / 'report.txt').read_text()
     assert '== 0 failures' in report and 'skipped' not in report
-    for name, column in (('scan', 'unfused_over_this'), ('networks', 'over_yolov8_s'), ('blocks', 'of_unfused')):
+    columns = {'scan': 'unfused_over_this', 'networks': 'over_yolov8_s', 'blocks': 'of_unfused', 'breakdown': 'share'}
+    for name, column in columns.items():
         with (tmp_path / f'{name}.csv').open() as file:
             assert any(row[column] for row in csv.DictReader(file)), name
 
@@ -88,6 +89,13 @@ def test_models_beside_the_baseline(tmp_path):
     assert float(base['over_yolov8_s']) == 1
     assert float(small['over_yolov8_s']) == pytest.approx(
         float(small['median_ms']) / float(base['median_ms']), abs=1e-2)
+
+
+def test_shares_of_operators():
+    rows = breakdown.measure('yolov8_n', 32, torch.device('cpu'), passes=2, most=1000)
+    shares = [row['share'] for row in rows]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=0.01)
+    assert next(row['calls'] for row in rows if row['operator'] == 'aten::cat') == 4 + 8 + 1  # neck, C2f, SPPF
 
 
 @dataclass(frozen=True)
