@@ -25,6 +25,7 @@ from benchmarks.contenders import able, is_unfused
 from benchmarks.networks import NETWORKS
 from benchmarks.records import Row, device_named, failure, table, write_csv
 from benchmarks.shapes import scans_of
+from benchmarks.summary import summarise
 from benchmarks.timing import Effort
 from mmmamba.ops.dispatch import Backend
 from mmmamba.ops.info import describe
@@ -178,6 +179,7 @@ def run(suite: Suite) -> None:
         except Exception as error:  # whatever it is, the other sections do not depend on it
             suite.fail(f'{section.name}: {failure(error)}')
             traceback.print_exc()
+    suite.say('\n'.join(['== summary', *summarise(suite.rows)]))
     suite.say(f'== {len(suite.failures)} failures, {suite.budget - suite.left():.0f} s')
     for text in suite.failures:
         suite.say(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,10 @@ def test_runs_with_pytorch_alone(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     report = (tmp_path / 'report.txt').read_text()
     assert '== 0 failures' in report and 'skipped' not in report
+    summary = report.partition('== summary')[2]
+    for line in ('cpu, eager, fp32, forward+backward: unfused_over_this ', 'mamba-yolo_t, latency, eager: ',
+                 'ODSS block, forward+backward, cpu: ', 'exponent against tokens, unfused_cpu: time '):
+        assert line in summary
     columns = {'scan': 'unfused_over_this', 'networks': 'over_yolov8_s', 'blocks': 'of_unfused', 'breakdown': 'share'}
     for name, column in columns.items():
         with (tmp_path / f'{name}.csv').open() as file:
@@ -118,6 +122,11 @@ def test_descent_keeps_what_is_faster_and_skips_what_is_refused():
     best = tuning.descend(Sizes(16, 8), {'chunk': (16, 32, 64, 128), 'tile': (8, 24, 32, 64)}, cost)
     assert best == Sizes(64, 32)
     assert len(tried) == len(set(tried)) and all(sizes.tile != 24 for sizes in tried)
+
+
+def test_options_are_fields_of_a_tiling():
+    tiling = pytest.importorskip('mmmamba.ops.triton.tiling')
+    assert tuning.OPTIONS.keys() <= {field.name for field in fields(tiling.Tiling)}
 
 
 def test_kernels_are_given_what_the_fused_scan_takes():
