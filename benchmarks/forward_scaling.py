@@ -1,4 +1,4 @@
-"""Time and peak memory of a forward pass against the number of pixels: ``python benchmarks/forward_scaling.py``.
+"""Time and peak memory of a forward pass against the number of pixels: ``python -m benchmarks.forward_scaling``.
 
 Each size runs in a process of its own, whose peak above what stood before the first pass is the pass' own memory. The
 last line is the exponent of a power law fitted to time and memory (1: linear in the pixels).
@@ -11,15 +11,14 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmmamba  # noqa: F401  (registers the models)
+from benchmarks.timing import Effort, exponent, interleaved
 
 from mmdet.registry import MODELS  # isort: skip  (after mmmamba, which supplies mmcv's operators)
 
@@ -47,18 +46,9 @@ def measure(config: str, side: int, runs: int) -> tuple[float, float, float, flo
     model = MODELS.build(Config.fromfile(config).model).eval()
     image = torch.rand(1, 3, side, side)
     before = peak_rss()
-    times = []
     with torch.no_grad():
-        for _ in range(runs + 2):
-            start = time.perf_counter()
-            model(image)
-            times.append(1e3 * (time.perf_counter() - start))
-    return (*np.percentile(times[2:], [50, 20, 80]), peak_rss() - before)
-
-
-def exponent(sides: tuple[int, ...], values: list[float]) -> float:
-    """The power of the pixels that fits ``values`` best."""
-    return np.polyfit(2 * np.log(sides), np.log(values), 1)[0]
+        timing = interleaved({'model': lambda: model(image)}, image.device, Effort(least=runs, most=runs))['model']
+    return *timing, peak_rss() - before
 
 
 def main() -> None:
@@ -70,12 +60,13 @@ def main() -> None:
     print(f'{Path(args.config).stem}, batch 1, float32, {torch.get_num_threads()} threads, torch {torch.__version__}')
     print(f'{"side":>6} {"ms":>9} {"p20":>9} {"p80":>9} {"MiB":>9}')
     for side in SIDES:
-        command = [sys.executable, __file__, '--config', args.config, '--runs', str(args.runs), '--side', str(side)]
+        command = [sys.executable, '-m', 'benchmarks.forward_scaling', '--config', args.config, '--runs',
+                   str(args.runs), '--side', str(side)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append([float(word) for word in done.stdout.split()])
         print(f'{side:6} ' + ' '.join(f'{value:9.1f}' for value in rows[-1]), flush=True)
-    ms, mib = [row[0] for row in rows], [row[3] for row in rows]
-    print(f'exponent against pixels: time {exponent(SIDES, ms):.2f}, memory {exponent(SIDES, mib):.2f}')
+    pixels, ms, mib = [side * side for side in SIDES], [row[0] for row in rows], [row[3] for row in rows]
+    print(f'exponent against pixels: time {exponent(pixels, ms):.2f}, memory {exponent(pixels, mib):.2f}')
     if args.csv:
         with open(args.csv, 'w', newline='') as file:
             writer = csv.writer(file)

@@ -14,6 +14,7 @@ ALLOWED = {
     **dict.fromkeys(BASE, set()),
     'ops': set(),
     'layers': {'ops'},
+    'deploy': {'layers', 'ops'},
     'models': {'layers', 'ops'},
     'compat': set(),
     'convert': set(),  # pure maps of keys and reading of files, without any model
@@ -21,7 +22,7 @@ ALLOWED = {
     'datasets': {'models', 'layers', 'ops'},
     'analysis': {'models', 'layers', 'ops'},
 }
-PURE = {'ops', 'layers'}
+PURE = {'ops', 'layers', 'deploy'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
 
 
@@ -56,7 +57,7 @@ def test_parts_import_only_to_their_left(part):
 
 
 @pytest.mark.parametrize('part', sorted(PURE))
-def test_ops_and_layers_import_torch_alone(part):
+def test_ops_layers_and_deploy_import_torch_alone(part):
     for path in files(part):
         roots = {name.split('.')[0] for name in imports(path)}
         assert not roots & OPENMMLAB, f'{path.relative_to(ROOT)} imports {sorted(roots & OPENMMLAB)[0]}'

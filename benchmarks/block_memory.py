@@ -1,0 +1,128 @@
+"""Training memory of an ODSS block, and of a scan against its length: ``python -m benchmarks.block_memory``.
+
+The block is the first of Mamba YOLO-T, on the map that an image of 640 x 640 has there, with the fused scan and with
+the unfused path in its place. Then time and memory of the scan's forward and backward pass from 400 to 102,400 tokens,
+with the exponent of the power law that fits best; 1 is linear.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+import mmmamba.layers.ss2d
+from benchmarks.contenders import able, as_scan, gate, is_unfused, scan_inputs
+from benchmarks.networks import MAMBA_YOLO
+from benchmarks.records import Row, device_named, mib, table, time_fields, write_csv
+from benchmarks.scan import forward_backward
+from benchmarks.shapes import STRIDES, ScanShape, scans_of
+from benchmarks.timing import Effort, Run, exponent, interleaved, peak_memory
+from mmmamba.layers import ODSSBlock
+from mmmamba.ops.dispatch import Backend
+
+SIDES = (20, 40, 80, 160, 320)
+"""Of maps: 400 to 102,400 tokens."""
+
+
+def scans_replaced(backend: Backend) -> AbstractContextManager[object]:
+    """While it lasts, every SS2D scans with ``backend``."""
+    scan = as_scan(backend)
+    return patch.object(mmmamba.layers.ss2d, 'ss2d_scan', lambda *inputs, backend: scan(*inputs))
+
+
+def block_step(backend: Backend, side: int, device: torch.device) -> Run:
+    """Forward and backward pass of Mamba YOLO-T's first block on an image of this side, gradient of the map included.
+
+    The parameters' gradients stand before, as in all steps of a training but the first.
+    """
+    torch.manual_seed(0)
+    width = MAMBA_YOLO['t'].widths[0]
+    block = ODSSBlock(width, width).to(device, memory_format=torch.channels_last)
+    x = torch.randn(1, width, side // STRIDES[0], side // STRIDES[0], device=device)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def run() -> None:
+        with scans_replaced(backend):
+            block(x).square().mean().backward()
+
+    return run
+
+
+def measure_blocks(side: int, backends: dict[str, Backend], device: torch.device, effort: Effort) -> list[Row]:
+    """A row for each backend; ``of_unfused`` is its peak over the least of an unfused path."""
+    shape = next(iter(scans_of('t', side)))
+    errors = {name: gate(backend, shape, device, torch.float32) for name, backend in backends.items()}
+    runs = {name: block_step(backend, side, device) for name, backend in backends.items()}
+    peaks = {name: peak_memory(run, device) for name, run in runs.items()}
+    timings = interleaved(runs, device, effort)
+    unfused = min((peaks[name] for name, backend in backends.items() if is_unfused(backend)), default=None)
+    return [{
+        'what': 'ODSS block, forward+backward', 'backend': name, 'tokens': shape.height * shape.width,
+        **time_fields(timings[name]), 'peak_mib': mib(peaks[name]),
+        **({} if unfused is None else {'of_unfused': round(peaks[name] / unfused, 3)}), 'error': f'{errors[name]:.1e}'
+    } for name in backends]
+
+
+def measure_lengths(
+    sides: Sequence[int], backends: dict[str, Backend], device: torch.device, effort: Effort
+) -> list[Row]:
+    """Rows of the scan of growing maps, then a row with the exponents of time and memory, for each backend."""
+    first = next(iter(scans_of('t', 640)))
+    rows, names = [], list(backends)
+    for side in sides:
+        shape: ScanShape = first._replace(height=side, width=side)
+        inputs = scan_inputs(shape, 1, device, torch.float32)
+        runs = {name: forward_backward(as_scan(backend), inputs) for name, backend in backends.items()}
+        for name, timing in interleaved(runs, device, effort, cold=True).items():
+            rows.append({'what': 'scan, forward+backward', 'backend': name, 'tokens': side * side,
+                         **time_fields(timing), 'peak_mib': mib(peak_memory(runs[name], device))})
+    for name in names:
+        own = [row for row in rows if row['backend'] == name]
+        tokens = [row['tokens'] for row in own]
+        rows.append({'what': 'exponent against tokens', 'backend': name, **{
+            key: round(exponent(tokens, [row[key] for row in own]), 3) for key in ('median_ms', 'peak_mib')}})
+    return rows
+
+
+def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', type=device_named, default='cpu')
+    parser.add_argument('--backends', nargs='+', help='default: all that run but torch and the reference')
+    parser.add_argument('--side', type=int, default=640, help='of the image whose first map the block works on')
+    parser.add_argument('--sides', nargs='+', type=int, default=SIDES, help='of the maps of growing length')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of the CPU')
+    parser.add_argument('--seconds', type=float, default=6, help='for each map')
+    parser.add_argument('--csv', type=Path, help='file to write')
+    args = parser.parse_args(arguments)
+    try:
+        args.backends = kernels(args.device) if args.backends is None else able(args.device, args.backends)
+        scans_of('t', args.side)
+    except ValueError as error:
+        parser.error(str(error))
+    if len(set(args.sides)) < 2:
+        parser.error('--sides needs at least two')
+    return args
+
+
+def kernels(device: torch.device) -> dict[str, Backend]:
+    """The contenders on ``device`` that are kernels: PyTorch's operations alone take minutes for a long scan."""
+    return {name: backend for name, backend in able(device).items() if name != 'torch'}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    effort = Effort(args.seconds)
+    rows = measure_blocks(args.side, args.backends, args.device, effort)
+    rows += measure_lengths(args.sides, args.backends, args.device, effort)
+    print(table(rows))
+    if args.csv:
+        write_csv(args.csv, rows, args.device)
+
+
+if __name__ == '__main__':
+    main()

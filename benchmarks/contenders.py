@@ -1,0 +1,127 @@
+"""The ways to make a two-dimensional scan that are measured side by side, and their agreement with float64."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.shapes import ScanShape
+from mmmamba.ops import ss2d_scan
+from mmmamba.ops.dispatch import Backend, without_autocast
+from mmmamba.ops.selective_scan.backends import BACKENDS as SELECTIVE_SCAN
+from mmmamba.ops.ss2d_scan.backends import BACKENDS as SS2D_SCAN
+from mmmamba.ops.ss2d_scan.unfused import unfused
+
+Inputs = Mapping[str, Tensor]
+Scan = Callable[..., Tensor]
+
+CROP = 12
+"""Side of the map on which a backend has to agree before it is timed: the recurrence in float64 takes step by step."""
+
+
+def is_unfused(backend: Backend) -> bool:
+    """Whether a backend gathers four sequences, projects and scans them, and merges the results."""
+    return isinstance(backend.run, partial) and backend.run.func is unfused
+
+
+def contenders() -> dict[str, Backend]:
+    """Backends of ``ss2d_scan`` by name, and the unfused path around each selective scan for which none has it."""
+    found = {backend.name: backend for backend in SS2D_SCAN}
+    found.update({
+        f'unfused_{backend.name}': replace(backend, name=f'unfused_{backend.name}', run=partial(unfused, backend.run))
+        for backend in SELECTIVE_SCAN if not is_unfused(found[backend.name])
+    })
+    return found
+
+
+def able(device: torch.device, names: Sequence[str] | None = None) -> dict[str, Backend]:
+    """The contenders called ``names``; without names, all that run on ``device`` but the slow reference.
+
+    Raises:
+        ValueError: No contender has one of the names, or it cannot run on the device; the message says why.
+    """
+    sample = [torch.empty(1, device=device)]
+    known = contenders()
+    if names is None:
+        return {name: backend for name, backend in known.items()
+                if name != 'reference' and not backend.unsupported_reasons(sample)}
+    for name in names:
+        if name not in known:
+            raise ValueError(f'no backend is called {name!r}; there are {", ".join(known)}')
+        if reasons := known[name].unsupported_reasons(sample):
+            raise ValueError(f'{name} cannot run: {" ".join(reasons)}')
+    return {name: known[name] for name in names}
+
+
+def as_scan(backend: Backend) -> Scan:
+    """A contender as a function like ``ss2d_scan``."""
+    if backend in SS2D_SCAN:
+        return partial(ss2d_scan, backend=backend.name)
+
+    def scan(x: Tensor, *parameters: Tensor, pattern: str = 'cross') -> Tensor:
+        with without_autocast(x.device.type):
+            y = backend.run(x, *parameters, pattern)
+            return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+
+    return scan
+
+
+def scan_inputs(shape: ScanShape, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Seeded inputs of ``ss2d_scan``: x in ``dtype`` and channels_last, the parameters in float32 as in training."""
+    make = partial(torch.randn, device=device, generator=torch.Generator(device).manual_seed(0))
+    channels, states, rank = shape.channels, shape.states, shape.rank
+    return {
+        'x': make(batch, shape.height, shape.width, channels).to(dtype).permute(0, 3, 1, 2),
+        'x_proj_weight': make(4, rank + 2 * states, channels) / channels**0.5,
+        'dt_projs_weight': make(4, channels, rank) / max(rank, 1)**0.5,
+        'dt_projs_bias': make(4, channels) - 1,
+        'A_logs': make(4 * channels, states) / 2,
+        'Ds': make(4 * channels),
+    }
+
+
+def incoming_gradient(like: Tensor) -> Tensor:
+    """A seeded gradient of an output; of like values whatever the dtype and layout of ``like``."""
+    generator = torch.Generator(like.device).manual_seed(1)
+    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
+
+
+def with_gradients(scan: Scan, inputs: Inputs, incoming: Tensor | None = None) -> dict[str, Tensor]:
+    """y of ``scan`` and the gradients of all inputs, ``grad_NAME``, for an incoming or else a seeded one."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+    y = scan(*leaves.values())
+    incoming = incoming_gradient(y) if incoming is None else incoming
+    gradients = torch.autograd.grad(y, list(leaves.values()), incoming)
+    return {'y': y.detach(), **{f'grad_{name}': gradient for name, gradient in zip(leaves, gradients)}}
+
+
+def relative_errors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """‖got - expected‖ / ‖expected‖ of every tensor; NaN where one is not finite."""
+    return {
+        name: float((got[name].double() - value).norm() / value.norm().clamp_min(1e-30))
+        for name, value in expected.items()
+    }
+
+
+def require_agreement(backend: Backend, got: Mapping[str, Tensor], expected: Mapping[str, Tensor],
+                      dtype: torch.dtype) -> float:
+    """Largest relative error of results; AssertionError where one exceeds the backend's tolerance for ``dtype``."""
+    errors = relative_errors(got, expected)
+    tolerance = backend.tolerances[dtype]
+    for name, error in errors.items():
+        limit = tolerance.gradient if name.startswith('grad_') else tolerance.forward
+        # Written so that NaN fails.
+        assert error <= limit, f'{backend.name}: {name} has a relative error of {error:.1e}, more than {limit:.0e}'
+    return max(errors.values())
+
+
+def gate(backend: Backend, shape: ScanShape, device: torch.device, dtype: torch.dtype) -> float:
+    """Compares a crop of a scan, all gradients included, with the recurrence in float64; returns the largest error."""
+    crop = shape._replace(height=min(shape.height, CROP), width=min(shape.width, CROP))
+    inputs = scan_inputs(crop, 1, device, dtype)
+    expected = with_gradients(partial(ss2d_scan, backend='reference'), {k: v.double() for k, v in inputs.items()})
+    return require_agreement(backend, with_gradients(as_scan(backend), inputs), expected, dtype)

@@ -1,0 +1,144 @@
+"""Times whole networks of Mamba YOLO beside YOLOv8's, interleaved in one process: ``python -m benchmarks.models``.
+
+Backbone, neck and the head's convolutions on random images, without decoding and suppression. Latency and throughput
+after ``mmmamba.deploy.fuse``; a training step is the forward pass, a mean square of the outputs as loss, the backward
+pass and a step of SGD. On the CPU in float32; on CUDA inference in float16 and training under autocast to it.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.contenders import scan_inputs
+from benchmarks.networks import MAMBA_YOLO, NETWORKS, build_network
+from benchmarks.records import Row, device_named, modes, table, time_fields, write_csv
+from benchmarks.shapes import scans_of
+from benchmarks.timing import Effort, Run, captured, interleaved
+from mmmamba.deploy import fuse
+from mmmamba.ops import ss2d_scan
+
+BASELINE = 'yolov8_s'
+KINDS = ('latency', 'throughput', 'training')
+
+
+def images(batch: int, side: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    x = torch.rand(batch, 3, side, side, device=device, dtype=dtype, generator=torch.Generator(device).manual_seed(0))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def inference(name: str, batch: int, side: int, device: torch.device) -> Run:
+    """A forward pass of a network that is ready for inference."""
+    dtype = torch.float16 if device.type == 'cuda' else torch.float32
+    torch.manual_seed(0)
+    network, x = fuse(build_network(name)).to(device, dtype), images(batch, side, device, dtype)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return network(x)
+
+    return run
+
+
+def scans_alone(size: str, batch: int, side: int, device: torch.device) -> Run:
+    """All scans of a forward pass of Mamba YOLO one behind the other, their projections included, and nothing else."""
+    cases = [list(scan_inputs(shape, batch, device, torch.float32).values())
+             for shape, times in scans_of(size, side).items() for _ in range(times)]
+
+    def run() -> None:
+        with torch.inference_mode():
+            for case in cases:
+                ss2d_scan(*case)
+
+    return run
+
+
+def training_step(name: str, batch: int, side: int, device: torch.device) -> Run:
+    """A whole step, the scaling of the loss included where autocast is to float16."""
+    torch.manual_seed(0)
+    network: nn.Module = build_network(name).to(device, memory_format=torch.channels_last)
+    x = images(batch, side, device)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.937, nesterov=True)
+    mixed = device.type == 'cuda'
+    scaler = torch.amp.GradScaler(device.type, enabled=mixed)
+
+    def run() -> None:
+        with torch.autocast(device.type, torch.float16, enabled=mixed):
+            outputs = network(x)
+        loss = sum(output.float().square().mean() for output in outputs)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return run
+
+
+def measure(
+    kind: str, mode: str, names: Sequence[str], batch: int, side: int, device: torch.device, effort: Effort
+) -> list[Row]:
+    """Rows of one kind: each network, with Mamba YOLO's latency its scans alone, and the ratios to YOLOv8-S."""
+    make = training_step if kind == 'training' else inference
+    runs = {name: make(name, batch, side, device) for name in names}
+    if kind == 'latency':
+        runs.update({f'all scans of mamba-yolo_{size}': scans_alone(size, batch, side, device)
+                     for size in MAMBA_YOLO if f'mamba-yolo_{size}' in names})
+    if mode == 'graph':
+        runs = {name: captured(run) for name, run in runs.items()}
+    timings = interleaved(runs, device, effort)
+    rows = []
+    for name, timing in timings.items():
+        row = {'kind': kind, 'mode': mode, 'network': name, 'batch': batch, 'side': side, **time_fields(timing),
+               'images_per_s': round(1e3 * batch / timing.median, 2)}
+        if BASELINE in timings:
+            row[f'over_{BASELINE}'] = round(timing.median / timings[BASELINE].median, 3)
+        rows.append(row)
+    return rows
+
+
+def modes_of(kind: str, device: torch.device) -> tuple[str, ...]:
+    """Graphs are for one image: of a batch the kernels take longer than the launches, and steps do not stand still."""
+    return modes(device) if kind == 'latency' else ('eager',)
+
+
+def default_batch(kind: str, device: torch.device) -> int:
+    cpu, cuda = {'latency': (1, 1), 'throughput': (4, 32), 'training': (2, 16)}[kind]
+    return cuda if device.type == 'cuda' else cpu
+
+
+def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', type=device_named, default='cpu')
+    parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=NETWORKS)
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=KINDS)
+    parser.add_argument('--batch', type=int, help='default: 1 for latency; 32 (CPU: 4) for throughput; 16 (CPU: 2) '
+                        'for training')
+    parser.add_argument('--side', type=int, default=640, help='of the square images, a multiple of 32')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of the CPU')
+    parser.add_argument('--seconds', type=float, default=40, help='for each kind and mode')
+    parser.add_argument('--csv', type=Path, help='file to write')
+    args = parser.parse_args(arguments)
+    if args.side % 32 or (args.batch is not None and args.batch < 1):
+        parser.error('--side must be a multiple of 32 and --batch positive')
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    rows = []
+    for kind in args.kinds:
+        batch = args.batch or default_batch(kind, args.device)
+        for mode in modes_of(kind, args.device):
+            rows += measure(kind, mode, args.networks, batch, args.side, args.device, Effort(args.seconds, least=3))
+    print(table(rows))
+    if args.csv:
+        write_csv(args.csv, rows, args.device)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,130 @@
+"""Looks for faster tilings of the Triton kernels: ``python -m benchmarks.tuning --models t --csv tilings.csv``."""
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.contenders import incoming_gradient, scan_inputs
+from benchmarks.networks import MAMBA_YOLO
+from benchmarks.records import Row, failure, table, write_csv
+from benchmarks.shapes import ScanShape, distinct_scans
+from benchmarks.timing import Effort, captured, interleaved
+from mmmamba.ops.ss2d_scan.fused import fused
+
+OPTIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({
+    'chunk': (16, 32, 64, 128, 256, 512),
+    'final_block': (32, 64, 128),
+    'main_block': (32, 64, 128),
+    'local_block': (32, 64, 128),
+    'final_tile': (8, 16, 32),
+    'main_tile': (4, 8, 16),
+    'local_tile': (16, 32, 64),
+    'splits': (1, 2, 4),
+    'carry_rows': (16, 32, 64),
+})
+"""What is tried for each field of a tiling, the ones that matter most first."""
+EFFORT = Effort(0.05, 5, 20)
+LEAST = 10
+"""Seconds that a candidate may take where its kernels have to be compiled."""
+
+
+def descend(start: Any, options: Mapping[str, Sequence[int]], cost: Callable[[Any], float]) -> Any:
+    """Changes one field of a dataclass after the other and keeps what costs less; skips what its class refuses."""
+    best, least = start, cost(start)
+    for field, values in options.items():
+        for value in values:
+            if value == getattr(best, field):
+                continue
+            try:
+                candidate = replace(best, **{field: value})
+            except ValueError:  # the fields limit one another
+                continue
+            found = cost(candidate)
+            if found < least:
+                best, least = candidate, found
+    return best
+
+
+def kernel_inputs(shape: ScanShape, device: torch.device) -> list[Any]:
+    """What the fused scan of :mod:`mmmamba.ops.fused_scan` takes for a shape, from x to softplus."""
+    seen: list[Any] = []
+
+    def record(*arguments: Any) -> tuple[Tensor, None]:
+        seen.extend(a.contiguous() if isinstance(a, Tensor) else a for a in arguments)
+        return arguments[0], None
+
+    fused(record, *scan_inputs(shape, 1, device, torch.float32).values(), 'cross')
+    return seen
+
+
+def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -> list[Row]:
+    """Rows of the tilings that were tried for a shape, fastest first, until the time is over.
+
+    A tiling serves both passes, since the backward pass takes the chunks' states of the forward pass: what counts is
+    the sum of both. Kernels alone, replayed from CUDA graphs, without the projection of the pixels.
+    """
+    from mmmamba.ops.triton import scan
+    from mmmamba.ops.triton.geometry import geometry
+    from mmmamba.ops.triton.tiling import choose_tiling
+
+    *tensors, pattern, width, softplus = kernel_inputs(shape, device)
+    options = pattern, width, softplus
+    x, projected, A = tensors[0], tensors[1], tensors[5]
+    gradient = incoming_gradient(x)
+    rows: list[Row] = []
+
+    def cost(tiling: Any) -> float:
+        if left() < LEAST:
+            return math.inf
+        row = {**shape._asdict(), **asdict(tiling)}
+        try:
+            states = scan.forward(*tensors, *options, True, tiling=tiling)[2]
+            timings = interleaved({
+                'forward': captured(lambda: scan.forward(*tensors, *options, True, tiling=tiling)),
+                'backward': captured(lambda: scan.backward(
+                    gradient, None, *tensors, states, *options, tiling=tiling)),
+            }, device, EFFORT, cold=True)
+        except RuntimeError as error:  # more registers or shared memory than there are
+            rows.append({**row, 'both_ms': math.inf, 'refused': failure(error)})
+            return math.inf
+        medians = {f'{name}_ms': round(timing.median, 4) for name, timing in timings.items()}
+        both = sum(medians.values())
+        rows.append({**row, **medians, 'both_ms': round(both, 4)})
+        return both
+
+    descend(choose_tiling(geometry(x, projected, A, pattern, width)), OPTIONS, cost)
+    return sorted(rows, key=lambda row: row['both_ms'])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--models', nargs='+', choices=MAMBA_YOLO, default=list(MAMBA_YOLO))
+    parser.add_argument('--side', type=int, default=640, help='of the square image, a multiple of 32')
+    parser.add_argument('--seconds', type=float, default=300, help='for all shapes')
+    parser.add_argument('--csv', type=Path, help='file to write')
+    args = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error('this PyTorch sees no CUDA device')
+    if args.side % 32:
+        parser.error('--side must be a multiple of 32')
+    device, end = torch.device('cuda'), time.monotonic() + args.seconds
+    rows: list[Row] = []
+    for shape in distinct_scans(args.models, [args.side]):
+        found = tilings(shape, device, lambda: end - time.monotonic())
+        print(table(found[:5]))
+        rows += found
+    if args.csv:
+        write_csv(args.csv, rows, device)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,70 @@
+"""Batch norms folded into the convolutions before them."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from mmmamba.errors import InputError
+from mmmamba.layers import ConvNormAct, LSBlock
+
+Model = TypeVar('Model', bound=nn.Module)
+
+CONV_NORM_PAIRS: Mapping[type[nn.Module], tuple[str, str]] = MappingProxyType({
+    ConvNormAct: ('conv', 'norm'),
+    LSBlock: ('dwconv', 'norm'),
+})
+"""The layers that have a norm directly behind a convolution, and what they call the two."""
+
+
+def fuse(model: Model) -> Model:
+    """A copy of ``model`` for inference: no batch norm behind a convolution, in evaluation mode, channels_last.
+
+    In evaluation a batch norm is an affine map of each channel, so a convolution before it can do its work::
+
+        γ (W ∗ x + b - μ) / √(σ² + ε) + β  =  (s W) ∗ x + (s (b - μ) + β)      with s = γ / √(σ² + ε)
+
+    That holds for the layers of this package, wherever in ``model`` they are; other norms (group norm, layer norm) and
+    layers of others stay as they are. The copy has another ``state_dict``: load the weights before. It has no batch
+    statistics left, so ``train()`` does not change what its convolutions compute. Fusing twice is harmless.
+
+    Args:
+        model: Any module: a backbone, a neck, a whole mmdet detector. It is not changed.
+
+    Returns:
+        The copy, on the same device and of the same dtype.
+
+    Raises:
+        InputError: A batch norm keeps no running statistics.
+    """
+    model = copy.deepcopy(model)
+    for name, layer in model.named_modules():
+        for kind, (conv_name, norm_name) in CONV_NORM_PAIRS.items():
+            if isinstance(layer, kind) and isinstance(getattr(layer, norm_name), (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                _fold(getattr(layer, conv_name), getattr(layer, norm_name), name)
+                setattr(layer, norm_name, nn.Identity())
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in torch's documentation only
+    return model.eval()
+
+
+@torch.no_grad()
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm, name: str) -> None:
+    """Has ``conv`` compute what ``norm`` makes of its output; ``name`` of the layer they are in, for the error."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise InputError(f'{name or "The model"}: a batch norm without running statistics cannot be folded, since it '
+                         'takes those of each batch')
+    # In float64, so that the sum is rounded once only.
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    bias = -norm.running_mean.double() if conv.bias is None else conv.bias.double() - norm.running_mean.double()
+    bias = bias * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.double()
+    weight = conv.weight
+    conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=weight.requires_grad)
+    weight.copy_(weight.double() * scale[:, None, None, None])

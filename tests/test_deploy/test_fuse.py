@@ -1,0 +1,123 @@
+"""mmmamba.deploy.fuse: equal outputs, no batch norm left, nothing else changed."""
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmmamba.deploy import fuse
+from mmmamba.errors import InputError
+from mmmamba.layers import MLPS, SPPF, C2f, ConvNormAct, LSBlock, ODSSBlock, SimpleStem, VisionClueMerge
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ('mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py', 'mamba_yolo/mamba-yolo_t_released_8xb64-300e_coco.py',
+           'yolov8/yolov8_n_8xb64-300e_coco.py')
+CHANNELS = 12
+BLOCKS = {
+    'conv': partial(ConvNormAct, CHANNELS, 8, 3, 2),
+    'conv_bias': partial(ConvNormAct, CHANNELS, 8, bias=True),
+    'conv_plain_norm': partial(ConvNormAct, CHANNELS, 8, 3, norm_layer=partial(nn.BatchNorm2d, affine=False)),
+    'conv_sync_norm': partial(ConvNormAct, CHANNELS, 8, 3, norm_layer=nn.SyncBatchNorm),
+    'stem': partial(SimpleStem, CHANNELS, 8),
+    'ls': partial(LSBlock, CHANNELS),
+    'merge': partial(VisionClueMerge, CHANNELS, 8),
+    'sppf': partial(SPPF, CHANNELS),
+    'c2f': partial(C2f, CHANNELS, 8, 2, True),
+    **{f'odss_{mlp}': partial(ODSSBlock, CHANNELS, 16, local_spatial=True, mlp=mlp) for mlp in MLPS},
+    'odss_neck': partial(ODSSBlock, CHANNELS, CHANNELS, num_ss2d=2, proj_bias=False),
+}
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """The model with statistics and affine parameters in its batch norms as training leaves them, far from 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
+        norm.running_mean.normal_(generator=generator)
+        norm.running_var.uniform_(0.2, 3, generator=generator)
+        if norm.affine:
+            nn.init.normal_(norm.weight, 1, 0.5, generator=generator)
+            nn.init.normal_(norm.bias, generator=generator)
+    return model.eval()
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return ((got - expected).norm() / expected.norm()).item()
+
+
+def norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+@torch.no_grad()
+def test_blocks_keep_their_outputs(block):
+    model = with_statistics(BLOCKS[block]())
+    x = torch.randn(2, CHANNELS, 9, 7)
+    expected, before = model(x), {key: value.clone() for key, value in model.state_dict().items()}
+    fused = fuse(model)
+    assert relative_error(fused(x), expected) < 1e-5
+    assert not norms(fused)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert fused.train() is fused and relative_error(fused(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+@torch.no_grad()
+def test_whole_detectors_keep_their_outputs(config, mmdet_scope):
+    model = with_statistics(MODELS.build(Config.fromfile(ROOT / 'configs' / config).model))
+    assert norms(model)
+    fused = fuse(model.train())
+    assert not norms(fused) and not any(module.training for module in fused.modules())
+    model.eval()
+    x = torch.rand(1, 3, 97, 64)
+    for got, expected in zip(sum(fused(x), []), sum(model(x), [])):
+        assert relative_error(got, expected) < 1e-5
+
+
+@torch.no_grad()
+def test_fusing_twice_changes_nothing():
+    once = fuse(with_statistics(BLOCKS['c2f']()))
+    twice = fuse(once)
+    assert once.state_dict().keys() == twice.state_dict().keys()
+    assert all(torch.equal(value, twice.state_dict()[key]) for key, value in once.state_dict().items())
+
+
+@torch.no_grad()
+def test_layers_of_others_and_other_norms_are_left_alone():
+    def make_norm(channels: int) -> nn.Module:
+        return nn.GroupNorm(2, channels)
+
+    others = nn.Sequential(nn.Conv2d(CHANNELS, 4, 1), nn.BatchNorm2d(4))
+    model = with_statistics(nn.Sequential(ConvNormAct(CHANNELS, CHANNELS, norm_layer=make_norm), others))
+    fused = fuse(model)
+    assert isinstance(fused[0].norm, nn.GroupNorm) and isinstance(fused[1][1], nn.BatchNorm2d)
+    x = torch.randn(1, CHANNELS, 5, 4)
+    torch.testing.assert_close(fused(x), model(x))
+
+
+def test_convolutions_become_channels_last_and_keep_their_dtype_and_gradients():
+    model = ConvNormAct(4, 8, 3).double()
+    fused = fuse(model)
+    assert fused.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert {p.dtype for p in fused.parameters()} == {torch.float64}
+    assert fused.conv.weight.requires_grad and fused.conv.bias.requires_grad
+    frozen = fuse(model.requires_grad_(False))
+    assert not frozen.conv.bias.requires_grad
+
+
+def test_what_cannot_be_folded_is_named():
+    without_statistics = partial(nn.BatchNorm2d, track_running_stats=False)
+    with pytest.raises(InputError, match='1.conv1: a batch norm without running statistics'):
+        fuse(nn.Sequential(nn.Identity(), SimpleStem(3, 8, norm_layer=without_statistics)))
