@@ -2,7 +2,8 @@
  * The scan for one instruction set: compiled once for each, with SCAN_ISA naming it. Channels lie in the lanes of a
  * vector and states in registers; the states of a step are worked on in slices of a constant number of them (their
  * contributions to every output just add up), so that all loops over states unroll. A chunk of the sequence is gathered
- * into dense arrays, worked on slice by slice, and scattered back. ../selective_scan/README.md has the equations.
+ * into dense arrays, worked on slice by slice, and scattered back, one block of channels after the other, which all
+ * find the chunk's projections in the cache. ../selective_scan/README.md has the equations.
  */
 #include <stdlib.h>
 
@@ -13,51 +14,57 @@
 #define JOIN(a, b) JOIN_(a, b)
 #define LOG2E 1.4426950408889634f
 #define LN2 0.6931471805599453f
-/* As many states as registers hold. */
+/* As many states as registers hold, in the forward pass and in the backward pass. */
 #if LANES == 16
 #define SLICE 16
 #else
 #define SLICE 8
 #endif
+#define HALF (LANES / 2)
 #define UNROLL _Pragma("GCC unroll 16")
 
 int64_t JOIN(scan_lanes_, SCAN_ISA)(void) { return LANES; }
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Up to LANES channels of one head of one batch item. */
+/* One head of one batch item, and its chunks that belong to an item of work. */
 typedef struct {
     const ScanProblem *problem;
-    int64_t width, rows;       /* floats from one pixel to the next in x and in projected */
-    int64_t x, projected, row; /* offsets: in x, in projected, and of the first channel in (heads, channels) arrays */
+    int64_t width, rows;       /* elements from one pixel to the next in x and in projected */
+    int64_t x, projected;      /* offsets in x and in projected */
+    int64_t row;               /* offset in (heads, channels) arrays */
     int64_t padded;            /* channels of a head up to a multiple of 16 */
-    int64_t chunks, states_at; /* chunks of the sequence, offset of the first one in chunk_states */
+    int64_t index, chunks;     /* this head among those of all batch items, and chunks of its sequence */
+    int64_t first_chunk, end_chunk;
     const int32_t *order;
-    int count;                 /* channels in this block */
-} Block;
+} Head;
 
-static Block block_of(const ScanProblem *p, int64_t batch, int64_t group, int64_t direction, int64_t block) {
-    const int64_t heads = p->directions * p->groups, head = direction * p->groups + group;
-    const int64_t each = p->rank + 2 * p->states, first = block * LANES;
-    Block b;
-    b.problem = p;
-    b.count = (int)smaller(LANES, p->channels - first);
-    b.width = p->groups * p->channels;
-    b.rows = heads * each;
-    b.x = batch * p->pixels * b.width + group * p->channels + first;
-    b.projected = batch * p->pixels * b.rows + head * each;
-    b.row = head * p->channels + first;
-    b.padded = (p->channels + 15) / 16 * 16;
-    b.chunks = (p->tokens + p->chunk - 1) / p->chunk;
-    b.states_at = (batch * heads + head) * b.chunks * p->states * b.padded + first;
-    b.order = p->order + direction * p->tokens;
-    return b;
+static Head head_of(const ScanProblem *p, const ScanItem *item, int64_t segments) {
+    const int64_t heads = p->directions * p->groups, head = item->direction * p->groups + item->group;
+    const int64_t each = p->rank + 2 * p->states;
+    Head h;
+    h.problem = p;
+    h.width = p->groups * p->channels;
+    h.rows = heads * each;
+    h.x = item->batch * p->pixels * h.width + item->group * p->channels;
+    h.projected = item->batch * p->pixels * h.rows + head * each;
+    h.row = head * p->channels;
+    h.padded = (p->channels + 15) / 16 * 16;
+    h.index = item->batch * heads + head;
+    h.chunks = (p->tokens + p->chunk - 1) / p->chunk;
+    h.first_chunk = h.chunks * item->segment / segments;
+    h.end_chunk = h.chunks * (item->segment + 1) / segments;
+    h.order = p->order + item->direction * p->tokens;
+    return h;
 }
 
-/* A block, what its channels bring along, and what they gather, over the whole sequence. */
+/* A block of up to LANES channels: what they bring along, and what they gather over the whole sequence. */
 typedef struct {
-    Block block;
+    int64_t first;             /* of the channels of the head */
+    int count;
     Vec *bias, *D;             /* 1 */
+    Vec *widest;               /* 1: largest magnitude in A */
+    Vec *total;                /* 1: sum of the step sizes */
     Vec *dt_weight;            /* rank */
     Vec *A;                    /* states, times log2 e */
     Vec *h;                    /* states: before the chunk, and after forward_slice */
@@ -68,17 +75,17 @@ typedef struct {
 
 /* Dense arrays over the steps of a chunk. */
 typedef struct {
-    Vec *u, *delta, *input;    /* x, step size, their product */
-    Vec *sum;                  /* the output */
+    int64_t *pixel;            /* that the step visits, or -1 for a padded one */
     const float **row;         /* where dt, B and C of the step are */
     float *blank;              /* the zeros that a padded pixel reads */
+    Vec *u, *delta, *input;    /* x, step size, their product */
+    Vec *sum;                  /* the output */
     /* The backward pass only: */
     Vec *derivative;           /* of softplus */
     Vec *grad_y;
     Vec *through_input, *through_decay; /* gradients of input, and of delta by way of the decays over ln 2 */
     Vec *before;               /* (steps + 1, slice): the states before each step, and after the last */
     Vec *decay;                /* (steps, slice) */
-    Vec *lanes;                /* what is still to be summed over the lanes, and room for LANES more */
 } Steps;
 
 static void *take(char **memory, size_t bytes) {
@@ -91,6 +98,8 @@ static void lay_out_channels(Channels *w, char **memory, const ScanProblem *p, i
     const size_t states = (size_t)p->states * sizeof(Vec), rank = (size_t)p->rank * sizeof(Vec);
     w->bias = take(memory, sizeof(Vec));
     w->D = take(memory, sizeof(Vec));
+    w->widest = take(memory, sizeof(Vec));
+    w->total = take(memory, sizeof(Vec));
     w->dt_weight = take(memory, rank);
     w->A = take(memory, states);
     w->h = take(memory, states);
@@ -104,29 +113,45 @@ static void lay_out_channels(Channels *w, char **memory, const ScanProblem *p, i
 
 static void lay_out_steps(Steps *s, char **memory, const ScanProblem *p, int backward) {
     const size_t steps = (size_t)p->chunk * sizeof(Vec);
+    s->pixel = take(memory, (size_t)p->chunk * sizeof(int64_t));
+    s->row = take(memory, (size_t)p->chunk * sizeof(float *));
+    s->blank = take(memory, (size_t)(p->rank + 2 * p->states) * sizeof(float));
     s->u = take(memory, steps);
     s->delta = take(memory, steps);
     s->input = take(memory, steps);
     s->sum = take(memory, steps);
-    s->row = take(memory, (size_t)p->chunk * sizeof(float *));
-    s->blank = take(memory, (size_t)(p->rank + 2 * p->states + LANES) * sizeof(float));
     if (!backward) return;
     s->derivative = take(memory, steps);
     s->grad_y = take(memory, steps);
     s->through_input = take(memory, steps);
     s->through_decay = take(memory, steps);
-    s->before = take(memory, (steps + sizeof(Vec)) * SLICE);
-    s->decay = take(memory, steps * SLICE);
-    s->lanes = take(memory, (size_t)(p->rank + 2 * SLICE + LANES) * sizeof(Vec));
+    s->before = take(memory, (steps + sizeof(Vec)) * HALF);
+    s->decay = take(memory, steps * HALF);
 }
 
-/* Makes room, all zero, for `blocks` blocks and the steps of a chunk. Returns what to free, or NULL. */
-static void *allocate(Channels *channels, int64_t blocks, Steps *steps, const ScanProblem *p, int backward) {
+/* A part of the blocks of a head and the steps of a chunk, in one piece of memory, all zero. */
+typedef struct {
+    Steps steps;
+    Channels *channels;
+    int64_t blocks;
+} Work;
+
+/* Returns what to free, or NULL. */
+static void *allocate(Work *work, const ScanProblem *p, int64_t part, int64_t parts, int backward) {
+    const int64_t all = (p->channels + LANES - 1) / LANES, first = all * part / parts;
     char *start = NULL;
+    work->blocks = all * (part + 1) / parts - first;
     for (int pass = 0; pass < 2; pass++) {
         char *memory = start; /* the first pass, from address zero, only measures */
-        for (int64_t i = 0; i < blocks; i++) lay_out_channels(&channels[i], &memory, p, backward);
-        lay_out_steps(steps, &memory, p, backward);
+        work->channels = take(&memory, (size_t)work->blocks * sizeof(Channels));
+        for (int64_t i = 0; i < work->blocks; i++) {
+            Channels w;
+            w.first = (first + i) * LANES;
+            w.count = (int)smaller(LANES, p->channels - w.first);
+            lay_out_channels(&w, &memory, p, backward);
+            if (pass) work->channels[i] = w;
+        }
+        lay_out_steps(&work->steps, &memory, p, backward);
         if (pass) break;
         const size_t bytes = (size_t)(uintptr_t)memory;
         if (posix_memalign((void **)&start, 64, bytes)) return NULL;
@@ -142,169 +167,288 @@ INLINE Vec load_column(const float *matrix, int64_t columns, int64_t column, int
     return v;
 }
 
-INLINE void add_column(float *matrix, int64_t columns, int64_t column, Vec v, int count) {
-    for (int i = 0; i < count; i++) matrix[i * columns + column] += v[i];
+INLINE void store_column(float *matrix, int64_t columns, int64_t column, Vec v, int count) {
+    for (int i = 0; i < count; i++) matrix[i * columns + column] = v[i];
 }
 
-static void load_parameters(const Channels *w) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    *w->bias = p->bias ? load(p->bias + b->row, b->count) : splat(0);
-    *w->D = p->D ? load(p->D + b->row, b->count) : splat(0);
+static void load_parameters(const Channels *w, const Head *head) {
+    const ScanProblem *p = head->problem;
+    const int64_t row = head->row + w->first;
+    *w->bias = p->bias ? load(p->bias + row, w->count) : splat(0);
+    *w->D = p->D ? load(p->D + row, w->count) : splat(0);
     for (int64_t r = 0; r < p->rank; r++)
-        w->dt_weight[r] = load_column(p->dt_weight + b->row * p->rank, p->rank, r, b->count);
-    for (int64_t n = 0; n < p->states; n++)
-        w->A[n] = load_column(p->A + b->row * p->states, p->states, n, b->count) * splat(LOG2E);
-}
-
-/* Gathers the steps from `begin` to `end`: x, step sizes, where their projections are, and for the backward pass dy. */
-INLINE void gather(const Steps *s, const Channels *w, const float *grad_y, int64_t begin, int64_t end,
-                   const int count) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    for (int64_t t = begin; t < end; t++) {
-        const int64_t i = t - begin, pixel = b->order[t];
-        const int real = pixel < p->pixels;
-        const float *row = real ? p->projected + b->projected + pixel * b->rows : s->blank;
-        const Vec u = load(real ? p->x + b->x + pixel * b->width : s->blank, count);
-        Vec d = *w->bias, derivative = splat(1.0f);
-        if (p->delta) d += load(p->delta + b->x + pixel * b->width, count);
-        for (int64_t r = 0; r < p->rank; r++) d += splat(row[r]) * w->dt_weight[r];
-        if (p->softplus) d = softplus_lanes(d, grad_y ? &derivative : NULL);
-        s->row[i] = row;
-        s->u[i] = u;
-        s->delta[i] = d;
-        s->input[i] = d * u;
-        if (!grad_y) {
-            s->sum[i] = *w->D * u;
-            continue;
-        }
-        s->derivative[i] = derivative;
-        s->grad_y[i] = load(real ? grad_y + b->x + pixel * b->width : s->blank, count);
-        s->through_input[i] = s->through_decay[i] = splat(0);
+        w->dt_weight[r] = load_column(p->dt_weight + row * p->rank, p->rank, r, w->count);
+    for (int64_t n = 0; n < p->states; n++) {
+        w->A[n] = load_column(p->A + row * p->states, p->states, n, w->count) * splat(LOG2E);
+        *w->widest = larger(*w->widest, magnitude(w->A[n]));
     }
 }
 
-/* Asks for what gather() will read of step t: a column's pixels lie too far apart for the hardware to foresee. */
-INLINE void fetch(const Block *b, int64_t t, const float *map) {
-    const ScanProblem *p = b->problem;
-    const int64_t pixel = b->order[t];
-    const float *row = p->projected + b->projected + pixel * b->rows;
-    __builtin_prefetch(p->x + b->x + pixel * b->width);
-    __builtin_prefetch(map + b->x + pixel * b->width);
-    for (int64_t i = 0; i < p->rank + 2 * p->states + 15; i += 16) __builtin_prefetch(row + i);
+/* Where a block keeps state n (the sum of the step sizes at n == states) of this head in segment k. */
+static float *end_of(const float *ends, const Head *head, const Channels *w, int64_t segments, int64_t k, int64_t n) {
+    const int64_t states = head->problem->states;
+    return (float *)ends + (((head->index * segments + k) * (states + 1)) + n) * head->padded + w->first;
+}
+
+/* What the first pass found of this segment: w->total and, in `state`, where a zero state or gradient led. */
+static void store_end(float *ends, const Head *head, const Channels *w, const Vec *state, int64_t segments, int64_t k) {
+    const int64_t states = head->problem->states;
+    for (int64_t n = 0; n < states; n++) store(end_of(ends, head, w, segments, k, n), state[n], LANES);
+    store(end_of(ends, head, w, segments, k, states), *w->total, LANES);
+}
+
+/* Takes `state` through all of segment k, of which the first pass found the end. */
+static void pass_segment(const float *ends, const Head *head, const Channels *w, Vec *state, int64_t segments,
+                         int64_t k) {
+    const int64_t states = head->problem->states;
+    const Vec total = load(end_of(ends, head, w, segments, k, states), LANES);
+    for (int64_t n = 0; n < states; n++)
+        state[n] = exp2_lanes(total * w->A[n], 1) * state[n] + load(end_of(ends, head, w, segments, k, n), LANES);
+}
+
+/* Which pixels the steps from `begin` to `end` visit. */
+static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) {
+    const ScanProblem *p = head->problem;
+    const float *projected = p->projected + head->projected;
+    for (int64_t t = begin; t < end; t++) {
+        const int64_t pixel = head->order[t], real = pixel < p->pixels;
+        s->pixel[t - begin] = real ? pixel : -1;
+        s->row[t - begin] = real ? projected + pixel * head->rows : s->blank;
+    }
+}
+
+/* Runs `call` with a constant `slice` of at most `most` until all of `total` are done, `from` the first one left. */
+#define WHILE_STATES_LEFT(size, most, total, call)       \
+    while (size <= (most) && (total) - from >= size) {  \
+        const int slice = size;                           \
+        call;                                             \
+        from += size;                                    \
+    }
+#define FOR_EACH_SLICE(most, total, call)          \
+    do {                                            \
+        int64_t from = 0;                          \
+        WHILE_STATES_LEFT(16, most, total, call)   \
+        WHILE_STATES_LEFT(8, most, total, call)    \
+        WHILE_STATES_LEFT(4, most, total, call)    \
+        WHILE_STATES_LEFT(2, most, total, call)    \
+        WHILE_STATES_LEFT(1, most, total, call)    \
+    } while (0)
+
+/* Gathers x, what of the step sizes does not come from dt, and for the backward pass the gradient of y. */
+INLINE void gather(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
+                   const int count) {
+    const ScanProblem *p = head->problem;
+    const int64_t offset = head->x + w->first;
+    const Vec bias = *w->bias;
+    for (int64_t i = 0; i < steps; i++) {
+        const int64_t at = offset + s->pixel[i] * head->width;
+        const int real = s->pixel[i] >= 0;
+        s->u[i] = real ? load_from(p->x, at, p->x_type, count) : splat(0);
+        s->delta[i] = p->delta && real ? bias + load_from(p->delta, at, p->delta_type, count) : bias;
+        if (grad_y) s->grad_y[i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
+    }
+}
+
+/* Adds the part of dt_weight @ dt that comes from `slice` of the rows of dt. */
+INLINE void dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t from, const int slice) {
+    Vec weight[8];
+    UNROLL for (int r = 0; r < slice; r++) weight[r] = w->dt_weight[from + r];
+    for (int64_t i = 0; i < steps; i++) {
+        const float *dt = s->row[i] + from;
+        Vec d = s->delta[i];
+        UNROLL for (int r = 0; r < slice; r++) d += splat(dt[r]) * weight[r];
+        s->delta[i] = d;
+    }
+}
+
+/* From there the final step sizes. Returns the largest of each lane, by magnitude. */
+INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const int softplus, const int backward) {
+    const Vec D = *w->D;
+    Vec largest = splat(0), total = *w->total;
+    for (int64_t i = 0; i < steps; i++) {
+        Vec d = s->delta[i], derivative = splat(1);
+        if (softplus) d = softplus_lanes(d, backward ? &derivative : NULL);
+        s->delta[i] = d;
+        s->input[i] = d * s->u[i];
+        if (backward) s->derivative[i] = derivative;
+        else s->sum[i] = D * s->u[i];
+        total += d;
+        largest = larger(largest, softplus ? d : magnitude(d));
+    }
+    *w->total = total;
+    return largest;
+}
+
+/* A full block has a constant count: its loads and stores need no mask. */
+#define WITH_COUNT(call)           \
+    if (w->count == LANES) {       \
+        const int count = LANES;   \
+        call;                      \
+    } else {                       \
+        const int count = w->count; \
+        call;                      \
+    }
+
+/* All that a block needs of the steps that s visits. Returns whether a decay's exponent needs limits. */
+INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
+                   const int backward) {
+    WITH_COUNT(gather(s, head, w, grad_y, steps, count))
+    FOR_EACH_SLICE(8, head->problem->rank, dt_slice(s, w, steps, from, slice));
+    const Vec largest = *w->widest * (head->problem->softplus ? size_steps(s, w, steps, 1, backward)
+                                                              : size_steps(s, w, steps, 0, backward));
+    int limit = 0;
+    for (int i = 0; i < LANES; i++) limit |= largest[i] > EXPONENT_LIMIT;
+    return limit;
+}
+
+/* Where the steps of the next chunk will read, a pixel's channels and projections. */
+typedef struct {
+    const int32_t *order;      /* the next step's pixel */
+    int64_t steps;
+    const char *maps[3];       /* x, what is added to, and the gradient of y; the last one may be NULL */
+    int64_t strides[3];        /* bytes from one pixel to the next */
+    const float *row;          /* projections, or NULL if another block asks for them */
+    float *grad_row;           /* their gradients, or NULL */
+    int64_t rows, each;
+} Next;
+
+/* Asks for step i of the next chunk: a column's pixels lie too far apart for the hardware to foresee. */
+INLINE void fetch(const Next *next, int64_t i) {
+    if (i >= next->steps) return;
+    const int64_t pixel = next->order[i];
+    for (int m = 0; m < 3 && next->maps[m]; m++) __builtin_prefetch(next->maps[m] + pixel * next->strides[m]);
+    for (int64_t k = 0; k < next->each + 15 && next->row; k += 16) __builtin_prefetch(next->row + pixel * next->rows + k);
+    for (int64_t k = 0; k < next->each + 15 && next->grad_row; k += 16)
+        __builtin_prefetch(next->grad_row + pixel * next->rows + k);
+}
+
+static Next next_chunk(const Head *head, const Channels *w, int64_t begin, int64_t steps, int rows) {
+    const ScanProblem *p = head->problem;
+    const int64_t size = p->x_type == SCAN_FLOAT32 ? 4 : 2, at = head->x + w->first;
+    Next next = {0};
+    next.order = head->order + begin;
+    next.steps = steps;
+    next.maps[0] = (const char *)p->x + at * size;
+    next.strides[0] = head->width * size;
+    next.row = rows ? p->projected + head->projected : NULL;
+    next.rows = head->rows;
+    next.each = p->rank + 2 * p->states;
+    return next;
 }
 
 /* Takes `slice` states from `state` on through the gathered steps. */
-INLINE void forward_slice(const Steps *s, const Channels *w, const float *map, int64_t begin, int64_t end,
-                          int64_t state, const int slice) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    const int64_t B = p->rank + state, C = B + p->states;
+INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64_t states, const Next *next,
+                          int64_t steps, int64_t state, const int slice, const int limit, const int ends_only) {
+    const int64_t B = rank + state, C = B + states;
     const Vec *A = w->A + state;
     Vec h[SLICE];
     UNROLL for (int n = 0; n < slice; n++) h[n] = w->h[state + n];
-    for (int64_t i = 0; i < end - begin; i++) {
-        if (state == 0) fetch(b, smaller(end + i, p->tokens - 1), map);
+    for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
         const Vec d = s->delta[i], input = s->input[i];
+        if (state == 0) fetch(next, i);
         Vec sum = s->sum[i], odd = splat(0);
         UNROLL for (int n = 0; n < slice; n++) {
-            h[n] = exp2_lanes(d * A[n]) * h[n] + input * splat(B_row[n]);
+            h[n] = exp2_lanes(d * A[n], limit) * h[n] + input * splat(B_row[n]);
+            if (ends_only) continue;
             if (n % 2) odd += h[n] * splat(C_row[n]);
             else sum += h[n] * splat(C_row[n]);
         }
-        s->sum[i] = sum + odd;
+        if (!ends_only) s->sum[i] = sum + odd;
     }
     UNROLL for (int n = 0; n < slice; n++) w->h[state + n] = h[n];
 }
 
-/* Runs `call` with a constant `slice` until all states are done. */
-#define WHILE_STATES_LEFT(size, call)   \
-    while (p->states - state >= size) { \
-        const int slice = size;         \
-        call;                           \
-        state += size;                  \
-    }
-#define FOR_EACH_SLICE(call)                                                                               \
-    do {                                                                                                   \
-        int64_t state = 0;                                                                                 \
-        BIG_SLICE(call)                                                                                    \
-        WHILE_STATES_LEFT(8, call) WHILE_STATES_LEFT(4, call) WHILE_STATES_LEFT(2, call) WHILE_STATES_LEFT(1, call) \
-    } while (0)
-#if SLICE == 16
-#define BIG_SLICE(call) WHILE_STATES_LEFT(16, call)
-#else
-#define BIG_SLICE(call)
-#endif
-/* A full block has a constant count: its loads and stores need no mask. */
-#define WITH_COUNT(call)           \
-    if (b->count == LANES) {       \
-        const int count = LANES;   \
-        call;                      \
-    } else {                       \
-        const int count = b->count; \
-        call;                      \
-    }
-
-static void forward_chunk(const Steps *s, const Channels *w, float *y, int64_t begin, int64_t end) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    WITH_COUNT(gather(s, w, NULL, begin, end, count))
-    FOR_EACH_SLICE(forward_slice(s, w, y, begin, end, state, slice));
-    for (int64_t t = begin; t < end; t++)
-        if (b->order[t] < p->pixels) {
-            float *to = y + b->x + b->order[t] * b->width;
-            WITH_COUNT(store_add(to, s->sum[t - begin], count))
-        }
+static void forward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
+                           int limit, int ends_only) {
+    const int64_t rank = p->rank, states = p->states;
+    if (limit) FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, 1, 0));
+    else if (ends_only) FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, 0, 1));
+    else FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, 0, 0));
 }
 
-int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, int64_t batch, int64_t group,
-                                  int64_t block) {
-    Channels w;
-    Steps s;
-    void *memory = allocate(&w, 1, &s, p, 0);
+/* Adds the gathered outputs to those of the directions that took their turn before; the last one rounds the sum. */
+INLINE void scatter(const Steps *s, const Head *head, const Channels *w, const ScanOutputs *out, int first, int last,
+                    int64_t steps, const int count) {
+    const ScanProblem *p = head->problem;
+    for (int64_t i = 0; i < steps; i++) {
+        if (s->pixel[i] < 0) continue;
+        const int64_t at = head->x + w->first + s->pixel[i] * head->width;
+        const Vec sum = first ? s->sum[i] : s->sum[i] + load(out->sum + at, count);
+        if (last) store_to(out->y, at, p->x_type, sum, count);
+        else store(out->sum + at, sum, count);
+    }
+}
+
+int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, const ScanItem *item) {
+    const Head head = head_of(p, item, out->segments);
+    const int first = item->turn == 0, last = !p->overlap || item->turn == p->directions - 1;
+    Work work;
+    void *memory = allocate(&work, p, item->part, out->parts, 0);
     if (!memory) return 1;
-    for (int64_t direction = 0; direction < p->directions; direction++) {
-        const Block b = w.block = block_of(p, batch, group, direction, block);
-        load_parameters(&w);
-        memset(w.h, 0, (size_t)p->states * sizeof(Vec));
-        for (int64_t c = 0; c < b.chunks; c++) {
-            if (out->chunk_states)
-                for (int64_t n = 0; n < p->states; n++)
-                    store(out->chunk_states + b.states_at + (c * p->states + n) * b.padded, w.h[n], LANES);
-            forward_chunk(&s, &w, out->y, c * p->chunk, smaller(p->tokens, (c + 1) * p->chunk));
-        }
-        if (out->last_state) {
-            const int64_t at = batch * p->directions * p->groups * p->channels + b.row;
-            for (int64_t n = 0; n < p->states; n++)
-                for (int i = 0; i < b.count; i++) out->last_state[(at + i) * p->states + n] = w.h[n][i];
+    const Steps *s = &work.steps;
+    const Channels *end_block = work.channels + work.blocks;
+    for (const Channels *w = work.channels; w < end_block; w++) {
+        load_parameters(w, &head);
+        for (int64_t k = 0; k < item->segment && !item->ends_only; k++)
+            pass_segment(out->ends, &head, w, w->h, out->segments, k);
+    }
+    for (int64_t c = head.first_chunk; c < head.end_chunk; c++) {
+        const int64_t begin = c * p->chunk, end = smaller(p->tokens, begin + p->chunk);
+        visit(s, &head, begin, end);
+        for (const Channels *w = work.channels; w < end_block; w++) {
+            if (out->chunk_states && !item->ends_only)
+                for (int64_t n = 0; n < p->states; n++) {
+                    const int64_t at = ((head.index * head.chunks + c) * p->states + n) * head.padded + w->first;
+                    store(out->chunk_states + at, w->h[n], LANES);
+                }
+            const int limit = prepare(s, &head, w, NULL, end - begin, 0);
+            Next next = next_chunk(&head, w, end, smaller(p->chunk, p->tokens - end), w == work.channels);
+            next.maps[1] = (const char *)(out->sum + head.x + w->first);
+            next.strides[1] = head.width * (int64_t)sizeof(float);
+            forward_states(s, w, p, &next, end - begin, limit, (int)item->ends_only);
+            if (item->ends_only) continue;
+            WITH_COUNT(scatter(s, &head, w, out, first, last, end - begin, count))
         }
     }
+    for (const Channels *w = work.channels; w < end_block; w++)
+        if (item->ends_only) {
+            store_end(out->ends, &head, w, w->h, out->segments, item->segment);
+        } else if (item->segment == out->segments - 1) {
+            float *to = out->last_state + (head.index * p->channels + w->first) * p->states;
+            for (int64_t n = 0; n < p->states; n++) store_column(to, p->states, n, w->h[n], w->count);
+        }
     free(memory);
     return 0;
 }
 
-/* Adds to each to[i] the sum over the lanes of vector first + i. */
-INLINE void add_lane_sums(const Steps *s, float *to, int64_t first, int64_t count) {
-    for (int64_t i = 0; i < count; i += LANES)
-        store_add(to + i, sum_each(s->lanes + first + i), (int)smaller(LANES, count - i));
+/* Adds the lower half of `sums` to low[0], low[1], ... and the upper half to high: `slice` lanes of each. */
+INLINE void add_sums(float *low, float *high, Vec sums, const int slice) {
+    HalfVec halves[2];
+    memcpy(halves, &sums, sizeof sums);
+    if (slice == HALF) {
+        *(HalfVec *)low += halves[0];
+        *(HalfVec *)high += halves[1];
+        return;
+    }
+    UNROLL for (int n = 0; n < slice; n++) {
+        low[n] += halves[0][n];
+        high[n] += halves[1][n];
+    }
 }
 
 /* Takes the gradients of `slice` states from `state` on back through the gathered steps. */
-INLINE void backward_slice(const Steps *s, const Channels *w, const ScanGradients *grad, float *grad_projected,
-                           int64_t begin, int64_t end, int64_t state, const int slice) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
+INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
+                           float *grad_projected, int64_t rows, int64_t steps, int64_t state, const int slice, const int limit) {
     const int64_t B = p->rank + state, C = B + p->states;
     const Vec *A = w->A + state;
-    Vec h[SLICE], carry[SLICE], grad_A[SLICE];
+    Vec h[HALF], carry[HALF], grad_A[HALF];
     UNROLL for (int n = 0; n < slice; n++) s->before[n] = h[n] = w->h[state + n];
-    for (int64_t i = 0; i < end - begin; i++) {
+    for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B;
         const Vec d = s->delta[i], input = s->input[i];
         UNROLL for (int n = 0; n < slice; n++) {
-            const Vec a = exp2_lanes(d * A[n]);
+            const Vec a = exp2_lanes(d * A[n], limit);
             h[n] = a * h[n] + input * splat(B_row[n]);
             s->decay[i * slice + n] = a;
             s->before[(i + 1) * slice + n] = h[n];
@@ -314,22 +458,19 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanGradient
         carry[n] = w->carry[state + n];
         grad_A[n] = w->grad_A[state + n];
     }
-    for (int64_t i = end - begin - 1; i >= 0; i--) {
-        if (state == 0 && begin > 0) {
-            const int64_t t = begin - p->chunk + i;
-            fetch(b, t, grad->y);
-            __builtin_prefetch(grad->x + b->x + b->order[t] * b->width);
-            __builtin_prefetch(grad_projected + b->order[t] * b->rows);
-            __builtin_prefetch(grad_projected + b->order[t] * b->rows + 16);
-        }
+    for (int64_t i = steps - 1; i >= 0; i--) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
         const Vec d = s->delta[i], input = s->input[i], gy = s->grad_y[i];
+        if (state == 0) fetch(next, i);
         const Vec *a = s->decay + i * slice, *before = s->before + i * slice, *after = before + slice;
-        Vec through_input = s->through_input[i], through_decay = s->through_decay[i];
-        UNROLL for (int n = 0; n < slice; n++) {
+        Vec through_input = state ? s->through_input[i] : splat(0);
+        Vec through_decay = state ? s->through_decay[i] : splat(0);
+        Vec grad_BC[HALF]; /* before the sums over the lanes */
+        UNROLL for (int n = 0; n < HALF; n++) {
+            grad_BC[n] = splat(0);
+            if (n >= slice) continue;
             const Vec gh = carry[n] + gy * splat(C_row[n]);
-            s->lanes[n] = gh * input;
-            s->lanes[slice + n] = gy * after[n];
+            grad_BC[n] = add_halves(gh * input, gy * after[n]);
             through_input += gh * splat(B_row[n]);
             carry[n] = gh * a[n];
             const Vec exponent = carry[n] * before[n];
@@ -338,10 +479,9 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanGradient
         }
         s->through_input[i] = through_input;
         s->through_decay[i] = through_decay;
-        if (b->order[begin + i] >= p->pixels) continue;
-        float *grad_row = grad_projected + b->order[begin + i] * b->rows;
-        add_lane_sums(s, grad_row + B, 0, slice);
-        add_lane_sums(s, grad_row + C, slice, slice);
+        if (s->pixel[i] < 0) continue;
+        float *grad_row = grad_projected + s->pixel[i] * rows;
+        add_sums(grad_row + B, grad_row + C, sum_halves(grad_BC), slice);
     }
     UNROLL for (int n = 0; n < slice; n++) {
         w->carry[state + n] = carry[n];
@@ -349,86 +489,146 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanGradient
     }
 }
 
+/* Only the gradient of the states: what the first pass takes back through the gathered steps. */
+INLINE void carry_slice(const Steps *s, const Channels *w, const ScanProblem *p, int64_t steps, int64_t state,
+                        const int slice, const int limit) {
+    const int64_t C = p->rank + p->states + state;
+    const Vec *A = w->A + state;
+    Vec carry[SLICE];
+    UNROLL for (int n = 0; n < slice; n++) carry[n] = w->carry[state + n];
+    for (int64_t i = steps - 1; i >= 0; i--) {
+        const float *C_row = s->row[i] + C;
+        const Vec d = s->delta[i], gy = s->grad_y[i];
+        UNROLL for (int n = 0; n < slice; n++)
+            carry[n] = exp2_lanes(d * A[n], limit) * (carry[n] + gy * splat(C_row[n]));
+    }
+    UNROLL for (int n = 0; n < slice; n++) w->carry[state + n] = carry[n];
+}
+
+static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
+                            float *grad_projected, int64_t rows, int64_t steps, int limit) {
+    if (limit) FOR_EACH_SLICE(HALF, p->states, backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, 1));
+    else FOR_EACH_SLICE(HALF, p->states, backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, 0));
+}
+
+/* The gradients of `slice` rows of dt and of their weights, for as many steps at once as sum_each() has room for. */
+INLINE void backward_dt_slice(const Steps *s, const Channels *w, float *grad_projected, int64_t rows, int64_t steps,
+                              int64_t from, const int slice) {
+    const int at_once = LANES / slice;
+    Vec weight[HALF], grad_weight[HALF], grad_dt[LANES];
+    UNROLL for (int r = 0; r < slice; r++) {
+        weight[r] = w->dt_weight[from + r];
+        grad_weight[r] = w->grad_dt_weight[from + r];
+    }
+    for (int64_t i = 0; i < steps; i += at_once) {
+        UNROLL for (int j = 0; j < at_once; j++) {
+            const int within = i + j < steps;
+            const float *dt = within ? s->row[i + j] + from : s->blank;
+            const Vec gd = within ? s->delta[i + j] : splat(0); /* by now its gradient */
+            UNROLL for (int r = 0; r < slice; r++) {
+                grad_weight[r] += gd * splat(dt[r]);
+                grad_dt[j * slice + r] = gd * weight[r];
+            }
+        }
+        const Vec sums = sum_each(grad_dt);
+        for (int j = 0; j < at_once && i + j < steps; j++) {
+            if (s->pixel[i + j] < 0) continue;
+            float *grad_row = grad_projected + s->pixel[i + j] * rows + from;
+            UNROLL for (int r = 0; r < slice; r++) grad_row[r] += sums[j * slice + r];
+        }
+    }
+    UNROLL for (int r = 0; r < slice; r++) w->grad_dt_weight[from + r] = grad_weight[r];
+}
+
 /* What is left once all states are done: the gradients of x and of the step sizes, and from them of dt. */
-INLINE void backward_steps(const Steps *s, const Channels *w, const ScanGradients *grad, float *grad_projected,
-                           int64_t begin, int64_t end, const int count) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    for (int64_t t = begin; t < end; t++) {
-        const int64_t i = t - begin, pixel = b->order[t];
-        const Vec u = s->u[i], gy = s->grad_y[i];
-        const Vec gd = (s->through_decay[i] * splat(LN2) + s->through_input[i] * u) * s->derivative[i];
-        *w->grad_bias += gd;
-        *w->grad_D += gy * u;
-        for (int64_t r = 0; r < p->rank; r++) {
-            s->lanes[r] = gd * w->dt_weight[r];
-            w->grad_dt_weight[r] += gd * splat(s->row[i][r]);
-        }
-        if (pixel >= p->pixels) continue;
-        store_add(grad->x + b->x + pixel * b->width, s->through_input[i] * s->delta[i] + *w->D * gy, count);
-        if (grad->delta) store_add(grad->delta + b->x + pixel * b->width, gd, count);
-        add_lane_sums(s, grad_projected + pixel * b->rows, 0, p->rank);
+INLINE void backward_steps(const Steps *s, const Head *head, const Channels *w, const ScanGradients *grad, int64_t copy,
+                           int first, int64_t steps, const int count) {
+    const ScanProblem *p = head->problem;
+    const int64_t offset = copy * p->batch * p->pixels * head->width + head->x + w->first;
+    const Vec D = *w->D;
+    Vec grad_bias = *w->grad_bias, grad_D = *w->grad_D;
+    for (int64_t i = 0; i < steps; i++) {
+        const int64_t at = offset + s->pixel[i] * head->width;
+        const Vec u = s->u[i], d = s->delta[i], gy = s->grad_y[i], through_input = s->through_input[i];
+        const Vec gd = (s->through_decay[i] * splat(LN2) + through_input * u) * s->derivative[i];
+        grad_bias += gd;
+        grad_D += gy * u;
+        s->delta[i] = gd;
+        if (s->pixel[i] < 0) continue;
+        const Vec gu = through_input * d + D * gy;
+        store(grad->x + at, first ? gu : gu + load(grad->x + at, count), count);
+        if (grad->delta) store(grad->delta + at, first ? gd : gd + load(grad->delta + at, count), count);
     }
+    *w->grad_bias = grad_bias;
+    *w->grad_D = grad_D;
 }
 
-static void backward_chunk(const Steps *s, const Channels *w, const ScanGradients *grad, float *grad_projected,
-                           int64_t c) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    const int64_t begin = c * p->chunk, end = smaller(p->tokens, begin + p->chunk);
-    for (int64_t n = 0; n < p->states; n++)
-        w->h[n] = load(grad->chunk_states + b->states_at + (c * p->states + n) * b->padded, LANES);
-    WITH_COUNT(gather(s, w, grad->y, begin, end, count))
-    FOR_EACH_SLICE(backward_slice(s, w, grad, grad_projected, begin, end, state, slice));
-    WITH_COUNT(backward_steps(s, w, grad, grad_projected, begin, end, count))
+/* Begins with the gradient that comes in from later segments and from the last state. */
+static void begin_backward(const Channels *w, const Head *head, const ScanGradients *grad, const ScanItem *item) {
+    const ScanProblem *p = head->problem;
+    load_parameters(w, head);
+    if (item->ends_only) return;
+    for (int64_t n = 0; n < p->states && grad->last_state; n++) {
+        const float *from = grad->last_state + (head->index * p->channels + w->first) * p->states;
+        w->carry[n] = load_column(from, p->states, n, w->count);
+    }
+    for (int64_t k = grad->segments - 1; k > item->segment; k--)
+        pass_segment(grad->ends, head, w, w->carry, grad->segments, k);
 }
 
-/* Begins with the gradient of the last state (row `at` on), and with nothing gathered. */
-static void begin_backward(const Channels *w, const float *grad_last_state, int64_t at) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    load_parameters(w);
-    *w->grad_bias = *w->grad_D = splat(0);
-    memset(w->grad_dt_weight, 0, (size_t)p->rank * sizeof(Vec));
-    memset(w->grad_A, 0, (size_t)p->states * sizeof(Vec));
-    for (int64_t n = 0; n < p->states; n++)
-        w->carry[n] =
-            grad_last_state ? load_column(grad_last_state + at * p->states, p->states, n, b->count) : splat(0);
-}
-
-static void end_backward(const Channels *w, const ScanGradients *grad, int64_t at) {
-    const Block *b = &w->block;
-    const ScanProblem *p = b->problem;
-    store_add(grad->bias + at, *w->grad_bias, b->count);
-    store_add(grad->D + at, *w->grad_D, b->count);
+static void end_backward(const Channels *w, const Head *head, const ScanGradients *grad, const ScanItem *item) {
+    const ScanProblem *p = head->problem;
+    if (item->ends_only) {
+        store_end(grad->ends, head, w, w->carry, grad->segments, item->segment);
+        return;
+    }
+    const int64_t heads = p->directions * p->groups;
+    const int64_t at = (item->batch * grad->segments + item->segment) * heads * p->channels + head->row + w->first;
+    store(grad->bias + at, *w->grad_bias, w->count);
+    store(grad->D + at, *w->grad_D, w->count);
     for (int64_t r = 0; r < p->rank; r++)
-        add_column(grad->dt_weight + at * p->rank, p->rank, r, w->grad_dt_weight[r], b->count);
+        store_column(grad->dt_weight + at * p->rank, p->rank, r, w->grad_dt_weight[r], w->count);
     for (int64_t n = 0; n < p->states; n++)
-        add_column(grad->A + at * p->states, p->states, n, w->grad_A[n], b->count);
+        store_column(grad->A + at * p->states, p->states, n, w->grad_A[n], w->count);
 }
 
-/* Every `splits`-th block of channels, from `split` on. */
-int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *grad, int64_t batch, int64_t group,
-                                   int64_t split) {
-    const int64_t all = (p->channels + LANES - 1) / LANES, blocks = (all - split + grad->splits - 1) / grad->splits;
-    if (blocks <= 0) return 0;
-    Steps s;
-    Channels *w = malloc((size_t)blocks * sizeof(Channels));
-    void *memory = w ? allocate(w, blocks, &s, p, 1) : NULL;
-    const int64_t heads = p->directions * p->groups, first_row = batch * heads * p->channels;
-    float *grad_projected = grad->projected + split * p->batch * p->pixels * heads * (p->rank + 2 * p->states);
-    for (int64_t direction = 0; memory && direction < p->directions; direction++) {
-        for (int64_t i = 0; i < blocks; i++) {
-            w[i].block = block_of(p, batch, group, direction, split + i * grad->splits);
-            begin_backward(&w[i], grad->last_state, first_row + w[i].block.row);
+int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *grad, const ScanItem *item) {
+    const Head head = head_of(p, item, grad->segments);
+    const int64_t copy = p->overlap ? item->direction % grad->copies : 0, each = p->rank + 2 * p->states;
+    float *grad_projected = grad->projected + head.projected;
+    Work work;
+    void *memory = allocate(&work, p, 0, 1, 1);
+    if (!memory) return 1;
+    const Steps *s = &work.steps;
+    const Channels *end_block = work.channels + work.blocks;
+    for (const Channels *w = work.channels; w < end_block; w++) begin_backward(w, &head, grad, item);
+    for (int64_t c = head.end_chunk - 1; c >= head.first_chunk; c--) {
+        const int64_t begin = c * p->chunk, end = smaller(p->tokens, begin + p->chunk), steps = end - begin;
+        visit(s, &head, begin, end);
+        for (int64_t i = 0; i < steps && !item->ends_only; i++)
+            if (s->pixel[i] >= 0) memset(grad_projected + s->pixel[i] * head.rows, 0, (size_t)each * sizeof(float));
+        for (const Channels *w = work.channels; w < end_block; w++) {
+            const int limit = prepare(s, &head, w, grad->y, steps, 1);
+            if (item->ends_only) {
+                FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 1));
+                continue;
+            }
+            for (int64_t n = 0; n < p->states; n++) {
+                const int64_t at = ((head.index * head.chunks + c) * p->states + n) * head.padded + w->first;
+                w->h[n] = load(grad->chunk_states + at, LANES);
+            }
+            Next next = next_chunk(&head, w, begin - p->chunk, begin ? p->chunk : 0, w == work.channels);
+            next.maps[1] = (const char *)(grad->x + copy * p->batch * p->pixels * head.width + head.x + w->first);
+            next.strides[1] = head.width * (int64_t)sizeof(float);
+            next.maps[2] = (const char *)grad->y + (next.maps[0] - (const char *)p->x);
+            next.strides[2] = next.strides[0];
+            next.grad_row = w == work.channels ? grad_projected : NULL;
+            backward_states(s, w, p, &next, grad_projected, head.rows, steps, limit);
+            WITH_COUNT(backward_steps(s, &head, w, grad, copy, item->turn == 0, steps, count))
+            FOR_EACH_SLICE(HALF, p->rank, backward_dt_slice(s, w, grad_projected, head.rows, steps, from, slice));
         }
-        /* All blocks share a chunk's projections and their gradients: these stay in the cache meanwhile. */
-        for (int64_t c = w->block.chunks - 1; c >= 0; c--)
-            for (int64_t i = 0; i < blocks; i++)
-                backward_chunk(&s, &w[i], grad, grad_projected + w->block.projected, c);
-        for (int64_t i = 0; i < blocks; i++) end_backward(&w[i], grad, first_row + w[i].block.row);
     }
+    for (const Channels *w = work.channels; w < end_block; w++) end_backward(w, &head, grad, item);
     free(memory);
-    free(w);
-    return memory == NULL;
+    return 0;
 }

@@ -12,8 +12,9 @@ from torch import Tensor
 
 LIBRARY = Path(__file__).with_name('libscan.so')
 BUILD_LOG = Path(__file__).with_name('build_log.txt')
-ABI = 1
+ABI = 2
 ISAS = ('portable', 'avx2', 'avx512')  # worst first, as in scan.h
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in scan.h
 
 
 class Problem(Structure):
@@ -21,7 +22,8 @@ class Problem(Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ('batch', 'groups', 'directions', 'channels', 'states', 'rank')),
-        *((name, c_int64) for name in ('pixels', 'tokens', 'chunk', 'softplus')),
+        *((name, c_int64) for name in ('pixels', 'tokens', 'chunk')),
+        *((name, c_int64) for name in ('softplus', 'overlap', 'x_type', 'delta_type')),
         *((name, c_void_p) for name in ('order', 'x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')),
     ]
 
@@ -29,16 +31,19 @@ class Problem(Structure):
 class Outputs(Structure):
     """ScanOutputs of scan.h."""
 
-    _fields_ = [(name, c_void_p) for name in ('y', 'last_state', 'chunk_states')]
+    _fields_ = [
+        *((name, c_void_p) for name in ('y', 'sum', 'last_state', 'chunk_states', 'ends')),
+        *((name, c_int64) for name in ('parts', 'segments')),
+    ]
 
 
 class Gradients(Structure):
     """ScanGradients of scan.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ('y', 'last_state', 'chunk_states')),
-        *((name, c_void_p) for name in ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')),
-        ('splits', c_int64),
+        *((name, c_void_p) for name in ('y', 'last_state', 'chunk_states', 'ends')),
+        *((name, c_void_p) for name in ('x', 'delta', 'projected', 'dt_weight', 'bias', 'A', 'D')),
+        *((name, c_int64) for name in ('copies', 'segments')),
     ]
 
 
@@ -60,9 +65,9 @@ def load() -> Native:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return Native(None, f'The native library cannot be loaded: {error}.')
-    for name in ('scan_abi', 'scan_has_threads', 'scan_has_isa', 'scan_forward', 'scan_backward'):
+    for name in ('scan_abi', 'scan_has_threads', 'scan_has_isa', 'scan_lanes', 'scan_forward', 'scan_backward'):
         getattr(library, name).restype = c_int64
-    library.scan_has_isa.argtypes = [c_int64]
+    library.scan_has_isa.argtypes = library.scan_lanes.argtypes = [c_int64]
     library.scan_forward.argtypes = [POINTER(Problem), POINTER(Outputs), c_int64, c_int64]
     library.scan_backward.argtypes = [POINTER(Problem), POINTER(Gradients), c_int64, c_int64]
     if library.scan_abi() != ABI:
@@ -90,22 +95,33 @@ def has_threads() -> bool:
     return library is not None and bool(library.scan_has_threads())
 
 
+def threads() -> int:
+    """Returns how many threads the kernel runs on."""
+    return torch.get_num_threads() if has_threads() else 1
+
+
+def lanes(isa: str | None) -> int:
+    """Returns how many channels the best instruction set, or the one named, works on at once."""
+    return load().library.scan_lanes(_isa_index(isa))
+
+
 def address(tensor: Tensor | None) -> int | None:
-    """Returns where a contiguous float32 or int32 tensor begins; None for None."""
+    """Returns where a contiguous tensor begins; None for None."""
     if tensor is None:
         return None
-    assert tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int32) and tensor.device.type == 'cpu'
+    assert tensor.is_contiguous() and tensor.device.type == 'cpu'
+    assert tensor.dtype in TYPES or tensor.dtype == torch.int32
     return tensor.data_ptr()
 
 
 def forward(problem: Problem, outputs: Outputs, isa: str | None) -> None:
     """Runs the forward pass on the best instruction set or on the one named."""
-    _check(load().library.scan_forward(problem, outputs, _isa_index(isa), torch.get_num_threads()))
+    _check(load().library.scan_forward(problem, outputs, _isa_index(isa), threads()))
 
 
 def backward(problem: Problem, gradients: Gradients, isa: str | None) -> None:
     """Runs the backward pass on the best instruction set or on the one named."""
-    _check(load().library.scan_backward(problem, gradients, _isa_index(isa), torch.get_num_threads()))
+    _check(load().library.scan_backward(problem, gradients, _isa_index(isa), threads()))
 
 
 def _isa_index(isa: str | None) -> int:

@@ -5,7 +5,10 @@
 #include <stdint.h>
 
 /* Raised with every change of a structure or function below; native.py refuses a library of another version. */
-#define SCAN_ABI 1
+#define SCAN_ABI 2
+
+/* Types of elements; the two short ones are float32 everywhere but in memory. */
+enum { SCAN_FLOAT32, SCAN_FLOAT16, SCAN_BFLOAT16 };
 
 /*
  * One selective scan of `channels` channels for each batch item and head, where a head is either a group of channels
@@ -16,36 +19,45 @@
 typedef struct {
     int64_t batch, groups, directions, channels, states, rank, pixels, tokens, chunk;
     int64_t softplus;         /* whether step sizes go through softplus */
+    int64_t overlap;          /* whether several directions visit the same pixels */
+    int64_t x_type, delta_type;
     const int32_t *order;     /* (directions, tokens) */
-    const float *x;           /* (batch, pixels, groups * channels) */
+    const void *x;            /* (batch, pixels, groups * channels) */
     const float *projected;   /* (batch, pixels, heads, rank + 2 * states): dt, B, C */
-    const float *delta;       /* (batch, pixels, groups * channels), or NULL: dt_weight @ dt */
+    const void *delta;        /* (batch, pixels, groups * channels), or NULL: dt_weight @ dt */
     const float *dt_weight;   /* (heads, channels, rank), or NULL with delta */
     const float *bias;        /* (heads, channels), added to the step sizes, or NULL */
     const float *A;           /* (heads, channels, states) */
     const float *D;           /* (heads, channels), or NULL */
 } ScanProblem;
 
-/* Outputs of the forward pass. The arrays that are accumulated into must hold zeros on entry. */
+/*
+ * Outputs of the forward pass. Channels are cut into parts and steps into segments that threads work on at once. With
+ * several segments, a first pass takes each of them from a zero state to its end, which says how the others begin.
+ */
 typedef struct {
-    float *y;                 /* as x; accumulated */
-    float *last_state;        /* (batch, heads, channels, states), or NULL */
+    void *y;                  /* as x */
+    float *sum;               /* as y but float32; y itself where y is float32 */
+    float *last_state;        /* (batch, heads, channels, states) */
     float *chunk_states;      /* (batch, heads, chunks, states, channels up to a multiple of 16), or NULL */
+    float *ends;              /* (batch, heads, segments, states + 1, same channels): workspace, or NULL */
+    int64_t parts, segments;
 } ScanOutputs;
 
-/* Outputs of the backward pass. All arrays are accumulated into and must hold zeros on entry. */
+/* Outputs of the backward pass, which works in segments too. Overlapping directions take turns to add to a copy. */
 typedef struct {
-    const float *y;           /* gradient that comes in, as y */
+    const void *y;            /* gradient that comes in, as y */
     const float *last_state;  /* gradient that comes in, as last_state, or NULL */
     const float *chunk_states;/* what the forward pass left */
-    float *x;
-    float *projected;         /* (splits, batch, pixels, heads, rank + 2 * states): parts of a sum over splits */
-    float *delta;             /* NULL if the problem has no delta */
-    float *dt_weight;         /* (batch, heads, channels, rank): parts of a sum over the batch, like all below */
-    float *bias;              /* (batch, heads, channels) */
-    float *A;                 /* (batch, heads, channels, states) */
-    float *D;                 /* (batch, heads, channels) */
-    int64_t splits;           /* into how many parts of its channels a batch item is cut */
+    float *ends;              /* workspace as above */
+    float *x;                 /* (copies, *x.shape): parts of a sum over the copies */
+    float *delta;             /* likewise, or NULL if the problem has no delta */
+    float *projected;         /* as the problem's; pixels that a direction does not visit are left alone */
+    float *dt_weight;         /* (batch, segments, heads, channels, rank): parts of a sum, like all below */
+    float *bias;              /* (batch, segments, heads, channels) */
+    float *A;                 /* (batch, segments, heads, channels, states) */
+    float *D;                 /* (batch, segments, heads, channels) */
+    int64_t copies, segments;
 } ScanGradients;
 
 /* Instruction sets, worst first. */
@@ -62,16 +74,23 @@ SCAN_EXPORT int64_t scan_abi(void);
 SCAN_EXPORT int64_t scan_has_threads(void);
 /* Whether this library and this machine have the instruction set. */
 SCAN_EXPORT int64_t scan_has_isa(int64_t isa);
+/* How many channels the instruction set works on at once. */
+SCAN_EXPORT int64_t scan_lanes(int64_t isa);
 /* Both return 0, or 1 if memory ran out. */
 SCAN_EXPORT int64_t scan_forward(const ScanProblem *problem, const ScanOutputs *outputs, int64_t isa, int64_t threads);
 SCAN_EXPORT int64_t scan_backward(const ScanProblem *problem, const ScanGradients *gradients, int64_t isa,
                                   int64_t threads);
 
+/* What one thread does at a time. `turn` counts the directions that were here before, and ends_only the first pass. */
+typedef struct {
+    int64_t batch, group, direction, part, segment, turn, ends_only;
+} ScanItem;
+
 /* What kernel.c provides, once for each instruction set. */
-#define SCAN_DECLARE(isa)                                                                                      \
-    int64_t scan_lanes_##isa(void);                                                                            \
-    int scan_forward_##isa(const ScanProblem *, const ScanOutputs *, int64_t batch, int64_t group, int64_t block); \
-    int scan_backward_##isa(const ScanProblem *, const ScanGradients *, int64_t batch, int64_t group, int64_t split);
+#define SCAN_DECLARE(isa)                                                                      \
+    int64_t scan_lanes_##isa(void);                                                            \
+    int scan_forward_##isa(const ScanProblem *, const ScanOutputs *, const ScanItem *);        \
+    int scan_backward_##isa(const ScanProblem *, const ScanGradients *, const ScanItem *);
 SCAN_DECLARE(portable)
 SCAN_DECLARE(avx2)
 SCAN_DECLARE(avx512)

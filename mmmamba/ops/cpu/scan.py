@@ -1,63 +1,187 @@
-"""temporary"""
+"""The native scan: forward and backward as plain functions of channels-last maps."""
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from mmmamba.ops.cpu import native
-from mmmamba.ops.cpu.autograd import CHUNK, WIDEST, _problem
 from mmmamba.ops.orders import scan_orders, token_count
 
-
-@lru_cache(maxsize=64)
-def _order_of(pattern: str, height: int, width: int) -> Tensor:
-    with torch.inference_mode(False):  # a kept tensor must serve training too
-        return scan_orders(pattern, height, width, torch.device('cpu')).to(torch.int32).contiguous()
-
-
-def _order(pattern, x, width):
-    return _order_of(pattern, x.shape[1] // max(width, 1), width)
+# Steps between two states that the forward pass keeps for the backward pass.
+CHUNK = 64
+# The kept states' channels are padded to a multiple of the widest vector.
+WIDEST = 16
+# What the first pass over segments costs beside the pass itself, forward and backward.
+FORWARD_ENDS, BACKWARD_ENDS = 0.8, 0.3
 
 
-def states_size(x, A, pattern, width):
+def forward(
+    x: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    pattern: str,
+    width: int,
+    softplus: bool,
+    keep: bool,
+    isa: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scans every batch item, head and channel: a head is a direction of a map, or a group of a sequence's channels.
+
+    Args:
+        x: (batch, pixels, groups * channels), contiguous; float32, float16 or bfloat16.
+        projected: (batch, pixels, heads, R + 2 N): dt, B and C of every pixel and head. Contiguous and float32, as all
+            that follow, but for ``delta``.
+        delta: Step sizes shaped as ``x``, in one of its dtypes; None for ``dt_weight`` times dt.
+        dt_weight: (heads, channels, R); None with ``delta``.
+        bias: Added to the step sizes (heads, channels), or None.
+        A: (heads, channels, N).
+        D: Skip weights (heads, channels), or None.
+        pattern: 'sequence', 'cross' or 'atrous'.
+        width: Of the map; that of a sequence is its length.
+        softplus: Whether step sizes go through softplus.
+        keep: Whether :func:`backward` will follow.
+        isa: Instruction set by name; None for the best.
+
+    Returns:
+        The sum over the directions, as ``x``; the last states (batch, heads, channels, N); and what the backward pass
+        needs, empty unless ``keep``.
+    """
+    order = _order(pattern, x.shape[1] // max(width, 1), width)
+    problem = _problem(x, projected, delta, dt_weight, bias, A, D, order, pattern, softplus)
+    batch, heads, channels, states = x.shape[0], *A.shape
+    chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
+    turns = problem.directions if problem.overlap else 1
+    blocks = -(-channels // native.lanes(isa))
+    parts, _, segments = _split(batch * heads // turns, turns, blocks, (1,), chunks, FORWARD_ENDS, native.threads())
+    y = torch.empty_like(x)
+    total = y if x.dtype == torch.float32 or turns == 1 else torch.empty_like(x, dtype=torch.float32)
+    last_state = A.new_empty(batch, heads, channels, states)
+    chunk_states = A.new_empty(states_size(x, A, pattern, width) if keep else 0)
+    ends = A.new_empty(batch, heads, segments, states + 1, padded) if segments > 1 else None
+    arrays = map(native.address, (y, total, last_state, chunk_states if keep else None, ends))
+    native.forward(problem, native.Outputs(*arrays, parts, segments), isa)
+    return y, last_state, chunk_states
+
+
+def backward(
+    grad_y: Tensor,
+    grad_last_state: Tensor | None,
+    x: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    states: Tensor,
+    pattern: str,
+    width: int,
+    softplus: bool,
+    isa: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of x, projected, delta, dt_weight, bias, A and D, each in its dtype; empty for None.
+
+    Args:
+        grad_y: Gradient of y, contiguous.
+        grad_last_state: Gradient of the last states, or None.
+        states: The third result of :func:`forward`.
+
+    The others are those of :func:`forward`.
+    """
+    order = _order(pattern, x.shape[1] // max(width, 1), width)
+    problem = _problem(x, projected, delta, dt_weight, bias, A, D, order, pattern, softplus)
+    batch, heads, channels, _ = x.shape[0], *A.shape
+    chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
+    turns = problem.directions if problem.overlap else 1
+    # Directions that visit the same pixels add to the gradient of x one after the other, or to two copies of it. All
+    # channels of a pixel add to the gradient of its projection, so they stay together.
+    options = (1, 2) if problem.overlap else (1,)
+    _, copies, segments = _split(batch * heads // turns, turns, 1, options, chunks, BACKWARD_ENDS, native.threads())
+    grad_x = x.new_empty(copies, *x.shape, dtype=torch.float32)
+    # A direction of 'atrous' leaves out the pixels of the others.
+    grad_projected = torch.zeros_like(projected) if pattern == 'atrous' else torch.empty_like(projected)
+    grad_delta = None if delta is None else torch.empty_like(grad_x)
+    shape = (batch, segments, heads, channels)
+    parameters = [A.new_empty(*shape, *columns) for columns in ((problem.rank,), (), (problem.states,), ())]
+    ends = A.new_empty(batch, heads, segments, A.shape[2] + 1, padded) if segments > 1 else None
+    outputs = (grad_y, grad_last_state, states, ends, grad_x, grad_delta, grad_projected, *parameters)
+    native.backward(problem, native.Gradients(*map(native.address, outputs), copies, segments), isa)
+    grad_dt_weight, grad_bias, grad_A, grad_D = (part.sum((0, 1)) for part in parameters)
+    return (
+        _sum(grad_x, x.dtype),
+        grad_projected,
+        A.new_empty(0) if grad_delta is None else _sum(grad_delta, delta.dtype),
+        A.new_empty(0) if dt_weight is None else grad_dt_weight,
+        A.new_empty(0) if bias is None else grad_bias,
+        grad_A,
+        A.new_empty(0) if D is None else grad_D,
+    )
+
+
+def _sum(copies: Tensor, dtype: torch.dtype) -> Tensor:
+    return (copies[0] if len(copies) == 1 else copies.sum(0)).to(dtype)
+
+
+def states_size(x: Tensor, A: Tensor, pattern: str, width: int) -> int:
+    """Returns how many numbers the states are that :func:`forward` keeps."""
     heads, channels, states = A.shape
     chunks = -(-token_count(pattern, x.shape[1], width) // CHUNK)
     return x.shape[0] * heads * chunks * states * -(-channels // WIDEST) * WIDEST
 
 
-def forward(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus, keep, isa=None):
-    dtype = x.dtype
-    x = x.float()
-    tensors = (x, projected, None if delta is None else delta.float(), dt_weight, bias, A, D)
-    order = _order(pattern, x, width)
-    problem = _problem(tensors, order, softplus)
-    y = torch.zeros_like(x)
-    last_state = A.new_empty(x.shape[0], *A.shape)
-    states = A.new_empty(states_size(x, A, pattern, width) if keep else 0)
-    native.forward(problem, native.Outputs(*map(native.address, (y, last_state, states if keep else None))), isa)
-    return y.to(dtype), last_state, states
+@lru_cache(maxsize=64)
+def _order(pattern: str, height: int, width: int) -> Tensor:
+    """Which pixel each step visits (directions, tokens), int32; the index ``pixels`` is a padded pixel."""
+    with torch.inference_mode(False):  # a kept tensor must serve training too
+        return scan_orders(pattern, height, width, torch.device('cpu')).to(torch.int32).contiguous()
 
 
-def backward(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, chunk_states, pattern, width,
-             softplus, isa=None):
-    dtype, ddtype = x.dtype, None if delta is None else delta.dtype
-    x, grad_y = x.float(), grad_y.float()
-    delta = None if delta is None else delta.float()
-    order = _order(pattern, x, width)
-    problem = _problem((x, projected, delta, dt_weight, bias, A, D), order, softplus)
-    batch = x.shape[0]
-    items = max(1, batch * problem.groups)
-    splits = max(1, min(-(-torch.get_num_threads() // items), -(-problem.channels // WIDEST)))
-    grad_x = torch.zeros_like(x)
-    grad_projected = projected.new_zeros(splits, *projected.shape)
-    grad_delta = None if delta is None else torch.zeros_like(delta)
-    per_item = [x.new_zeros(batch, *A.shape[:2], *c) for c in ((problem.rank,), (), (problem.states,), ())]
-    outputs = (grad_y, grad_last_state, chunk_states, grad_x, grad_projected, grad_delta, *per_item)
-    native.backward(problem, native.Gradients(*map(native.address, outputs), splits), isa)
-    grad_dt_weight, grad_bias, grad_A, grad_D = (part.sum(0) for part in per_item)
-    e = x.new_empty(0)
-    return (grad_x.to(dtype), grad_projected.sum(0), e if delta is None else grad_delta.to(ddtype),
-            e if dt_weight is None else grad_dt_weight, x.new_empty(0) if bias is None else grad_bias, grad_A,
-            x.new_empty(0) if D is None else grad_D)
+def _problem(
+    x: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    order: Tensor,
+    pattern: str,
+    softplus: bool,
+) -> native.Problem:
+    heads, channels, states = A.shape
+    directions, tokens = order.shape
+    sizes = (x.shape[0], heads // directions, directions, channels, states, projected.shape[3] - 2 * states)
+    types = (native.TYPES[x.dtype], native.TYPES[(x if delta is None else delta).dtype])
+    arrays = map(native.address, (order, x, projected, delta, dt_weight, bias, A, D))
+    return native.Problem(*sizes, x.shape[1], tokens, CHUNK, softplus, pattern == 'cross', *types, *arrays)
+
+
+@lru_cache(maxsize=256)
+def _split(
+    sequences: int, turns: int, blocks: int, copies: tuple[int, ...], chunks: int, ends: float, threads: int
+) -> tuple[int, int, int]:
+    """Cuts the work so that all threads finish early: the (parts, copies, segments) of scan.h.
+
+    ``sequences`` can be worked on at once, and that ``turns`` times; each has ``blocks`` by ``chunks`` pieces of work.
+    With more than one segment each, all but one of them pass a first time, at ``ends`` times the cost.
+    """
+
+    busy = 2 * threads if threads > 1 else 1  # a few more items than threads make up for one that is held up
+
+    def cost(split: tuple[int, int, int]) -> tuple[float, ...]:
+        segments, parts, copies = split
+        item = -(-blocks // parts) * -(-chunks // segments)
+        rounds = turns // copies * -(-sequences * parts * copies * segments // threads)
+        time = item * (rounds + ends * -(-sequences * turns * parts * (segments - 1) // threads))
+        return time, segments, -min(sequences * parts, busy)
+
+    most_parts, most_segments = (max(1, min(count, 2 * threads)) for count in (blocks, chunks))
+    segments, parts, count = min(product(range(1, most_segments + 1), range(1, most_parts + 1), copies), key=cost)
+    return parts, count, segments

@@ -2,8 +2,9 @@
 #ifndef MMMAMBA_VECTOR_H
 #define MMMAMBA_VECTOR_H
 
-#include <stdint.h>
 #include <string.h>
+
+#include "scan.h"
 
 #if defined(SCAN_USE_AVX512)
 #include <immintrin.h>
@@ -19,6 +20,9 @@
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t VecInt __attribute__((vector_size(4 * LANES)));
+typedef uint32_t VecBits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
+typedef float HalfVec __attribute__((vector_size(2 * LANES), aligned(4), may_alias));
 typedef float VecUnaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE Vec splat(float value) {
@@ -63,31 +67,97 @@ INLINE Vec select_lanes(VecInt mask, Vec if_set, Vec otherwise) {
     return (Vec)(((VecInt)if_set & mask) | ((VecInt)otherwise & ~mask));
 }
 
-/*
- * 2^t, relative error below 2e-7, exactly 1 at 0 so that a slow decay gathers no bias over a long sequence. Minimax
- * polynomial of degree 5 on [-0.5, 0.5]. Below 2^-126 the result is only known to be below 2^-125.
- */
-INLINE Vec exp2_lanes(Vec t) {
-#if defined(SCAN_USE_AVX512)
-    t = (Vec)_mm512_max_ps((__m512)splat(-200.0f), (__m512)t); /* this order of arguments lets a NaN through */
-    const Vec whole = (Vec)_mm512_roundscale_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Vec r = t - whole;
+INLINE Vec magnitude(Vec v) { return (Vec)((VecInt)v & 0x7fffffff); }
+
+/* The larger one of each lane; b where one of them is not a number. */
+INLINE Vec larger(Vec a, Vec b) {
+#if LANES == 16
+    return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+    return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
 #else
-    const Vec low = splat(-126.0f), high = splat(127.99999f);
-    t = select_lanes(t < low, low, select_lanes(t > high, high, t));
-    const Vec shift = splat(12582912.0f); /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
-    const Vec shifted = t + shift;
-    const Vec r = t - (shifted - shift);
+    return select_lanes(a > b, a, b);
 #endif
+}
+
+/* Float16 or bfloat16 in the low bits of every lane, as float32. */
+INLINE Vec widen_lanes(VecBits bits, int64_t type) {
+    if (type == SCAN_BFLOAT16) return (Vec)(bits << 16);
+    const VecBits sign = (bits & 0x8000) << 16, rest = bits & 0x7fff;
+    const VecBits to_bias = 112u << 23 & (VecBits)(rest < 0x7c00), to_infinity = 224u << 23 & (VecBits)(rest >= 0x7c00);
+    const VecBits normal = (rest << 13) + to_bias + to_infinity;
+    const Vec denormal = __builtin_convertvector((VecInt)rest, Vec) * splat(0x1p-24f);
+    return (Vec)((VecBits)select_lanes((VecInt)(rest < 0x400), denormal, (Vec)normal) | sign);
+}
+
+/* Float32 rounded to the nearest float16 or bfloat16, in the low bits of every lane. */
+INLINE VecBits narrow_lanes(Vec v, int64_t type) {
+    const VecBits all = (VecBits)v, sign = (all & 0x80000000u) >> 16, rest = all & 0x7fffffff;
+    const VecInt nan = (VecInt)(rest > 0x7f800000);
+    VecBits rounded;
+    if (type == SCAN_BFLOAT16) {
+        rounded = (rest + 0x7fff + (rest >> 16 & 1)) >> 16;
+        return (VecBits)select_lanes(nan, (Vec)(rounded | 0x7fc0), (Vec)rounded) | sign;
+    }
+    const VecInt small = (VecInt)(rest < 113u << 23), large = (VecInt)(rest >= 143u << 23);
+    const VecBits normal = (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13;
+    const VecBits denormal = (VecBits)((Vec)rest + splat(0.5f)) - (126u << 23); /* the addition rounds to 2^-24 */
+    rounded = (VecBits)select_lanes(small, (Vec)denormal, (Vec)normal);
+    rounded = (rounded & (VecBits)~large) | (0x7c00 & (VecBits)large);
+    return rounded | (0x200 & (VecBits)nan) | sign;
+}
+
+/* load() and store() of the elements from index `at` on of an array of any type. */
+INLINE Vec load_from(const void *array, int64_t at, int64_t type, int count) {
+    if (type == SCAN_FLOAT32) return load((const float *)array + at, count);
+    Shorts part = {0};
+    memcpy(&part, (const uint16_t *)array + at, (size_t)count * sizeof(uint16_t));
+    return widen_lanes(__builtin_convertvector(part, VecBits), type);
+}
+
+INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count) {
+    if (type == SCAN_FLOAT32) {
+        store((float *)array + at, value, count);
+        return;
+    }
+    const Shorts part = __builtin_convertvector(narrow_lanes(value, type), Shorts);
+    memcpy((uint16_t *)array + at, &part, (size_t)count * sizeof(uint16_t));
+}
+
+/* Exponents between which exp2_lanes() needs no limits. */
+#define EXPONENT_LIMIT 126.0f
+
+/*
+ * 2^t, relative error below 2e-7, and exactly 1 at 0 with an exact slope there so that a slow decay gathers no bias
+ * over a long sequence. Adding `shift` rounds t to `whole`, a multiple of the last bit kept, and leaves that in the low
+ * bits of the sum. Without `limit`, |t| must stay below EXPONENT_LIMIT; with it, the result stays above 2^-126.
+ */
+INLINE Vec exp2_lanes(Vec t, const int limit) {
+    if (limit) {
+        const Vec low = splat(-EXPONENT_LIMIT), high = splat(127.9f);
+        t = select_lanes(t > high, high, larger(low, t));
+    }
+#if LANES == 16
+    /* 2^(i / 16) less i where the shift below puts it: a table, and degree 3 on [-1/32, 1/32]. */
+    const Vec shift = splat(0x1.8p19f);
+    const Vec shifted = t + shift, r = t - (shifted - shift);
+    const VecInt table = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
+                          0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+    const VecInt scale = (VecInt)_mm512_permutexvar_epi32((__m512i)shifted, (__m512i)table) + ((VecInt)shifted << 19);
+    Vec p = splat(0.05550410866f);
+    p = p * r + splat(0.2402265070f);
+    p = p * r + splat(0.6931471806f);
+    return (r * (Vec)scale) * p + (Vec)scale;
+#else
+    /* Minimax polynomial of degree 5 on [-0.5, 0.5]. */
+    const Vec shift = splat(0x1.8p23f);
+    const Vec shifted = t + shift, r = t - (shifted - shift);
     Vec p = splat(0.001326472731307149f);
     p = p * r + splat(0.009671512991189957f);
     p = p * r + splat(0.05550733581185341f);
     p = p * r + splat(0.24022242426872253f);
     p = p * r + splat(0.6931470036506653f);
     p = p * r + splat(1.0f);
-#if defined(SCAN_USE_AVX512)
-    return (Vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
-#else
     return (Vec)((VecInt)p + ((VecInt)shifted << 23));
 #endif
 }
@@ -98,16 +168,15 @@ INLINE Vec exp2_lanes(Vec t) {
  */
 INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
     const Vec zero = splat(0.0f), one = splat(1.0f), two = splat(2.0f);
-    const VecInt positive = v > zero;
-    const Vec e = exp2_lanes(select_lanes(positive, -v, v) * splat(1.4426950408889634f));
+    const Vec e = exp2_lanes(larger(splat(-EXPONENT_LIMIT), magnitude(v) * splat(-1.4426950408889634f)), 0);
     const Vec s = e / (two + e), z = s * s;
     Vec p = splat(0.1400599181652069f);
     p = p * z + splat(0.14000903069972992f);
     p = p * z + splat(0.2001076340675354f);
     p = p * z + splat(0.3333320915699005f);
     p = p * z + one;
-    if (derivative) *derivative = select_lanes(positive, one, e) / (one + e);
-    return select_lanes(positive, v, zero) + two * s * p;
+    if (derivative) *derivative = select_lanes(v > zero, one, e) / (one + e);
+    return (s + s) * p + larger(zero, v);
 }
 
 #if defined(__clang__)
@@ -117,37 +186,62 @@ INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
 #endif
 
 /*
- * Lane i of the result is the sum of all lanes of v[i]: LANES sums for three operations a vector. Each level adds
- * halves (quarters, ...) of two vectors into one; the order of pairs undoes the interleaving.
+ * Lane i of sum_each(v) is the sum of all lanes of v[i]: LANES sums for three operations a vector. Each level adds two
+ * halves (then quarters, ...) of one vector in the lanes of the one, and of another vector in the lanes of the other.
  */
-INLINE Vec sum_each(const Vec *v) {
 #if LANES == 16
-#define HALVES(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) + \
-                      SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-#define QUARTERS(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) + \
-                        SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-#define PAIRS(a, b) (SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) + \
-                     SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-#define SINGLES(a, b) (SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) + \
-                       SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
-    Vec w[8];
-    for (int i = 0; i < 8; i++) w[i] = HALVES(v[i], v[i + 8]);
-    for (int i = 0; i < 4; i++) w[i] = QUARTERS(w[i], w[i + 4]);
-    for (int i = 0; i < 2; i++) w[i] = PAIRS(w[i], w[i + 2]);
-    return SINGLES(w[0], w[1]);
+#define ADD_HALVES(a, b) \
+    (SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31) + \
+     SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
+#define ADD_QUARTERS(a, b) \
+    (SHUFFLE(a, b, 0, 1, 2, 3, 20, 21, 22, 23, 8, 9, 10, 11, 28, 29, 30, 31) + \
+     SHUFFLE(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27))
+#define ADD_PAIRS(a, b) \
+    (SHUFFLE(a, b, 0, 1, 18, 19, 4, 5, 22, 23, 8, 9, 26, 27, 12, 13, 30, 31) + \
+     SHUFFLE(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29))
+#define ADD_SINGLES(a, b) \
+    (SHUFFLE(a, b, 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31) + \
+     SHUFFLE(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30))
 #elif LANES == 8
-#define HALVES(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
-#define PAIRS(a, b) (SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
-#define SINGLES(a, b) (SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + SHUFFLE(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
-    Vec w[4];
-    for (int i = 0; i < 4; i++) w[i] = HALVES(v[i], v[i + 4]);
-    for (int i = 0; i < 2; i++) w[i] = PAIRS(w[i], w[i + 2]);
-    return SINGLES(w[0], w[1]);
+#define ADD_HALVES(a, b) \
+    (SHUFFLE(a, b, 0, 1, 2, 3, 12, 13, 14, 15) + \
+     SHUFFLE(a, b, 4, 5, 6, 7, 8, 9, 10, 11))
+#define ADD_PAIRS(a, b) \
+    (SHUFFLE(a, b, 0, 1, 10, 11, 4, 5, 14, 15) + \
+     SHUFFLE(a, b, 2, 3, 8, 9, 6, 7, 12, 13))
+#define ADD_SINGLES(a, b) \
+    (SHUFFLE(a, b, 0, 9, 2, 11, 4, 13, 6, 15) + \
+     SHUFFLE(a, b, 1, 8, 3, 10, 5, 12, 7, 14))
 #else
-#define PAIRS(a, b) (SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7))
-#define SINGLES(a, b) (SHUFFLE(a, b, 0, 4, 2, 6) + SHUFFLE(a, b, 1, 5, 3, 7))
-    return SINGLES(PAIRS(v[0], v[2]), PAIRS(v[1], v[3]));
+#define ADD_HALVES(a, b) \
+    (SHUFFLE(a, b, 0, 1, 6, 7) + \
+     SHUFFLE(a, b, 2, 3, 4, 5))
+#define ADD_SINGLES(a, b) \
+    (SHUFFLE(a, b, 0, 5, 2, 7) + \
+     SHUFFLE(a, b, 1, 4, 3, 6))
 #endif
+
+/* The first level for v[i] and v[i + LANES / 2], and the other levels for what it gives. */
+INLINE Vec add_halves(Vec a, Vec b) { return ADD_HALVES(a, b); }
+
+INLINE Vec sum_halves(const Vec *halves) {
+#if LANES == 16
+    Vec quarters[4], pairs[2];
+    for (int i = 0; i < 4; i++) quarters[i] = ADD_QUARTERS(halves[i], halves[i + 4]);
+    for (int i = 0; i < 2; i++) pairs[i] = ADD_PAIRS(quarters[i], quarters[i + 2]);
+#elif LANES == 8
+    Vec pairs[2];
+    for (int i = 0; i < 2; i++) pairs[i] = ADD_PAIRS(halves[i], halves[i + 2]);
+#else
+    const Vec *pairs = halves;
+#endif
+    return ADD_SINGLES(pairs[0], pairs[1]);
+}
+
+INLINE Vec sum_each(const Vec *v) {
+    Vec halves[LANES / 2];
+    for (int i = 0; i < LANES / 2; i++) halves[i] = add_halves(v[i], v[i + LANES / 2]);
+    return sum_halves(halves);
 }
 
 #endif
