@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmmamba.ops import fused_scan, selective_scan, ss2d_scan
 from mmmamba.ops.cpu import native, scan
+from mmmamba.ops.cpu.projection import project
 from mmmamba.ops.dispatch import Tolerance
 from mmmamba.ops.selective_scan.fused import fused as selective_fused
 from mmmamba.ops.ss2d_scan.fused import fused as ss2d_fused
@@ -39,7 +40,7 @@ def ss2d_way(way: str) -> Callable[..., Tensor]:
     if not way.startswith('cpu-'):
         return partial(ss2d_scan, backend=way)
     isa = isa_of(way)
-    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], *inputs, pattern)
+    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], project, *inputs, pattern)
 
 
 def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -102,7 +103,8 @@ def results(
     outputs = {'y': outputs} if isinstance(outputs, Tensor) else dict(zip(('y', 'last_state'), outputs))
     generator = torch.Generator().manual_seed(1)
     differentiable = [output for output in outputs.values() if output.requires_grad]  # no step, no gradient of a state
-    incoming = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in differentiable]
+    # In float32 first, so that runs in float32 and in float64 get the same.
+    incoming = [torch.randn(o.shape, generator=generator).to(o.dtype) for o in differentiable]
     gradients = torch.autograd.grad(differentiable, list(inputs.values()), incoming)
     return {**outputs, **{f'grad_{name}': gradient for name, gradient in zip(inputs, gradients)}}
 

@@ -89,11 +89,9 @@ def library_at(monkeypatch):
     def look_at(library: Path) -> None:
         monkeypatch.setattr(native, 'LIBRARY', library)
         monkeypatch.setattr(native, 'BUILD_LOG', library.with_name('build_log.txt'))
-        native.load.cache_clear()
         monkeypatch.setattr(native, 'NATIVE', native.load())
 
-    yield look_at
-    native.load.cache_clear()
+    return look_at
 
 
 def test_without_library_the_next_backend_runs_and_the_reason_is_told(library_at, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, Structure, c_int64, c_void_p
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,9 +54,8 @@ class Native:
     reason: str | None = None
 
 
-@cache
 def load() -> Native:
-    """Loads the library once. PyTorch is loaded by now, so both share one OpenMP runtime and its threads."""
+    """Loads the library. PyTorch is loaded by now, so both share one OpenMP runtime and its threads."""
     if not LIBRARY.exists():
         log = BUILD_LOG.read_text(encoding='utf-8').strip() if BUILD_LOG.exists() else 'it was never built'
         return Native(None, f'The native library was not built: {log}.')
@@ -75,7 +73,7 @@ def load() -> Native:
     return Native(library)
 
 
-NATIVE = load()
+NATIVE = load()  # at import, because torch.compile traces `unavailable` and cannot load libraries
 
 
 def unavailable() -> str | None:
@@ -85,13 +83,13 @@ def unavailable() -> str | None:
 
 def available_isas() -> tuple[str, ...]:
     """Returns the instruction sets that this library and this machine have, worst first."""
-    library = load().library
+    library = NATIVE.library
     return tuple(isa for i, isa in enumerate(ISAS) if library is not None and library.scan_has_isa(i))
 
 
 def has_threads() -> bool:
     """Returns whether the library was built with OpenMP."""
-    library = load().library
+    library = NATIVE.library
     return library is not None and bool(library.scan_has_threads())
 
 
@@ -102,7 +100,7 @@ def threads() -> int:
 
 def lanes(isa: str | None) -> int:
     """Returns how many channels the best instruction set, or the one named, works on at once."""
-    return load().library.scan_lanes(_isa_index(isa))
+    return NATIVE.library.scan_lanes(_isa_index(isa))
 
 
 def address(tensor: Tensor | None) -> int | None:
@@ -116,12 +114,12 @@ def address(tensor: Tensor | None) -> int | None:
 
 def forward(problem: Problem, outputs: Outputs, isa: str | None) -> None:
     """Runs the forward pass on the best instruction set or on the one named."""
-    _check(load().library.scan_forward(problem, outputs, _isa_index(isa), threads()))
+    _check(NATIVE.library.scan_forward(problem, outputs, _isa_index(isa), threads()))
 
 
 def backward(problem: Problem, gradients: Gradients, isa: str | None) -> None:
     """Runs the backward pass on the best instruction set or on the one named."""
-    _check(load().library.scan_backward(problem, gradients, _isa_index(isa), threads()))
+    _check(NATIVE.library.scan_backward(problem, gradients, _isa_index(isa), threads()))
 
 
 def _isa_index(isa: str | None) -> int:

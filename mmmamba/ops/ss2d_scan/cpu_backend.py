@@ -5,12 +5,13 @@ from functools import partial
 
 from mmmamba.ops.cpu import native
 from mmmamba.ops.cpu.operator import native_scan
+from mmmamba.ops.cpu.projection import project
 from mmmamba.ops.dispatch import TOLERANCES, Backend
 from mmmamba.ops.ss2d_scan.fused import fused
 
 BACKEND = Backend(
     name='cpu',
-    run=partial(fused, native_scan),
+    run=partial(fused, native_scan, project),
     tolerances=TOLERANCES,
     devices=('cpu',),
     unavailable=native.unavailable,

@@ -3,10 +3,16 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch.nn.functional as F
+
 from mmmamba.ops.dispatch import TOLERANCES, Backend
 from mmmamba.ops.ss2d_scan.fused import fused
 from mmmamba.ops.triton.operator import DEVICES, triton_scan, unavailable
 
 BACKEND = Backend(
-    name='triton', run=partial(fused, triton_scan), tolerances=TOLERANCES, devices=DEVICES, unavailable=unavailable
+    name='triton',
+    run=partial(fused, triton_scan, F.linear),
+    tolerances=TOLERANCES,
+    devices=DEVICES,
+    unavailable=unavailable,
 )
