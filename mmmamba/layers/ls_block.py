@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
-from mmmamba.ops import depthwise_conv, pointwise_conv
+from mmmamba.ops import pointwise_conv
 
 
 class LSBlock(nn.Module):
@@ -26,6 +26,6 @@ class LSBlock(nn.Module):
         self.fc2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(depthwise_conv(x, self.dwconv.weight, self.dwconv.bias))
+        y = self.norm(self.dwconv(x))
         y = pointwise_conv(y, self.fc1.weight, self.fc1.bias, activation='gelu')
         return pointwise_conv(y, self.fc2.weight, self.fc2.bias, residual=x)

@@ -1,14 +1,11 @@
 """The MLPs that Mamba YOLO's table 3 compares the RG block with, as 1x1 convolutions on NCHW maps."""
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from mmmamba.layers.activation import activation_name, build_activation
+from mmmamba.layers.activation import build_activation
 from mmmamba.layers.norm import LayerNorm2d
 from mmmamba.layers.rg_block import RGBlock
-from mmmamba.ops import depthwise_conv, pointwise_conv, split_pointwise_conv
 
 
 class Mlp(nn.Module):
@@ -31,12 +28,12 @@ class Mlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        hidden = self._hidden(x, **(norm.arguments if norm else {}))
-        return pointwise_conv(hidden, self.fc2.weight, self.fc2.bias, residual=residual)
+        """As above, of ``norm(x)`` and plus ``residual`` where they are given."""
+        y = self._mlp(norm(x) if norm else x)
+        return y if residual is None else residual + y
 
-    def _hidden(self, x: Tensor, **norm: Any) -> Tensor:
-        return pointwise_conv(x, self.fc1.weight, self.fc1.bias, activation=activation_name(self.act), **norm)
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class ConvMlp(Mlp):
@@ -47,17 +44,16 @@ class ConvMlp(Mlp):
         hidden = self.fc1.out_channels
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
-    def _hidden(self, x: Tensor, **norm: Any) -> Tensor:
-        x = pointwise_conv(x, self.fc1.weight, self.fc1.bias, **norm)
-        return depthwise_conv(x, self.dwconv.weight, self.dwconv.bias, activation=activation_name(self.act))
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
 class ResConvMlp(ConvMlp):
     """``fc2(act(dwconv(h) + h))`` with ``h = fc1(x)``: :class:`ConvMlp` with the convolution as a residual."""
 
-    def _hidden(self, x: Tensor, **norm: Any) -> Tensor:
-        x = pointwise_conv(x, self.fc1.weight, self.fc1.bias, **norm)
-        return depthwise_conv(x, self.dwconv.weight, self.dwconv.bias, skip=True, activation=activation_name(self.act))
+    def _mlp(self, x: Tensor) -> Tensor:
+        hidden = self.fc1(x)
+        return self.fc2(self.act(self.dwconv(hidden) + hidden))
 
 
 class GatedMlp(Mlp):
@@ -69,9 +65,9 @@ class GatedMlp(Mlp):
         self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def _hidden(self, x: Tensor, **norm: Any) -> Tensor:
-        x, v = split_pointwise_conv(x, self.fc1.weight, self.fc1.bias, **norm)
-        return self.act(x) * v
+    def _mlp(self, x: Tensor) -> Tensor:
+        x, v = self.fc1(x).chunk(2, dim=1)
+        return self.fc2(self.act(x) * v)
 
 
 MLPS: dict[str, type[nn.Module]] = {

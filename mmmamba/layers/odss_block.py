@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -82,12 +83,12 @@ class ODSSBlock(nn.Module):
         return self._residual(x, self.mlp, self.norm2, x)
 
     def _residual(self, x: Tensor, branch: Callable[..., Tensor], norm: LayerNorm2d, branch_input: Tensor) -> Tensor:
-        """``x + DropPath(branch(norm(branch_input)))``, norm and sum inside of the branch where nothing is dropped."""
-        if self.training and self.drop_path.drop_prob:
-            return x + self.drop_path(branch(branch_input, norm))
+        """``x + DropPath(branch(norm(branch_input)))``; without gradients, norm and sum are a part of the branch."""
+        if torch.is_grad_enabled() or (self.training and self.drop_path.drop_prob):
+            return x + self.drop_path(branch(norm(branch_input)))
         return branch(branch_input, norm, x)
 
-    def _scans(self, x: Tensor, norm: LayerNorm2d, residual: Tensor | None = None) -> Tensor:
+    def _scans(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         *others, last = self.ss2d
         for ss2d in others:
             x, norm = ss2d(x, norm), None

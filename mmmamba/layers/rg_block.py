@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mmmamba.layers.activation import activation_name, build_activation
 from mmmamba.layers.norm import LayerNorm2d
-from mmmamba.ops import depthwise_conv, pointwise_conv, split_pointwise_conv
+from mmmamba.ops import inverted_bottleneck
 
 
 class RGBlock(nn.Module):
@@ -33,7 +33,15 @@ class RGBlock(nn.Module):
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        x, v = split_pointwise_conv(x, self.fc1.weight, self.fc1.bias, **(norm.arguments if norm else {}))
-        act = activation_name(self.act)
-        x = depthwise_conv(x, self.dwconv.weight, self.dwconv.bias, skip=True, activation=act, gate=v)
-        return pointwise_conv(x, self.fc2.weight, self.fc2.bias, residual=residual)
+        return inverted_bottleneck(
+            x,
+            self.fc1.weight,
+            self.fc1.bias,
+            self.dwconv.weight,
+            self.dwconv.bias,
+            skip=True,
+            activation=activation_name(self.act),
+            reduce_weight=self.fc2.weight,
+            reduce_bias=self.fc2.bias,
+            residual=residual,
+            **(norm.arguments if norm else {}))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmmamba.layers.norm import LayerNorm2d
 from mmmamba.layers.ssm_init import init_ssm_
-from mmmamba.ops import depthwise_conv, pointwise_conv, split_pointwise_conv, ss2d_scan
+from mmmamba.ops import inverted_bottleneck, pointwise_conv, ss2d_scan
 
 DIRECTIONS = 4
 
@@ -61,8 +61,11 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        x, z = split_pointwise_conv(x, self.in_proj.weight, **(norm.arguments if norm else {}))
-        x = depthwise_conv(x, self.conv2d.weight, self.conv2d.bias, activation='gelu')
+        arguments = norm.arguments if norm else {}
+        x_proj, z_proj = self.in_proj.weight.chunk(2)
+        z = pointwise_conv(x, z_proj, **arguments)
+        x = inverted_bottleneck(
+            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation='gelu', **arguments)
         if x.dtype == torch.float16:
             x = x.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(

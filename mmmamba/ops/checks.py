@@ -20,6 +20,12 @@ def require_activation(op: str, name: str | None) -> None:
         raise ValueError(f'{op} has no activation named {name!r}; it has {", ".join(filter(None, ACTIVATIONS))}.')
 
 
+def require_norm(op: str, weight: Tensor | None, bias: Tensor | None) -> None:
+    """Raises ValueError where a layer norm has one of its parameters only."""
+    if (weight is None) != (bias is None):
+        raise ValueError(f'{op}: norm_weight and norm_bias go together.')
+
+
 def given_tensors(op: str, named: Iterable[tuple[str, Tensor | None, Sequence[int]]]) -> list[Tensor]:
     """Returns the tensors of (name, tensor, expected shape) that are there; ValueError for one of another shape."""
     tensors = []

@@ -1,6 +1,6 @@
 /*
  * The interface between Python (blocks.py mirrors these structures) and the kernels of the blocks around the scan:
- * inference only, plain C. A map is channels-last and dense: `pixels` rows of `channels` floats.
+ * inference only, plain C. A map is channels-last and dense: a row of channels for each pixel.
  */
 #ifndef MMMAMBA_BLOCKS_H
 #define MMMAMBA_BLOCKS_H
@@ -14,60 +14,71 @@
 
 enum { ACTIVATION_NONE, ACTIVATION_GELU, ACTIVATION_SILU, ACTIVATION_RELU };
 
-/*
- * output = activation(weight · (norm(input) * gelu(gate)) + bias) + residual, for each pixel. The channels of the output
- * are those of `parts` maps, which lie one after the other.
- */
+/* Of the channels of a pixel; no norm where weight is NULL. */
 typedef struct {
-    int64_t pixels, inputs, parts, outputs; /* inputs and outputs (of a part) are channels */
+    const float *weight, *bias; /* (inputs) */
+    double epsilon;
+} LayerNorm;
+
+/* output = activation(weight · (norm(input) * gelu(gate)) + bias) + residual, for each pixel. */
+typedef struct {
+    int64_t pixels, inputs, outputs; /* the last two are channels */
     int64_t activation;
-    const float *input;              /* (pixels, inputs) */
-    const float *weight;             /* (parts, outputs, inputs) */
-    const float *bias;               /* (parts, outputs), or NULL */
-    const float *norm_weight;        /* (inputs), or NULL for no layer norm */
-    const float *norm_bias;          /* (inputs), with norm_weight */
-    const float *gate;               /* (pixels, inputs), or NULL */
-    const float *residual;           /* (parts, pixels, outputs), or NULL */
-    float *output;                   /* (parts, pixels, outputs) */
-    float epsilon;                   /* of the layer norm */
+    const float *input;     /* (pixels, inputs) */
+    const float *weight;    /* (outputs, inputs) */
+    const float *bias;      /* (outputs), or NULL */
+    LayerNorm norm;
+    const float *gate;      /* (pixels, inputs), or NULL */
+    const float *residual;  /* (pixels, outputs), or NULL */
+    float *output;          /* (pixels, outputs) */
 } Pointwise;
 
-/* output = activation(conv(input) + input where skip) * gate, a depthwise 3x3 convolution with 'same' padding. */
+/* A depthwise 3x3 convolution with 'same' padding, plus its input where skip. */
 typedef struct {
-    int64_t batch, height, width, channels;
-    int64_t skip, activation;
-    const float *input;              /* (batch, height, width, channels), as are gate and output */
-    const float *weight;             /* (channels, 9) */
-    const float *bias;               /* (channels), or NULL */
-    const float *gate;               /* or NULL */
-    float *output;
-} Depthwise;
-
-SCAN_EXPORT int64_t blocks_abi(void);
-/* Both return 0, or 1 if memory ran out. */
-SCAN_EXPORT int64_t blocks_pointwise(const Pointwise *problem, int64_t isa, int64_t threads);
-SCAN_EXPORT int64_t blocks_depthwise(const Depthwise *problem, int64_t isa, int64_t threads);
+    const float *weight;    /* (channels, 9) */
+    const float *bias;      /* (channels), or NULL */
+    int64_t skip;
+} Stencil;
 
 /*
- * What pointwise.c and depthwise.c provide, once for each instruction set. Weights are packed first, in
- * pointwise_panels() parts, each for itself, into pointwise_packed() floats; then each block of pixels is for itself.
+ * x, v = split(expand · norm(input) + expand_bias); hidden = activation(stencil(x)) * v; and output is hidden, or
+ * reduce · hidden + reduce_bias + residual. Without `gated` there is no v; with it there is a reduce.
  */
 typedef struct {
-    int64_t (*panels)(const Pointwise *);
-    int64_t (*packed)(const Pointwise *);
-    int64_t (*scratch)(const Pointwise *); /* floats that a thread needs */
-    int64_t (*blocks)(const Pointwise *);
-    void (*pack)(const Pointwise *, float *packed, int64_t panel);
-    void (*run)(const Pointwise *, const float *packed, float *scratch, int64_t block);
-} PointwiseKernel;
+    int64_t batch, height, width, inputs, hidden, outputs; /* the last three are channels */
+    int64_t activation, gated, threads;
+    const float *input;       /* (batch, height, width, inputs) */
+    LayerNorm norm;
+    const float *expand;      /* (1 + gated, hidden, inputs) */
+    const float *expand_bias; /* (1 + gated, hidden), or NULL */
+    Stencil stencil;
+    const float *reduce;      /* (outputs, hidden), or NULL */
+    const float *reduce_bias; /* (outputs), or NULL */
+    const float *residual;    /* (batch, height, width, outputs), or NULL; with reduce */
+    float *output;            /* (batch, height, width, outputs if reduce else hidden) */
+} InvertedBottleneck;
 
+SCAN_EXPORT int64_t blocks_abi(void);
+/* All return 0, or 1 if memory ran out. */
+SCAN_EXPORT int64_t blocks_pointwise(const Pointwise *problem, int64_t isa, int64_t threads);
+SCAN_EXPORT int64_t blocks_inverted_bottleneck(const InvertedBottleneck *problem, int64_t isa, int64_t threads);
+
+/*
+ * What pointwise.c and inverted_bottleneck.c provide, once for each instruction set, for a problem of theirs. The
+ * weights are packed first, in `packs` parts; then each of the `items` runs. Both are for themselves.
+ */
 typedef struct {
-    int64_t (*packed)(const Depthwise *);
-    void (*pack)(const Depthwise *, float *packed);
-    void (*run)(const Depthwise *, const float *packed, int64_t row); /* of batch * height rows */
-} DepthwiseKernel;
+    int64_t (*packs)(const void *);
+    int64_t (*packed)(const void *);  /* floats for the weights */
+    int64_t (*items)(const void *);
+    int64_t (*scratch)(const void *); /* floats that a thread needs while it runs items */
+    void (*pack)(const void *, float *packed, int64_t pack);
+    void (*run)(const void *, const float *packed, float *scratch, int64_t item);
+} BlockKernel;
 
-extern const PointwiseKernel pointwise_portable, pointwise_avx2, pointwise_avx512;
-extern const DepthwiseKernel depthwise_portable, depthwise_avx2, depthwise_avx512;
+#define BLOCKS_DECLARE(isa) extern const BlockKernel pointwise_##isa, inverted_bottleneck_##isa;
+BLOCKS_DECLARE(portable)
+BLOCKS_DECLARE(avx2)
+BLOCKS_DECLARE(avx512)
 
 #endif

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import Structure, byref, c_float, c_int64, c_void_p
+from ctypes import Structure, byref, c_double, c_int64, c_void_p
 from functools import cache
 
 import torch
@@ -15,23 +15,40 @@ ABI = 1
 _ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
 
 
+class LayerNorm(Structure):
+    """LayerNorm of blocks.h."""
+
+    _fields_ = [('weight', c_void_p), ('bias', c_void_p), ('epsilon', c_double)]
+
+
 class Pointwise(Structure):
     """Pointwise of blocks.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ('pixels', 'inputs', 'parts', 'outputs', 'activation')),
-        *((name, c_void_p) for name in ('input', 'weight', 'bias', 'norm_weight', 'norm_bias', 'gate', 'residual')),
-        ('output', c_void_p),
-        ('epsilon', c_float),
+        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'activation')),
+        *((name, c_void_p) for name in ('input', 'weight', 'bias')),
+        ('norm', LayerNorm),
+        *((name, c_void_p) for name in ('gate', 'residual', 'output')),
     ]
 
 
-class Depthwise(Structure):
-    """Depthwise of blocks.h."""
+class Stencil(Structure):
+    """Stencil of blocks.h."""
+
+    _fields_ = [('weight', c_void_p), ('bias', c_void_p), ('skip', c_int64)]
+
+
+class InvertedBottleneck(Structure):
+    """InvertedBottleneck of blocks.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ('batch', 'height', 'width', 'channels', 'skip', 'activation')),
-        *((name, c_void_p) for name in ('input', 'weight', 'bias', 'gate', 'output')),
+        *((name, c_int64) for name in ('batch', 'height', 'width', 'inputs', 'hidden', 'outputs')),
+        *((name, c_int64) for name in ('activation', 'gated', 'threads')),
+        ('input', c_void_p),
+        ('norm', LayerNorm),
+        *((name, c_void_p) for name in ('expand', 'expand_bias')),
+        ('stencil', Stencil),
+        *((name, c_void_p) for name in ('reduce', 'reduce_bias', 'residual', 'output')),
     ]
 
 
@@ -46,7 +63,7 @@ def _unusable(library: ctypes.CDLL) -> str | None:
     """Declares the functions of ``library``, or returns why it cannot be used."""
     if not hasattr(library, 'blocks_abi') or library.blocks_abi() != ABI:
         return 'The native library belongs to another version of mmmamba; install again to rebuild it.'
-    for name in ('blocks_pointwise', 'blocks_depthwise'):
+    for name in ('blocks_pointwise', 'blocks_inverted_bottleneck'):
         function = getattr(library, name)
         function.restype, function.argtypes = c_int64, [c_void_p, c_int64, c_int64]
     return None
@@ -62,41 +79,55 @@ def pointwise(
     gate: Tensor | None,
     activation: str | None,
     residual: Tensor | None,
-    parts: int,
     isa: str | None = None,
 ) -> Tensor:
-    """:func:`mmmamba.ops.split_pointwise_conv` of float32 tensors, its maps one after the other in the batch.
-
-    ``isa`` names an instruction set, None takes the best.
-    """
+    """:func:`mmmamba.ops.pointwise_conv` of float32 tensors; ``isa`` names an instruction set, None the best."""
     x, gate, residual = map(_channels_last, (x, gate, residual))
+    weight, bias, norm_weight, norm_bias = map(_dense, (weight, bias, norm_weight, norm_bias))
     batch, inputs, height, width = x.shape
-    outputs = weight.shape[0] // parts
-    output = _empty_map(x, parts * batch, outputs)
-    parameters = [_dense(tensor) for tensor in (weight, bias, norm_weight, norm_bias)]
-    addresses = map(_address, (x, *parameters, gate, residual, output))
-    sizes = (batch * height * width, inputs, parts, outputs)
-    problem = Pointwise(*sizes, _ACTIVATION_INDEX[activation], *addresses, eps)
-    _run('blocks_pointwise', problem, isa)
+    outputs = weight.shape[0]
+    output = _empty_map(x, outputs)
+    sizes = (batch * height * width, inputs, outputs, _ACTIVATION_INDEX[activation])
+    norm = LayerNorm(_address(norm_weight), _address(norm_bias), eps)
+    _run('blocks_pointwise', Pointwise(*sizes, *map(_address, (x, weight, bias)), norm,
+                                       *map(_address, (gate, residual, output))), isa)
     return output
 
 
-def depthwise(
+def inverted_bottleneck(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    expand_weight: Tensor,
+    expand_bias: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    eps: float,
     skip: bool,
     activation: str | None,
-    gate: Tensor | None,
+    reduce_weight: Tensor | None,
+    reduce_bias: Tensor | None,
+    residual: Tensor | None,
     isa: str | None = None,
 ) -> Tensor:
-    """:func:`mmmamba.ops.depthwise_conv` of float32 tensors; ``isa`` names an instruction set, None takes the best."""
-    x, gate = map(_channels_last, (x, gate))
-    output = _empty_map(x, *x.shape[:2])
-    batch, channels, height, width = x.shape
-    addresses = map(_address, (x, _dense(weight), _dense(bias), gate, output))
-    problem = Depthwise(batch, height, width, channels, skip, _ACTIVATION_INDEX[activation], *addresses)
-    _run('blocks_depthwise', problem, isa)
+    """:func:`mmmamba.ops.inverted_bottleneck` of float32 tensors; ``isa`` names an instruction set, None the best."""
+    x, residual = map(_channels_last, (x, residual))
+    norm_weight, norm_bias = map(_dense, (norm_weight, norm_bias))
+    expand_weight, expand_bias = map(_dense, (expand_weight, expand_bias))
+    depthwise_weight, depthwise_bias = map(_dense, (depthwise_weight, depthwise_bias))
+    reduce_weight, reduce_bias = map(_dense, (reduce_weight, reduce_bias))
+    batch, inputs, height, width = x.shape
+    hidden = depthwise_weight.shape[0]
+    outputs = hidden if reduce_weight is None else reduce_weight.shape[0]
+    output = _empty_map(x, outputs)
+    gated = expand_weight.shape[0] // hidden - 1
+    sizes = (batch, height, width, inputs, hidden, outputs, _ACTIVATION_INDEX[activation], gated)
+    norm = LayerNorm(_address(norm_weight), _address(norm_bias), eps)
+    stencil = Stencil(_address(depthwise_weight), _address(depthwise_bias), skip)
+    _run('blocks_inverted_bottleneck',
+         InvertedBottleneck(*sizes, torch.get_num_threads(), _address(x), norm,
+                            *map(_address, (expand_weight, expand_bias)), stencil,
+                            *map(_address, (reduce_weight, reduce_bias, residual, output))), isa)
     return output
 
 
@@ -113,8 +144,8 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _empty_map(like: Tensor, batch: int, channels: int) -> Tensor:
-    return torch.empty((batch, channels, *like.shape[2:]), dtype=like.dtype, memory_format=torch.channels_last)
+def _empty_map(like: Tensor, channels: int) -> Tensor:
+    return torch.empty((like.shape[0], channels, *like.shape[2:]), dtype=like.dtype, memory_format=torch.channels_last)
 
 
 def _run(function: str, problem: Structure, isa: str | None) -> None:

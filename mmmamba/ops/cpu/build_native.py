@@ -24,12 +24,12 @@ ISA_FLAGS = {
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)
 
 ENTRIES = [f'{FOLDER}/{name}.c' for name in ('scan', 'blocks')]  # compiled once
-KERNELS = [f'{FOLDER}/{name}.c' for name in ('kernel', 'pointwise', 'depthwise')]  # once for each instruction set
+KERNELS = [f'{FOLDER}/{name}.c' for name in ('kernel', 'pointwise', 'inverted_bottleneck')]  # for each instruction set
 
 NATIVE_EXTENSION = Extension(
     'mmmamba.ops.cpu.libscan',
     sources=[*ENTRIES, *KERNELS],
-    depends=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation')],
+    depends=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation', 'matmul', 'stencil')],
     optional=True,
 )
 

@@ -1,4 +1,4 @@
 """The 1x1 convolution with what stands around it in a block."""
-from mmmamba.ops.pointwise_conv.interface import pointwise_conv, split_pointwise_conv
+from mmmamba.ops.pointwise_conv.interface import pointwise_conv
 
-__all__ = ['pointwise_conv', 'split_pointwise_conv']
+__all__ = ['pointwise_conv']

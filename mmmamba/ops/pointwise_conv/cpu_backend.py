@@ -1,8 +1,6 @@
 """The 1x1 convolution in a native kernel that reads and writes every map once: for inference."""
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -15,15 +13,14 @@ from mmmamba.ops.inference_backend import InferenceBackend
 torch.library.define(
     'mmmamba::pointwise_conv',
     '(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? gate, '
-    'str? activation, Tensor? residual, int parts, str? isa=None) -> Tensor',
+    'str? activation, Tensor? residual, str? isa=None) -> Tensor',
 )
 torch.library.impl('mmmamba::pointwise_conv', 'cpu', blocks.pointwise)
 
 
 @torch.library.register_fake('mmmamba::pointwise_conv')
-def _fake(x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
-    parts = arguments[7]
-    size = (parts * x.shape[0], weight.shape[0] // parts, *x.shape[2:])
+def _fake(x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    size = (x.shape[0], weight.shape[0], *x.shape[2:])
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
@@ -33,16 +30,9 @@ def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: object, **__: obje
     return 2 * batch * height * width * inputs * weight_shape[0]
 
 
-def run(*arguments: Any, isa: str | None = None) -> tuple[Tensor, ...]:
-    """Takes and returns what :func:`split_pointwise_conv` does; ``isa`` names an instruction set."""
-    parts = arguments[-1]
-    y = torch.ops.mmmamba.pointwise_conv(*arguments, isa)
-    return (y, ) if parts == 1 else y.chunk(parts)
-
-
 BACKEND = InferenceBackend(
     name='cpu',
-    run=run,
+    run=torch.ops.mmmamba.pointwise_conv,
     tolerances={torch.float32: Tolerance(forward=2e-6, gradient=0)},
     devices=('cpu',),
     unavailable=blocks.unavailable,

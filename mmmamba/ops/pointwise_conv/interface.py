@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmmamba.ops.checks import given_tensors, require_activation, require_map
+from mmmamba.ops.checks import given_tensors, require_activation, require_map, require_norm
 from mmmamba.ops.dispatch import select
 from mmmamba.ops.pointwise_conv.backends import BACKENDS
 
@@ -45,62 +45,10 @@ def pointwise_conv(
         ValueError: Shapes do not fit, or no activation or backend has this name.
         RuntimeError: The named backend cannot run these inputs.
     """
-    return _run(x, weight, bias, norm_weight, norm_bias, eps, gate, activation, residual, 1, backend)[0]
-
-
-def split_pointwise_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    norm_weight: Tensor | None = None,
-    norm_bias: Tensor | None = None,
-    eps: float = 1e-6,
-    parts: int = 2,
-    backend: str | None = None,
-) -> tuple[Tensor, ...]:
-    """``pointwise_conv(...).chunk(parts, dim=1)``, but each of the maps is contiguous in channels_last.
-
-    Args:
-        x: As in :func:`pointwise_conv`, like all that is not named here.
-        weight: As there.
-        bias: As there.
-        norm_weight: As there.
-        norm_bias: As there.
-        eps: As there.
-        parts: How many maps of equally many channels to return; it divides the outputs.
-        backend: As there.
-
-    Returns:
-        (batch, outputs / parts, height, width), ``parts`` times.
-
-    Raises:
-        ValueError: As there, or the outputs cannot be divided.
-        RuntimeError: As there.
-    """
-    return _run(x, weight, bias, norm_weight, norm_bias, eps, None, None, None, parts, backend)
-
-
-def _run(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    gate: Tensor | None,
-    activation: str | None,
-    residual: Tensor | None,
-    parts: int,
-    backend: str | None,
-) -> tuple[Tensor, ...]:
     require_map('pointwise_conv', x)
     require_activation('pointwise_conv', activation)
+    require_norm('pointwise_conv', norm_weight, norm_bias)
     (batch, inputs, height, width), outputs = x.shape, weight.shape[0]
-    if (norm_weight is None) != (norm_bias is None):
-        raise ValueError('pointwise_conv: norm_weight and norm_bias go together.')
-    if parts < 1 or outputs % parts:
-        raise ValueError(f'pointwise_conv: {outputs} outputs cannot be divided into {parts} parts.')
     given = given_tensors('pointwise_conv', (
         ('x', x, x.shape),
         ('weight', weight, (outputs, inputs, 1, 1)),
@@ -111,4 +59,4 @@ def _run(
         ('residual', residual, (batch, outputs, height, width)),
     ))
     chosen = select('pointwise_conv', BACKENDS, given, backend)
-    return chosen.run(x, weight, bias, norm_weight, norm_bias, eps, gate, activation, residual, parts)
+    return chosen.run(x, weight, bias, norm_weight, norm_bias, eps, gate, activation, residual)

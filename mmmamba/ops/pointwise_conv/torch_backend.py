@@ -9,6 +9,13 @@ from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.dispatch import Backend, Tolerance
 
 
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """The layer norm over the channels of each pixel; the map as it is where ``weight`` is None."""
+    if weight is None:
+        return x
+    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+
+
 def run(
     x: Tensor,
     weight: Tensor,
@@ -19,18 +26,13 @@ def run(
     gate: Tensor | None,
     activation: str | None,
     residual: Tensor | None,
-    parts: int,
-) -> tuple[Tensor, ...]:
-    """Takes and returns what :func:`split_pointwise_conv` does."""
-    if norm_weight is not None:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), norm_weight.shape, norm_weight, norm_bias, eps).permute(0, 3, 1, 2)
+) -> Tensor:
+    """Takes and returns what :func:`pointwise_conv` does."""
+    x = layer_norm(x, norm_weight, norm_bias, eps)
     if gate is not None:
         x = (x * F.gelu(gate)).to(gate.dtype)
-    # A convolution for each part: none has to be copied out of the whole.
-    weights = weight.chunk(parts)
-    biases = (None, ) * parts if bias is None else bias.chunk(parts)
-    maps = (ACTIVATIONS[activation](F.conv2d(x, *each)) for each in zip(weights, biases))
-    return tuple(maps) if residual is None else tuple(residual + y for y in maps)
+    y = ACTIVATIONS[activation](F.conv2d(x, weight, bias))
+    return y if residual is None else residual + y
 
 
 BACKEND = Backend(
