@@ -47,11 +47,14 @@ static int64_t items(const void *problem) {
     return p->batch && p->height && p->width ? p->batch * strips(p) : 0;
 }
 
-/* Prepared pixels, the hidden rows of a group and of its two neighbours, and its rows behind the stencil. */
+/*
+ * What a strip works on, from the row above a group to the row below it: normalised input and hidden rows. And the rows
+ * of the group itself behind the stencil.
+ */
 static int64_t scratch_floats(const void *problem) {
     const InvertedBottleneck *p = problem;
     const int64_t rows = group_rows(p);
-    return prepared_floats(p->inputs) + (2 * rows + 2) * p->width * room(p);
+    return p->width * ((rows + 2) * (round_up(p->inputs, LANES) + room(p)) + rows * room(p));
 }
 
 static void pack(const void *problem, float *packed, int64_t pack) {
@@ -67,14 +70,13 @@ static void pack(const void *problem, float *packed, int64_t pack) {
     pack_stencil(&p->stencil, p->hidden, room(p), packed + at.stencil);
 }
 
-/* `count` pixels of the input, from the pixel `first` on, as hidden pixels. */
-static void expand(const InvertedBottleneck *p, const float *packed, int64_t first, int64_t count, float *scratch,
-                   float *hidden) {
+/* Hidden pixels of normalised ones. */
+static void expand(const InvertedBottleneck *p, const float *packed, const float *normal, int64_t count, float *hidden) {
     const Product product = {
         .packed = packed, .inputs = p->inputs, .outputs = room(p),
-        .rows = p->input + first * p->inputs, .stride = p->inputs, .count = count, .output = hidden,
+        .rows = normal, .stride = round_up(p->inputs, LANES), .count = count, .output = hidden,
     };
-    multiply_prepared(&p->norm, 0, product, scratch, ACTIVATION_NONE);
+    multiply(&product, ACTIVATION_NONE);
 }
 
 static void run(const void *problem, const float *packed, float *scratch, int64_t item) {
@@ -82,19 +84,23 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
     const Layout at = layout(p);
     const int64_t image = item / strips(p), strip = item % strips(p), rows = group_rows(p);
     const int64_t start = strip * p->height / strips(p), end = (strip + 1) * p->height / strips(p);
-    const int64_t pixels = image * p->height * p->width, line = p->width * room(p);
-    float *hidden = scratch + prepared_floats(p->inputs); /* from the row above the group on */
-    float *result = hidden + (rows + 2) * line;                        /* v, then its product with the activation */
+    const int64_t pixels = image * p->height * p->width;
+    const int64_t in_line = p->width * round_up(p->inputs, LANES), line = p->width * room(p);
+    float *normal = scratch, *hidden = normal + (rows + 2) * in_line, *result = hidden + (rows + 2) * line;
     for (int64_t first = start; first < end; first += rows) {
-        const int64_t last = smaller(first + rows, end);
-        int64_t from = first + 1;
-        if (first == start) from = larger(first - 1, 0);
-        else memmove(hidden, hidden + rows * line, (size_t)(2 * line) * sizeof(float));
-        const int64_t to = smaller(last + 1, p->height);
-        expand(p, packed + at.expand, pixels + from * p->width, (to - from) * p->width, scratch,
-               hidden + (from - first + 1) * line);
-        if (p->gated)
-            expand(p, packed + at.gate, pixels + first * p->width, (last - first) * p->width, scratch, result);
+        const int64_t last = smaller(first + rows, end), to = smaller(last + 1, p->height);
+        int64_t from = first + 1; /* rows up to here were done for the group before */
+        if (first == start) {
+            from = larger(first - 1, 0);
+        } else {
+            memmove(normal, normal + rows * in_line, (size_t)(2 * in_line) * sizeof(float));
+            memmove(hidden, hidden + rows * line, (size_t)(2 * line) * sizeof(float));
+        }
+        const int64_t done = from - (first - 1);
+        prepare(&p->norm, p->input + (pixels + from * p->width) * p->inputs, 0, p->inputs, (to - from) * p->width,
+                normal + done * in_line);
+        expand(p, packed + at.expand, normal + done * in_line, (to - from) * p->width, hidden + done * line);
+        if (p->gated) expand(p, packed + at.gate, normal + in_line, (last - first) * p->width, result);
         for (int64_t y = first; y < last; y++) {
             const float *here = hidden + (y - first + 1) * line;
             float *row_result = result + (y - first) * line;

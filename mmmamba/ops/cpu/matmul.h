@@ -17,7 +17,7 @@
 #endif
 #define TILE_COLUMNS 3
 #define PANEL (TILE_COLUMNS * LANES) /* output channels whose weights are packed together */
-#define BLOCK_ROWS 32                /* pixels that are prepared at a time */
+#define GATES 4                      /* vectors of a gate that are activated at a time */
 #define UNROLL _Pragma("GCC unroll 16")
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -68,18 +68,27 @@ static void prepare(const LayerNorm *norm, const float *rows, const float *gate,
     const int64_t stride = round_up(n, LANES);
     for (int64_t first = 0; first < count; first += LANES) {
         const int group = (int)smaller(LANES, count - first);
-        Vec mean, scale;
+        Vec mean = splat(0), scale = splat(1);
         if (norm->weight) moments(rows + first * n, n, group, (float)norm->epsilon, &mean, &scale);
-        for (int r = 0; r < group; r++) {
-            const int64_t from = (first + r) * n;
-            for (int64_t i = 0; i < n; i += LANES) {
-                const int lanes = (int)smaller(LANES, n - i);
-                Vec x = load(rows + from + i, lanes);
-                if (norm->weight)
-                    x = (x - splat(mean[r])) * splat(scale[r]) * load(norm->weight + i, lanes) +
-                        load(norm->bias + i, lanes);
-                if (gate) x *= gelu_lanes(load(gate + from + i, lanes));
-                *(VecUnaligned *)(to + (first + r) * stride + i) = x;
+        for (int64_t i = 0; i < n; i += LANES) {
+            const int lanes = (int)smaller(LANES, n - i);
+            const float *from = rows + first * n + i;
+            float *out = to + first * stride + i;
+            if (norm->weight) {
+                const Vec weight = load(norm->weight + i, lanes), bias = load(norm->bias + i, lanes);
+                for (int r = 0; r < group; r++)
+                    *(VecUnaligned *)(out + r * stride) =
+                        (load(from + r * n, lanes) - splat(mean[r])) * splat(scale[r]) * weight + bias;
+            } else {
+                for (int r = 0; r < group; r++) *(VecUnaligned *)(out + r * stride) = load(from + r * n, lanes);
+            }
+            if (!gate) continue;
+            for (int r = 0; r < group; r += GATES) { /* beyond the group, the last pixel again */
+                Vec g[GATES];
+                const float *at = gate + first * n + i;
+                UNROLL for (int k = 0; k < GATES; k++) g[k] = load(at + smaller(r + k, group - 1) * n, lanes);
+                gelu(g, GATES);
+                for (int k = 0; k < GATES && r + k < group; k++) *(VecUnaligned *)(out + (r + k) * stride) *= g[k];
             }
         }
     }
@@ -119,9 +128,10 @@ INLINE void multiply_tile(const Product *p, int64_t first, int count, int64_t pa
     UNROLL for (int r = 0; r < TILE_ROWS; r++) {
         if (r == count) break;
         const int64_t at = (first + r) * p->outputs + output;
+        activate(sum[r], columns, activation);
         UNROLL for (int c = 0; c < columns; c++) {
             const int lanes = (int)smaller(LANES, left - c * LANES);
-            Vec y = activate(sum[r][c], activation);
+            Vec y = sum[r][c];
             if (p->residual) y += load(p->residual + at + c * LANES, lanes);
             store(p->output + at + c * LANES, y, lanes);
         }
@@ -144,28 +154,6 @@ INLINE void multiply_with(const Product *p, int64_t activation) {
 static void multiply(const Product *p, int64_t activation) {
     if (activation == ACTIVATION_NONE) multiply_with(p, ACTIVATION_NONE);
     else multiply_with(p, activation);
-}
-
-INLINE int64_t prepared_floats(int64_t inputs) { return BLOCK_ROWS * round_up(inputs, LANES); }
-
-/* The product of dense pixels, normalised and gated where there is a norm or a gate, in `scratch`. */
-static void multiply_prepared(const LayerNorm *norm, const float *gate, Product all, float *scratch,
-                              int64_t activation) {
-    if (!norm->weight && !gate) {
-        multiply(&all, activation);
-        return;
-    }
-    for (int64_t first = 0; first < all.count; first += BLOCK_ROWS) {
-        const int64_t in = first * all.inputs, out = first * all.outputs;
-        Product part = all;
-        part.count = smaller(BLOCK_ROWS, all.count - first);
-        prepare(norm, all.rows + in, gate ? gate + in : 0, all.inputs, part.count, scratch);
-        part.rows = scratch;
-        part.stride = round_up(all.inputs, LANES);
-        part.residual = all.residual ? all.residual + out : 0;
-        part.output = all.output + out;
-        multiply(&part, activation);
-    }
 }
 
 #endif

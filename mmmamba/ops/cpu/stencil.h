@@ -8,6 +8,7 @@
 #include "activation.h"
 
 #define STRETCH 16
+#define PIXELS 4   /* at once */
 #define WEIGHTS 10 /* nine, and the bias */
 
 /* The weights of LANES channels after the other; `channels` may be fewer than those there is room for. */
@@ -31,29 +32,37 @@ typedef struct {
     int64_t output_stride;  /* of gate and output */
 } StencilRow;
 
-/* One pixel: taps outside of the map are left out. */
-INLINE void convolve(const StencilRow *p, const Vec *w, int64_t pixel, int64_t channel, int above, int below, int left,
-                     int right, int count, int64_t activation) {
-    const int64_t at = pixel * p->stride + channel, to = pixel * p->output_stride + channel;
-    Vec sum = w[9];
+/* `pixels` of them from the first on: taps outside of the map are left out. */
+INLINE void convolve(const StencilRow *p, const Vec *w, int64_t first, int pixels, int64_t channel, int above, int below,
+                     int left, int right, int count, int64_t activation) {
+    const int64_t at = first * p->stride + channel, to = first * p->output_stride + channel;
+    Vec sum[PIXELS];
+    UNROLL for (int i = 0; i < pixels; i++) sum[i] = w[9];
     UNROLL for (int tap = 0; tap < 9; tap++) {
         const int dy = tap / 3, dx = tap % 3 - 1;
         if ((dy == 0 && !above) || (dy == 2 && !below) || (dx < 0 && !left) || (dx > 0 && !right)) continue;
-        sum += w[tap] * load(p->rows[dy] + at + dx * p->stride, count);
+        const float *from = p->rows[dy] + at + dx * p->stride;
+        UNROLL for (int i = 0; i < pixels; i++) sum[i] += w[tap] * load(from + i * p->stride, count);
     }
-    sum = activate(sum, activation);
-    if (p->gate) sum *= load(p->gate + to, count);
-    store(p->output + to, sum, count);
+    activate(sum, pixels, activation);
+    UNROLL for (int i = 0; i < pixels; i++) {
+        if (p->gate) sum[i] *= load(p->gate + to + i * p->output_stride, count);
+        store(p->output + to + i * p->output_stride, sum[i], count);
+    }
 }
 
 INLINE void stretch(const StencilRow *p, int64_t first, int64_t last, int64_t channel, int count, int64_t activation) {
     const int above = p->rows[0] != 0, below = p->rows[2] != 0;
     Vec w[WEIGHTS];
     UNROLL for (int i = 0; i < WEIGHTS; i++) w[i] = *(const VecUnaligned *)(p->packed + channel * WEIGHTS + i * LANES);
-    for (int64_t x = first; x < last; x++) {
-        const int left = x > 0, right = x + 1 < p->width;
-        if (above && below && left && right) convolve(p, w, x, channel, 1, 1, 1, 1, count, activation);
-        else convolve(p, w, x, channel, above, below, left, right, count, activation);
+    for (int64_t x = first; x < last;) {
+        if (above && below && x > 0 && x + PIXELS < p->width && x + PIXELS <= last) {
+            convolve(p, w, x, PIXELS, channel, 1, 1, 1, 1, count, activation);
+            x += PIXELS;
+        } else {
+            convolve(p, w, x, 1, channel, above, below, x > 0, x + 1 < p->width, count, activation);
+            x++;
+        }
     }
 }
 
