@@ -26,7 +26,7 @@ INLINE void gelu(Vec *x, int count) {
     EACH p[i] = p[i] * t[i] + splat(0.09181657034082025f);
     EACH p[i] = p[i] * t[i] + splat(0.235259538691035f);
     EACH p[i] = splat(1.0f) - p[i] * t[i] * e[i];
-    EACH x[i] = (a[i] * p[i] + x[i]) * splat(0.5f);
+    EACH x[i] = splat(0.5f) * a[i] * p[i] + splat(0.5f) * x[i];
 }
 
 /* x / (1 + exp(-x)). */

@@ -1,6 +1,6 @@
 /*
  * The interface between Python (blocks.py mirrors these structures) and the kernels of the blocks around the scan:
- * inference only, plain C. A map is channels-last and dense: a row of channels for each pixel.
+ * inference only, plain C. A map is channels-last and dense, a row of channels for each pixel; no size is zero.
  */
 #ifndef MMMAMBA_BLOCKS_H
 #define MMMAMBA_BLOCKS_H

@@ -1,9 +1,7 @@
 """Calls the native kernels of the blocks around the scan with channels-last maps. The structures mirror blocks.h."""
 from __future__ import annotations
 
-import ctypes
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -52,21 +50,24 @@ class InvertedBottleneck(Structure):
     ]
 
 
-def unavailable() -> str | None:
-    """Returns why the native kernels cannot run here, or None if they can."""
-    loaded = native.load()
-    return loaded.reason if loaded.library is None else _unusable(loaded.library)
-
-
-@cache
-def _unusable(library: ctypes.CDLL) -> str | None:
-    """Declares the functions of ``library``, or returns why it cannot be used."""
-    if not hasattr(library, 'blocks_abi') or library.blocks_abi() != ABI:
+def _reason(loaded: native.Native) -> str | None:
+    """Declares the functions of the library, or returns why it cannot be used."""
+    if loaded.library is None:
+        return loaded.reason
+    if not hasattr(loaded.library, 'blocks_abi') or loaded.library.blocks_abi() != ABI:
         return 'The native library belongs to another version of mmmamba; install again to rebuild it.'
     for name in ('blocks_pointwise', 'blocks_inverted_bottleneck'):
-        function = getattr(library, name)
+        function = getattr(loaded.library, name)
         function.restype, function.argtypes = c_int64, [c_void_p, c_int64, c_int64]
     return None
+
+
+REASON = _reason(native.load())
+
+
+def unavailable() -> str | None:
+    """Returns why the native kernels cannot run here, or None if they can."""
+    return REASON
 
 
 def pointwise(
@@ -87,6 +88,8 @@ def pointwise(
     batch, inputs, height, width = x.shape
     outputs = weight.shape[0]
     output = _empty_map(x, outputs)
+    if not output.numel():
+        return output
     sizes = (batch * height * width, inputs, outputs, _ACTIVATION_INDEX[activation])
     norm = LayerNorm(_address(norm_weight), _address(norm_bias), eps)
     _run('blocks_pointwise', Pointwise(*sizes, *map(_address, (x, weight, bias)), norm,
@@ -120,6 +123,8 @@ def inverted_bottleneck(
     hidden = depthwise_weight.shape[0]
     outputs = hidden if reduce_weight is None else reduce_weight.shape[0]
     output = _empty_map(x, outputs)
+    if not output.numel():
+        return output
     gated = expand_weight.shape[0] // hidden - 1
     sizes = (batch, height, width, inputs, hidden, outputs, _ACTIVATION_INDEX[activation], gated)
     norm = LayerNorm(_address(norm_weight), _address(norm_bias), eps)
