@@ -23,7 +23,7 @@ class Cost:
         linear_flops: FLOPs of convolutions, linear layers and matrix products, 2 per multiply-add.
         projection_flops: Of these, what the scans' own projections take, those that make step, B and C of every token.
             Published tables leave them out.
-        scan_flops: FLOPs of the scans, see :func:`mmmamba.analysis.scan_cost.scan_flops`. Published tables leave
+        scan_flops: FLOPs of the scans, see :func:`mmmamba.ops.flops.scan_flops`. Published tables leave
             these out as well.
     """
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmmamba.ops.dispatch import Backend
+from mmmamba.ops.flops import scan_flops
 from mmmamba.ops.selective_scan import interface as selective_scan_interface
 from mmmamba.ops.ss2d_scan import interface as ss2d_scan_interface
 
@@ -18,18 +19,6 @@ DIRECTIONS = 4
 
 Report = Callable[[int, int], None]
 """Called with the FLOPs of a scan's projections and of its recurrence."""
-
-
-def scan_flops(batch: int, length: int, channels: int, states: int) -> int:
-    """FLOPs of the recurrence and its skip connection: 9·B·L·D·N + 2·B·L·D.
-
-    Args:
-        batch: B.
-        length: L, tokens that each channel visits.
-        channels: D, over all directions.
-        states: N.
-    """
-    return 9 * batch * length * channels * states + 2 * batch * length * channels
 
 
 def ss2d_projection_flops(batch: int, length: int, channels: int, states: int, rank: int) -> int:

@@ -7,6 +7,7 @@ is no switch in the environment and no module state.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -22,6 +23,14 @@ class Tolerance:
     gradient: float
 
 
+TOLERANCES = {
+    torch.float32: Tolerance(forward=2e-6, gradient=2e-5),
+    torch.float16: Tolerance(forward=1e-3, gradient=1e-3),
+    torch.bfloat16: Tolerance(forward=8e-3, gradient=8e-3),
+}
+"""What every scan that computes in float32 keeps."""
+
+
 def _always_available() -> str | None:
     return None
 
@@ -35,7 +44,8 @@ class Backend:
         run: Forward; its result carries the backward in its autograd graph.
         tolerances: Accuracy by the dtype of the inputs. Its keys are the dtypes that the backend takes.
         devices: Device types that the backend runs on; None for all.
-        unavailable: Why the backend cannot run on this machine whatever the inputs are, or None if it can.
+        unavailable: Why the backend cannot run on this machine whatever the inputs are, or None if it can. Traced by
+            ``torch.compile`` with the rest of the choice, so it only returns what is known already.
     """
 
     name: str
@@ -94,16 +104,18 @@ def refuse_second_derivative() -> None:
         raise RuntimeError('This backend has no second derivative (create_graph=True); use backend="reference".')
 
 
-def require(condition: bool, message: str) -> None:
-    """Raises ValueError with ``message`` unless ``condition`` holds."""
-    if not condition:
-        raise ValueError(message)
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Switches autocast off on a device type that has it: the ops decide themselves what is in which dtype."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def require_real(op: str, named: Mapping[str, Tensor]) -> None:
-    """Checks that all inputs are real floating-point tensors on one device."""
+    """Raises ValueError unless all inputs are real floating-point tensors on one device."""
     for name, tensor in named.items():
-        require(not tensor.is_complex(), f'{op}: {name} is complex; only real state matrices are supported.')
-        require(tensor.is_floating_point(), f'{op}: {name} must be floating point, not {tensor.dtype}.')
+        if tensor.is_complex():
+            raise ValueError(f'{op}: {name} is complex; only real state matrices are supported.')
+        if not tensor.is_floating_point():
+            raise ValueError(f'{op}: {name} must be floating point, not {tensor.dtype}.')
     devices = {str(tensor.device) for tensor in named.values()}
-    require(len(devices) == 1, f'{op}: inputs are on several devices: {", ".join(sorted(devices))}.')
+    if len(devices) > 1:
+        raise ValueError(f'{op}: inputs are on several devices: {", ".join(sorted(devices))}.')

@@ -10,9 +10,9 @@ from torch import nn
 
 import mmmamba  # noqa: F401  (registers the models)
 from mmmamba.analysis import Cost, count_detector, count_flops
-from mmmamba.analysis.scan_cost import scan_flops
 from mmmamba.layers import SS2D
 from mmmamba.ops import selective_scan, ss2d_scan
+from mmmamba.ops.flops import scan_flops
 
 GIGA = 1e9
 

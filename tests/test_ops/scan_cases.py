@@ -9,14 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmmamba.ops import selective_scan, ss2d_scan
-from mmmamba.ops.cpu import native
+from mmmamba.ops import fused_scan, selective_scan, ss2d_scan
+from mmmamba.ops.cpu import native, scan
 from mmmamba.ops.dispatch import Tolerance
-from mmmamba.ops.selective_scan import cpu_backend as selective_scan_cpu
-from mmmamba.ops.ss2d_scan import cpu_backend as ss2d_scan_cpu
+from mmmamba.ops.selective_scan.fused import fused as selective_fused
+from mmmamba.ops.ss2d_scan.fused import fused as ss2d_fused
 
 WAYS = ['torch', *(pytest.param(f'cpu-{isa}', id=f'cpu-{isa}') for isa in native.ISAS)]
 PARAMETERS = ('x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds')
+# The native scan on one instruction set alone.
+SCANS = {
+    isa: fused_scan.register(
+        f'native_scan_{isa}', partial(scan.forward, isa=isa), partial(scan.backward, isa=isa), scan.states_size
+    )
+    for isa in native.ISAS
+}
 
 
 def isa_of(way: str) -> str:
@@ -32,7 +39,7 @@ def ss2d_way(way: str) -> Callable[..., Tensor]:
     if not way.startswith('cpu-'):
         return partial(ss2d_scan, backend=way)
     isa = isa_of(way)
-    return lambda *inputs, pattern: ss2d_scan_cpu.scan(*inputs, pattern, isa)
+    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], *inputs, pattern)
 
 
 def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -42,7 +49,7 @@ def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:
     isa = isa_of(way)
 
     def scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False):
-        return selective_scan_cpu.scan(u, delta, A, B, C, D, delta_bias, delta_softplus, isa)
+        return selective_fused(SCANS[isa], u, delta, A, B, C, D, delta_bias, delta_softplus)
 
     return scan
 

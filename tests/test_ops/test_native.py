@@ -108,6 +108,7 @@ def library_at(monkeypatch):
         monkeypatch.setattr(native, 'LIBRARY', library)
         monkeypatch.setattr(native, 'BUILD_LOG', library.with_name('build_log.txt'))
         native.load.cache_clear()
+        monkeypatch.setattr(native, 'NATIVE', native.load())
 
     yield look_at
     native.load.cache_clear()
@@ -133,8 +134,8 @@ def test_broken_library_is_a_reason_not_a_crash(library_at, tmp_path):
 
 @needs_library
 def test_library_of_another_version_is_refused(monkeypatch, library_at):
-    library_at(native.LIBRARY)
     monkeypatch.setattr(native, 'ABI', native.ABI + 1)
+    library_at(native.LIBRARY)
     assert native.unavailable() == (
         'The native library belongs to another version of mmmamba; install again to rebuild it.'
     )

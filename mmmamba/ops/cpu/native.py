@@ -70,9 +70,12 @@ def load() -> Native:
     return Native(library)
 
 
+NATIVE = load()
+
+
 def unavailable() -> str | None:
     """Returns why the native kernel cannot run here, or None if it can."""
-    return load().reason
+    return NATIVE.reason
 
 
 def available_isas() -> tuple[str, ...]:

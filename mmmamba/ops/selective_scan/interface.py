@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import require, require_real, select
+from mmmamba.ops.dispatch import require_real, select, without_autocast
 from mmmamba.ops.selective_scan.backends import BACKENDS
 
 
@@ -58,17 +57,17 @@ def selective_scan(
     _require_shapes(u, delta, A, D, z, delta_bias)
     B, C = _grouped('B', B, u, A), _grouped('C', C, u, A)
     groups = max(B.shape[1], C.shape[1])
-    require(
-        groups % B.shape[1] == 0 and groups % C.shape[1] == 0,
-        f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.',
-    )
+    if groups % B.shape[1] or groups % C.shape[1]:
+        raise ValueError(
+            f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.'
+        )
     B, C = (m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
 
     chosen = select('selective_scan', BACKENDS, named.values(), backend)
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u.device.type):
         y, last_state = chosen.run(u, delta, A, B, C, D, delta_bias, delta_softplus)
         if z is not None:
-            y = y * F.silu(z.to(y.dtype))
+            y = y.to(last_state.dtype) * F.silu(z.to(last_state.dtype))
         y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
 
@@ -76,18 +75,18 @@ def selective_scan(
 def _require_shapes(
     u: Tensor, delta: Tensor, A: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None
 ) -> None:
-    require(u.dim() == 3, f'selective_scan: u must be (batch, channels, length), not {tuple(u.shape)}.')
+    if u.dim() != 3:
+        raise ValueError(f'selective_scan: u must be (batch, channels, length), not {tuple(u.shape)}.')
     channels = u.shape[1]
-    require(
-        A.dim() == 2 and A.shape[0] == channels, f'selective_scan: A must be ({channels}, N), not {tuple(A.shape)}.'
-    )
-    require(A.shape[1] > 0, 'selective_scan: A must have at least one state.')
+    if A.dim() != 2 or A.shape[0] != channels:
+        raise ValueError(f'selective_scan: A must be ({channels}, N), not {tuple(A.shape)}.')
+    if A.shape[1] == 0:
+        raise ValueError('selective_scan: A must have at least one state.')
     sequence, vector = tuple(u.shape), (channels,)
     expected = {'delta': (delta, sequence), 'z': (z, sequence), 'D': (D, vector), 'delta_bias': (delta_bias, vector)}
     for name, (tensor, shape) in expected.items():
-        if tensor is not None:
-            given = tuple(tensor.shape)
-            require(given == shape, f'selective_scan: {name} must be {shape}, not {given}.')
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f'selective_scan: {name} must be {shape}, not {tuple(tensor.shape)}.')
 
 
 def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
@@ -95,18 +94,19 @@ def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
     (batch, channels, length), states = u.shape, A.shape[1]
     given = tuple(matrix.shape)
     if matrix.dim() == 2:
-        require(given == (channels, states), f'selective_scan: {name} must be ({channels}, {states}), not {given}.')
+        if given != (channels, states):
+            raise ValueError(f'selective_scan: {name} must be ({channels}, {states}), not {given}.')
         return matrix[None, :, :, None].expand(batch, channels, states, length)
     if matrix.dim() == 3:
         matrix = matrix.unsqueeze(1)
-    require(
-        matrix.dim() == 4 and (matrix.shape[0], *matrix.shape[2:]) == (batch, states, length),
-        f'selective_scan: {name} must be ({batch}, groups, {states}, {length}), ({batch}, {states}, {length}) or '
-        f'({channels}, {states}), not {given}.',
-    )
+    if matrix.dim() != 4 or (matrix.shape[0], *matrix.shape[2:]) != (batch, states, length):
+        raise ValueError(
+            f'selective_scan: {name} must be ({batch}, groups, {states}, {length}), ({batch}, {states}, {length}) or '
+            f'({channels}, {states}), not {given}.'
+        )
     groups = matrix.shape[1]
-    require(
-        groups > 0 and channels % groups == 0,
-        f'selective_scan: {channels} channels cannot be split into the {groups} groups of {name}.',
-    )
+    if groups == 0 or channels % groups:
+        raise ValueError(
+            f'selective_scan: {channels} channels cannot be split into the {groups} groups of {name}.'
+        )
     return matrix

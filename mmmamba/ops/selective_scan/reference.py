@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import Backend, Tolerance, compute_dtype
+from mmmamba.ops.dispatch import TOLERANCES, Backend, Tolerance, compute_dtype
 
 
 def scan(
@@ -63,10 +63,5 @@ def add_skip(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
 BACKEND = Backend(
     name='reference',
     run=scan,
-    tolerances={
-        torch.float64: Tolerance(forward=1e-12, gradient=1e-11),
-        torch.float32: Tolerance(forward=2e-6, gradient=2e-5),
-        torch.float16: Tolerance(forward=1e-3, gradient=1e-3),
-        torch.bfloat16: Tolerance(forward=8e-3, gradient=8e-3),
-    },
+    tolerances={torch.float64: Tolerance(forward=1e-12, gradient=1e-11), **TOLERANCES},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmmamba.ops.dispatch import Backend, Tolerance, compute_dtype
+from mmmamba.ops.dispatch import TOLERANCES, Backend, Tolerance, compute_dtype
 from mmmamba.ops.selective_scan.autograd import ChunkedScan
 from mmmamba.ops.selective_scan.reference import add_skip, step_sizes
 
@@ -30,10 +30,5 @@ def scan(
 BACKEND = Backend(
     name='torch',
     run=scan,
-    tolerances={
-        torch.float64: Tolerance(forward=1e-12, gradient=1e-11),
-        torch.float32: Tolerance(forward=2e-6, gradient=2e-5),
-        torch.float16: Tolerance(forward=1e-3, gradient=1e-3),
-        torch.bfloat16: Tolerance(forward=8e-3, gradient=8e-3),
-    },
+    tolerances={torch.float64: Tolerance(forward=1e-12, gradient=1e-11), **TOLERANCES},
 )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from mmmamba.ops.dispatch import require, require_real, select
+from mmmamba.ops.dispatch import require_real, select, without_autocast
+from mmmamba.ops.orders import MAP_PATTERNS as PATTERNS
 from mmmamba.ops.ss2d_scan.backends import BACKENDS
-from mmmamba.ops.ss2d_scan.orders import PATTERNS
 
 
 def ss2d_scan(
@@ -55,18 +57,26 @@ def ss2d_scan(
         'Ds': Ds,
     }
     require_real('ss2d_scan', named)
-    require(pattern in PATTERNS, f'ss2d_scan has no pattern named {pattern!r}; it has {", ".join(PATTERNS)}.')
-    require(x.dim() == 4, f'ss2d_scan: x must be (batch, channels, height, width), not {tuple(x.shape)}.')
-    channels = x.shape[1]
-    require(
-        A_logs.dim() == 2 and A_logs.shape[1] > 0,
-        f'ss2d_scan: A_logs must be (4 * channels, N) with at least one state, not {tuple(A_logs.shape)}.',
-    )
-    require(
-        dt_projs_weight.dim() == 3,
-        f'ss2d_scan: dt_projs_weight must be (4, channels, R), not {tuple(dt_projs_weight.shape)}.',
-    )
-    states, rank = A_logs.shape[1], dt_projs_weight.shape[2]
+    if pattern not in PATTERNS:
+        raise ValueError(f'ss2d_scan has no pattern named {pattern!r}; it has {", ".join(PATTERNS)}.')
+    _require_shapes(named)
+    chosen = select('ss2d_scan', BACKENDS, named.values(), backend)
+    with without_autocast(x.device.type):
+        y = chosen.run(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, pattern)
+        return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _require_shapes(named: Mapping[str, Tensor]) -> None:
+    x, A_logs, dt_projs_weight = named['x'], named['A_logs'], named['dt_projs_weight']
+    if x.dim() != 4:
+        raise ValueError(f'ss2d_scan: x must be (batch, channels, height, width), not {tuple(x.shape)}.')
+    if A_logs.dim() != 2 or A_logs.shape[1] == 0:
+        raise ValueError(
+            f'ss2d_scan: A_logs must be (4 * channels, N) with at least one state, not {tuple(A_logs.shape)}.'
+        )
+    if dt_projs_weight.dim() != 3:
+        raise ValueError(f'ss2d_scan: dt_projs_weight must be (4, channels, R), not {tuple(dt_projs_weight.shape)}.')
+    channels, states, rank = x.shape[1], A_logs.shape[1], dt_projs_weight.shape[2]
     expected = {
         'x_proj_weight': (4, rank + 2 * states, channels),
         'dt_projs_weight': (4, channels, rank),
@@ -76,9 +86,5 @@ def ss2d_scan(
     }
     for name, shape in expected.items():
         given = tuple(named[name].shape)
-        require(given == shape, f'ss2d_scan: {name} must be {shape} for {channels} channels, not {given}.')
-
-    chosen = select('ss2d_scan', BACKENDS, named.values(), backend)
-    with torch.autocast(x.device.type, enabled=False):
-        y = chosen.run(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, pattern)
-        return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        if given != shape:
+            raise ValueError(f'ss2d_scan: {name} must be {shape} for {channels} channels, not {given}.')

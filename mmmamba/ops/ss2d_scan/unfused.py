@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmmamba.ops.dispatch import compute_dtype
-from mmmamba.ops.ss2d_scan.orders import scan_orders
+from mmmamba.ops.orders import scan_orders
 
 
 def unfused(

@@ -1,0 +1,61 @@
+"""Whole networks through ``torch.compile`` and ``torch.export``: the scans are ordinary operators in them."""
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+import mmmamba  # noqa: F401  (registers the models)
+
+from mmdet.registry import MODELS  # isort: skip  (after mmmamba, which supplies mmcv's operators)
+
+
+class Network(nn.Module):
+    """Mamba YOLO of the smallest depths and widths: image to the raw predictions of all levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 16, 16, 24)
+        self.backbone = MODELS.build(dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=widths))
+        self.neck = MODELS.build(dict(type='ODSSPAFPN', in_channels=widths[1:]))
+        self.head = MODELS.build(dict(type='YOLOv8Head', num_classes=3, in_channels=widths[1:]))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        scores, boxes = self.head(self.neck(self.backbone(image)))
+        return [*scores, *boxes]
+
+
+@pytest.fixture
+def network(mmdet_scope) -> Network:
+    torch.manual_seed(0)
+    return Network().eval()
+
+
+def images(batch: int, height: int, width: int) -> Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def test_trains_compiled_without_a_graph_break(network):
+    network.train()
+    compiled = torch.compile(network, fullgraph=True, backend='aot_eager')
+    gradients = []
+    for run in (network, compiled):
+        network.zero_grad()
+        sum(output.square().mean() for output in run(images(2, 64, 96))).backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.requires_grad])
+    for eager, traced in zip(*gradients):
+        torch.testing.assert_close(traced, eager)
+
+
+def test_exports_with_any_batch_and_size(network):
+    sizes = {0: Dim('batch', max=64), 2: 32 * Dim('rows', min=2, max=60), 3: 32 * Dim('columns', min=2, max=60)}
+    exported = torch.export.export(network, (images(2, 64, 96),), dynamic_shapes=(sizes,))
+    operators = Counter(str(node.target) for graph in exported.graph_module.modules() for node in graph.graph.nodes)
+    assert any('_scan' in name for name in operators), operators
+    with torch.no_grad():
+        for shape in ((2, 64, 96), (1, 96, 160), (3, 64, 64)):
+            for got, expected in zip(exported.module()(images(*shape)), network(images(*shape))):
+                torch.testing.assert_close(got, expected)

@@ -1,0 +1,157 @@
+"""The fused scans as operators of PyTorch: compilation, export, FLOPs, checkpointing, autocast, fake tensors."""
+from __future__ import annotations
+
+import pytest
+import torch
+from scan_cases import PARAMETERS, cast, selective_inputs, ss2d_inputs
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmmamba.ops import selective_scan, ss2d_scan
+from mmmamba.ops.flops import scan_backward_flops, scan_flops
+
+FUSED = ['cpu']
+SCANS = {'cpu': torch.ops.mmmamba.native_scan}
+EVERY = [*FUSED, 'torch']
+
+
+class Scan(nn.Module):
+    """``ss2d_scan`` with parameters, as a layer has them."""
+
+    def __init__(self, backend: str, pattern: str = 'cross') -> None:
+        super().__init__()
+        self.backend, self.pattern = backend, pattern
+        for name, value in ss2d_inputs(1, 6, 4, 5, 2, 1).items():
+            if name in PARAMETERS:
+                setattr(self, name, nn.Parameter(value.float()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = [getattr(self, name) for name in PARAMETERS]
+        return ss2d_scan(x, *parameters, pattern=self.pattern, backend=self.backend).tanh()
+
+
+def a_map(batch: int = 2, height: int = 4, width: int = 5, seed: int = 3) -> Tensor:
+    return torch.randn(batch, 6, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def fused_arguments(pattern: str, given_delta: bool) -> tuple:
+    heads, groups, rank = (3, 3, 0) if pattern == 'sequence' else (4, 1, 0 if given_delta else 2)
+    make = torch.Generator().manual_seed(0)
+    x, delta = (torch.randn(2, 15, groups * 4, generator=make, requires_grad=True) for _ in range(2))
+    projected = torch.randn(2, 15, heads, rank + 4, generator=make, requires_grad=True)
+    dt_weight = None if given_delta else torch.randn(heads, 4, rank, generator=make, requires_grad=True)
+    bias, D = (torch.randn(heads, 4, generator=make, requires_grad=True) for _ in range(2))
+    A = (-torch.rand(heads, 4, 2, generator=make)).requires_grad_()
+    width = 15 if pattern == 'sequence' else 5
+    return x, projected, delta if given_delta else None, dt_weight, bias, A, D, pattern, width, True
+
+
+@pytest.mark.parametrize('keep', [True, False])
+@pytest.mark.parametrize('pattern, given_delta', [('sequence', True), ('cross', False), ('atrous', False)])
+@pytest.mark.parametrize('backend', FUSED)
+def test_registration_is_sound(backend, pattern, given_delta, keep, requires):
+    """Schema, fake outputs and autograd, as PyTorch's own check sees them."""
+    requires(backend)
+    arguments = fused_arguments(pattern, given_delta)
+    if not keep:
+        arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
+    torch.library.opcheck(SCANS[backend].default, (*arguments, keep))
+
+
+@pytest.mark.parametrize('backend', EVERY)
+def test_compiles_whole(backend, requires):
+    requires(backend)
+    scan, x = Scan(backend), a_map().requires_grad_()
+    compiled = torch.compile(scan, fullgraph=True, backend='aot_eager')
+    inputs = [x, *scan.parameters()]
+    y, expected = compiled(x), scan(x)
+    torch.testing.assert_close(y, expected)
+    for got, value in zip(torch.autograd.grad(y.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)):
+        torch.testing.assert_close(got, value)
+
+
+@pytest.mark.parametrize('backend', FUSED)
+def test_selective_scan_compiles_whole(backend, requires):
+    requires(backend)
+    inputs = cast(selective_inputs(1, 6, 9, 2, 3), torch.float32)
+
+    def scan() -> Tensor:
+        return selective_scan(**inputs, delta_softplus=True, backend=backend)
+
+    torch.testing.assert_close(torch.compile(scan, fullgraph=True, backend='aot_eager')(), scan())
+
+
+@pytest.mark.parametrize('pattern', ['cross', 'atrous'])
+@pytest.mark.parametrize('backend', FUSED)
+def test_exports_with_any_batch_and_size(backend, pattern, requires):
+    requires(backend)
+    scan = Scan(backend, pattern)
+    sizes = {0: Dim('batch', max=64), 2: Dim('height', max=4096), 3: Dim('width', max=4096)}
+    exported = torch.export.export(scan, (a_map(),), dynamic_shapes=(sizes,)).module()
+    for shape in ((2, 4, 5), (3, 7, 9), (1, 2, 16)):
+        torch.testing.assert_close(exported(a_map(*shape)), scan(a_map(*shape)))
+
+
+@pytest.mark.parametrize('pattern, tokens', [('cross', 35), ('atrous', 4 * 3)])
+@pytest.mark.parametrize('backend', FUSED)
+def test_flops_are_counted(backend, pattern, tokens, requires):
+    requires(backend)
+    scan, x = Scan(backend, pattern), a_map(2, 7, 5).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        scan(x).sum().backward()
+    counts = counter.get_flop_counts()['Global']
+    operator, backward = SCANS[backend], getattr(torch.ops.mmmamba, SCANS[backend].__name__ + '_backward')
+    assert counts[operator] == scan_flops(2, tokens, 4 * 6, 2, rank=1) == 2 * tokens * 24 * (9 * 2 + 2 + 2)
+    assert counts[backward] == scan_backward_flops(2, tokens, 4 * 6, 2, rank=1) == 2 * tokens * 24 * (21 * 2 + 6 + 6)
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+@pytest.mark.parametrize('backend', FUSED)
+def test_checkpointing_leaves_gradients_unchanged(backend, reentrant, requires):
+    requires(backend)
+    scan, x = Scan(backend), a_map().requires_grad_()
+    inputs = [x, *scan.parameters()]
+    scan(x).sum().backward()
+    expected = [tensor.grad.clone() for tensor in inputs]
+    for tensor in inputs:
+        tensor.grad = None
+    checkpoint(scan, x, use_reentrant=reentrant).sum().backward()
+    assert all(torch.equal(tensor.grad, value) for tensor, value in zip(inputs, expected))
+
+
+@pytest.mark.parametrize('backend', FUSED)
+def test_shapes_are_known_without_computing(backend, requires):
+    requires(backend)
+    scan = Scan(backend)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        y = scan(mode.from_tensor(a_map(3, 8, 2)))
+    assert y.shape == (3, 6, 8, 2) and y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_runs_on_meta_tensors():
+    inputs = {name: tensor.float().to('meta') for name, tensor in ss2d_inputs(1, 4, 3, 5, 2, 1).items()}
+    assert ss2d_scan(**inputs, backend='torch').shape == (1, 4, 3, 5)
+
+
+@pytest.mark.parametrize('backend', FUSED)
+def test_states_are_kept_only_where_gradients_are_needed(backend, requires, monkeypatch):
+    requires(backend)
+    kept = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if function is SCANS[backend].default:
+                kept.append(result[2].numel() > 0)
+            return result
+
+    scan, x = Scan(backend), a_map()
+    with Watch():
+        scan(x)
+        with torch.no_grad():
+            scan(x)
+        scan.requires_grad_(False)(x)
+    assert kept == [True, False, False]
