@@ -61,20 +61,25 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        arguments = norm.arguments if norm else {}
         x_proj, z_proj = self.in_proj.weight.chunk(2)
-        z = pointwise_conv(x, z_proj, **arguments)
-        x = inverted_bottleneck(
+        arguments = norm.arguments if norm else {}
+        u = inverted_bottleneck(
             x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation='gelu', **arguments)
-        if x.dtype == torch.float16:
-            x = x.float()  # the sum of four directions, before its norm, may exceed float16's range
+        if u.dtype == torch.float16:
+            u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(
-            x,
+            u,
             self.x_proj_weight,
             self.dt_projs_weight,
             self.dt_projs_bias,
             self.A_logs,
             self.Ds,
             backend=self.scan_backend)
-        y = y.to(self.out_norm.weight.dtype)
-        return pointwise_conv(y, self.out_proj.weight, gate=z, residual=residual, **self.out_norm.arguments)
+        return pointwise_conv(  # z is made where it is needed, pixel by pixel
+            y.to(self.out_norm.weight.dtype),
+            self.out_proj.weight,
+            gate=x,
+            gate_weight=z_proj,
+            residual=residual,
+            **self.out_norm.arguments,
+            **{f'gate_{name}': value for name, value in arguments.items()})

@@ -30,7 +30,7 @@ def vector(*size: int) -> Tensor:
 
 
 def pointwise_case(batch: int, inputs: int, outputs: int, height: int, width: int, parts: str) -> dict:
-    """Arguments with those of 'bias', 'norm', 'gate', 'residual' that ``parts`` names by their first letters."""
+    """Arguments with 'b'ias, 'n'orm, 'g'ate, 'r'esidual, the gate's own 'p'rojection and nor'm' where in ``parts``."""
     case = dict(x=3 * maps(batch, inputs, height, width) + 1, weight=vector(outputs, inputs, 1, 1))
     if 'b' in parts:
         case.update(bias=vector(outputs))
@@ -38,6 +38,10 @@ def pointwise_case(batch: int, inputs: int, outputs: int, height: int, width: in
         case.update(norm_weight=vector(inputs), norm_bias=vector(inputs), eps=1e-3)
     if 'g' in parts:
         case.update(gate=maps(batch, inputs, height, width))
+    if 'p' in parts:
+        case.update(gate=maps(batch, outputs, height, width), gate_weight=vector(inputs, outputs, 1, 1))
+    if 'm' in parts:
+        case.update(gate_norm_weight=vector(outputs), gate_norm_bias=vector(outputs), gate_eps=1e-2)
     if 'r' in parts:
         case.update(residual=maps(batch, outputs, height, width))
     return case
@@ -64,7 +68,8 @@ def bottleneck_case(batch: int, inputs: int, hidden: int, height: int, width: in
 
 
 CASES = {
-    **{(pointwise_conv, parts): partial(pointwise_case, parts=parts) for parts in ('', 'b', 'n', 'g', 'br', 'bngr')},
+    **{(pointwise_conv, parts): partial(pointwise_case, parts=parts)
+       for parts in ('', 'b', 'n', 'g', 'p', 'br', 'bngr', 'bnpmr')},
     **{(inverted_bottleneck, parts): partial(bottleneck_case, parts=parts)
        for parts in ('', 'bn', 'bs', 'br', 'rg', 'bnsrg', 'bnsrg+')},
 }
@@ -247,6 +252,13 @@ def test_wrong_arguments_are_named():
         pointwise_conv(case['x'][0], case['weight'])
     with pytest.raises(ValueError, match="no backend named 'cuda'; it has cpu, torch"):
         pointwise_conv(**case, backend='cuda')
+    projected = pointwise_case(1, 6, 8, 3, 4, 'bnpmr')
+    for name in ('gate', 'gate_weight', 'gate_norm_weight', 'gate_norm_bias'):
+        with pytest.raises(ValueError, match='pointwise_conv: gate'):
+            pointwise_conv(**{**projected, name: projected[name][..., None]})
+    for missing in ('gate', 'gate_weight'):
+        with pytest.raises(ValueError, match='gate_norm_weight needs a gate_weight, and gate_weight a gate'):
+            pointwise_conv(**{**projected, missing: None})
     case = bottleneck_case(1, 6, 20, 3, 4, 'bnsrg+')
     for name in ('expand_bias', 'depthwise_weight', 'depthwise_bias', 'reduce_weight', 'reduce_bias', 'residual'):
         with pytest.raises(ValueError, match=f'inverted_bottleneck: {name} must be'):

@@ -20,17 +20,22 @@ typedef struct {
     double epsilon;
 } LayerNorm;
 
-/* output = activation(weight · (norm(input) * gelu(gate)) + bias) + residual, for each pixel. */
+/*
+ * output = activation(weight · (norm(input) * gelu(g)) + bias) + residual, for each pixel; g is the gate, or
+ * gate_weight · gate_norm(gate) where gate_inputs is not zero.
+ */
 typedef struct {
-    int64_t pixels, inputs, outputs; /* the last two are channels */
+    int64_t pixels, inputs, outputs, gate_inputs; /* all but the first are channels */
     int64_t activation;
-    const float *input;     /* (pixels, inputs) */
-    const float *weight;    /* (outputs, inputs) */
-    const float *bias;      /* (outputs), or NULL */
+    const float *input;       /* (pixels, inputs) */
+    const float *weight;      /* (outputs, inputs) */
+    const float *bias;        /* (outputs), or NULL */
     LayerNorm norm;
-    const float *gate;      /* (pixels, inputs), or NULL */
-    const float *residual;  /* (pixels, outputs), or NULL */
-    float *output;          /* (pixels, outputs) */
+    const float *gate;        /* (pixels, gate_inputs or else inputs), or NULL */
+    const float *gate_weight; /* (inputs, gate_inputs), or NULL */
+    LayerNorm gate_norm;
+    const float *residual;    /* (pixels, outputs), or NULL */
+    float *output;            /* (pixels, outputs) */
 } Pointwise;
 
 /* A depthwise 3x3 convolution with 'same' padding, plus its input where skip. */

@@ -23,10 +23,12 @@ class Pointwise(Structure):
     """Pointwise of blocks.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'activation')),
+        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'gate_inputs', 'activation')),
         *((name, c_void_p) for name in ('input', 'weight', 'bias')),
         ('norm', LayerNorm),
-        *((name, c_void_p) for name in ('gate', 'residual', 'output')),
+        *((name, c_void_p) for name in ('gate', 'gate_weight')),
+        ('gate_norm', LayerNorm),
+        *((name, c_void_p) for name in ('residual', 'output')),
     ]
 
 
@@ -78,22 +80,30 @@ def pointwise(
     norm_bias: Tensor | None,
     eps: float,
     gate: Tensor | None,
+    gate_weight: Tensor | None,
+    gate_norm_weight: Tensor | None,
+    gate_norm_bias: Tensor | None,
+    gate_eps: float,
     activation: str | None,
     residual: Tensor | None,
     isa: str | None = None,
 ) -> Tensor:
     """:func:`mmmamba.ops.pointwise_conv` of float32 tensors; ``isa`` names an instruction set, None the best."""
     x, gate, residual = map(_channels_last, (x, gate, residual))
-    weight, bias, norm_weight, norm_bias = map(_dense, (weight, bias, norm_weight, norm_bias))
+    weight, bias, gate_weight = map(_dense, (weight, bias, gate_weight))
+    norm_weight, norm_bias = map(_dense, (norm_weight, norm_bias))
+    gate_norm_weight, gate_norm_bias = map(_dense, (gate_norm_weight, gate_norm_bias))
     batch, inputs, height, width = x.shape
     outputs = weight.shape[0]
     output = _empty_map(x, outputs)
     if not output.numel():
         return output
-    sizes = (batch * height * width, inputs, outputs, _ACTIVATION_INDEX[activation])
-    norm = LayerNorm(_address(norm_weight), _address(norm_bias), eps)
-    _run('blocks_pointwise', Pointwise(*sizes, *map(_address, (x, weight, bias)), norm,
-                                       *map(_address, (gate, residual, output))), isa)
+    gate_inputs = 0 if gate_weight is None else gate_weight.shape[1]
+    sizes = (batch * height * width, inputs, outputs, gate_inputs, _ACTIVATION_INDEX[activation])
+    _run('blocks_pointwise',
+         Pointwise(*sizes, *map(_address, (x, weight, bias)), _layer_norm(norm_weight, norm_bias, eps),
+                   *map(_address, (gate, gate_weight)), _layer_norm(gate_norm_weight, gate_norm_bias, gate_eps),
+                   *map(_address, (residual, output))), isa)
     return output
 
 
@@ -127,7 +137,7 @@ def inverted_bottleneck(
         return output
     gated = expand_weight.shape[0] // hidden - 1
     sizes = (batch, height, width, inputs, hidden, outputs, _ACTIVATION_INDEX[activation], gated)
-    norm = LayerNorm(_address(norm_weight), _address(norm_bias), eps)
+    norm = _layer_norm(norm_weight, norm_bias, eps)
     stencil = Stencil(_address(depthwise_weight), _address(depthwise_bias), skip)
     _run('blocks_inverted_bottleneck',
          InvertedBottleneck(*sizes, torch.get_num_threads(), _address(x), norm,
@@ -147,6 +157,10 @@ def _dense(parameter: Tensor | None) -> Tensor | None:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _layer_norm(weight: Tensor | None, bias: Tensor | None, eps: float) -> LayerNorm:
+    return LayerNorm(_address(weight), _address(bias), eps)
 
 
 def _empty_map(like: Tensor, channels: int) -> Tensor:

@@ -64,7 +64,8 @@ INLINE void moments(const float *rows, int64_t n, int count, float epsilon, Vec 
 }
 
 /* Pixels of n channels, normalised and gated, into `to`, whose rows have room for whole vectors. */
-static void prepare(const LayerNorm *norm, const float *rows, const float *gate, int64_t n, int64_t count, float *to) {
+static void prepare(const LayerNorm *norm, const float *rows, const float *gate, int64_t gate_stride, int64_t n,
+                    int64_t count, float *to) {
     const int64_t stride = round_up(n, LANES);
     for (int64_t first = 0; first < count; first += LANES) {
         const int group = (int)smaller(LANES, count - first);
@@ -85,8 +86,8 @@ static void prepare(const LayerNorm *norm, const float *rows, const float *gate,
             if (!gate) continue;
             for (int r = 0; r < group; r += GATES) { /* beyond the group, the last pixel again */
                 Vec g[GATES];
-                const float *at = gate + first * n + i;
-                UNROLL for (int k = 0; k < GATES; k++) g[k] = load(at + smaller(r + k, group - 1) * n, lanes);
+                const float *at = gate + first * gate_stride + i;
+                UNROLL for (int k = 0; k < GATES; k++) g[k] = load(at + smaller(r + k, group - 1) * gate_stride, lanes);
                 gelu(g, GATES);
                 for (int k = 0; k < GATES && r + k < group; k++) *(VecUnaligned *)(out + (r + k) * stride) *= g[k];
             }

@@ -13,7 +13,8 @@ from mmmamba.ops.inference_backend import InferenceBackend
 torch.library.define(
     'mmmamba::pointwise_conv',
     '(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? gate, '
-    'str? activation, Tensor? residual, str? isa=None) -> Tensor',
+    'Tensor? gate_weight, Tensor? gate_norm_weight, Tensor? gate_norm_bias, float gate_eps, str? activation, '
+    'Tensor? residual, str? isa=None) -> Tensor',
 )
 torch.library.impl('mmmamba::pointwise_conv', 'cpu', blocks.pointwise)
 
@@ -25,9 +26,19 @@ def _fake(x: Tensor, weight: Tensor, *_: object) -> Tensor:
 
 
 @register_flop_formula(torch.ops.mmmamba.pointwise_conv)
-def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: object, **__: object) -> int:
-    batch, inputs, height, width = x_shape
-    return 2 * batch * height * width * inputs * weight_shape[0]
+def _flops(
+    x: torch.Size,
+    weight: torch.Size,
+    bias: torch.Size | None,
+    norm_weight: torch.Size | None,
+    norm_bias: torch.Size | None,
+    eps: float,
+    gate: torch.Size | None,
+    gate_weight: torch.Size | None,
+    *_: object,
+    **__: object,
+) -> int:
+    return 2 * x[0] * x[2] * x[3] * (weight.numel() + (gate_weight.numel() if gate_weight else 0))
 
 
 BACKEND = InferenceBackend(

@@ -24,11 +24,17 @@ def run(
     norm_bias: Tensor | None,
     eps: float,
     gate: Tensor | None,
+    gate_weight: Tensor | None,
+    gate_norm_weight: Tensor | None,
+    gate_norm_bias: Tensor | None,
+    gate_eps: float,
     activation: str | None,
     residual: Tensor | None,
 ) -> Tensor:
     """Takes and returns what :func:`pointwise_conv` does."""
     x = layer_norm(x, norm_weight, norm_bias, eps)
+    if gate_weight is not None:
+        gate = F.conv2d(layer_norm(gate, gate_norm_weight, gate_norm_bias, gate_eps), gate_weight)
     if gate is not None:
         x = (x * F.gelu(gate)).to(gate.dtype)
     y = ACTIVATIONS[activation](F.conv2d(x, weight, bias))
