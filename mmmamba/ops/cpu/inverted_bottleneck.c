@@ -13,12 +13,12 @@
 #define STRIPS 4         /* for each thread */
 
 INLINE int64_t room(const InvertedBottleneck *p) { return round_up(p->hidden, LANES); } /* of a hidden pixel */
-INLINE int64_t group_rows(const InvertedBottleneck *p) { return larger(GROUP_ROWS, (GROUP_PIXELS + p->width - 1) / p->width); }
+INLINE int64_t group_rows(const InvertedBottleneck *p) { return at_least(GROUP_ROWS, (GROUP_PIXELS + p->width - 1) / p->width); }
 
 /* Strips of an image. */
 INLINE int64_t strips(const InvertedBottleneck *p) {
-    const int64_t each = smaller(STRIPS, larger(1, p->batch * p->height / (p->threads * STRIP_ROWS)));
-    return smaller(p->height, (each * p->threads + p->batch - 1) / p->batch);
+    const int64_t each = at_most(STRIPS, at_least(1, p->batch * p->height / (p->threads * STRIP_ROWS)));
+    return at_most(p->height, (each * p->threads + p->batch - 1) / p->batch);
 }
 
 /* Where in the packed weights the panels of x, those of v, those of the reduction and the stencil begin. */
@@ -88,10 +88,10 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
     const int64_t in_line = p->width * round_up(p->inputs, LANES), line = p->width * room(p);
     float *normal = scratch, *hidden = normal + (rows + 2) * in_line, *result = hidden + (rows + 2) * line;
     for (int64_t first = start; first < end; first += rows) {
-        const int64_t last = smaller(first + rows, end), to = smaller(last + 1, p->height);
+        const int64_t last = at_most(first + rows, end), to = at_most(last + 1, p->height);
         int64_t from = first + 1; /* rows up to here were done for the group before */
         if (first == start) {
-            from = larger(first - 1, 0);
+            from = at_least(first - 1, 0);
         } else {
             memmove(normal, normal + rows * in_line, (size_t)(2 * in_line) * sizeof(float));
             memmove(hidden, hidden + rows * line, (size_t)(2 * line) * sizeof(float));

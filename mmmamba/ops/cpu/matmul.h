@@ -20,8 +20,8 @@
 #define GATES 4                      /* vectors of a gate that are activated at a time */
 #define UNROLL _Pragma("GCC unroll 16")
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 INLINE int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
@@ -30,7 +30,7 @@ INLINE int64_t panel_floats(int64_t inputs) { return (inputs + 1) * PANEL; }
 /* A panel of weights (outputs, inputs) as its bias, then (inputs, PANEL); zeros for outputs that are not there. */
 static void pack_panel(const float *weight, const float *bias, int64_t inputs, int64_t outputs, int64_t panel,
                        float *packed) {
-    const int64_t first = panel * PANEL, count = smaller(PANEL, outputs - first);
+    const int64_t first = panel * PANEL, count = at_most(PANEL, outputs - first);
     const float *from = weight + first * inputs;
     float *to = packed + panel * panel_floats(inputs);
     for (int64_t o = 0; o < PANEL; o++) *to++ = bias && o < count ? bias[first + o] : 0;
@@ -47,14 +47,14 @@ INLINE void moments(const float *rows, int64_t n, int count, float epsilon, Vec 
     for (int r = 0; r < LANES; r++) {
         parts[r] = splat(0);
         for (int64_t i = 0; r < count && i < n; i += LANES)
-            parts[r] += load(rows + r * n + i, (int)smaller(LANES, n - i));
+            parts[r] += load(rows + r * n + i, (int)at_most(LANES, n - i));
     }
     *mean = sum_each(parts) * over;
     for (int r = 0; r < count; r++) {
         const Vec centre = splat((*mean)[r]);
         parts[r] = splat(0);
         for (int64_t i = 0; i < n; i += LANES) {
-            const int lanes = (int)smaller(LANES, n - i);
+            const int lanes = (int)at_most(LANES, n - i);
             const Vec centred = load(rows + r * n + i, lanes) - load((const float *)&centre, lanes); /* zero behind */
             parts[r] += centred * centred;
         }
@@ -68,11 +68,11 @@ static void prepare(const LayerNorm *norm, const float *rows, const float *gate,
                     int64_t count, float *to) {
     const int64_t stride = round_up(n, LANES);
     for (int64_t first = 0; first < count; first += LANES) {
-        const int group = (int)smaller(LANES, count - first);
+        const int group = (int)at_most(LANES, count - first);
         Vec mean = splat(0), scale = splat(1);
         if (norm->weight) moments(rows + first * n, n, group, (float)norm->epsilon, &mean, &scale);
         for (int64_t i = 0; i < n; i += LANES) {
-            const int lanes = (int)smaller(LANES, n - i);
+            const int lanes = (int)at_most(LANES, n - i);
             const float *from = rows + first * n + i;
             float *out = to + first * stride + i;
             if (norm->weight) {
@@ -87,7 +87,7 @@ static void prepare(const LayerNorm *norm, const float *rows, const float *gate,
             for (int r = 0; r < group; r += GATES) { /* beyond the group, the last pixel again */
                 Vec g[GATES];
                 const float *at = gate + first * gate_stride + i;
-                UNROLL for (int k = 0; k < GATES; k++) g[k] = load(at + smaller(r + k, group - 1) * gate_stride, lanes);
+                UNROLL for (int k = 0; k < GATES; k++) g[k] = load(at + at_most(r + k, group - 1) * gate_stride, lanes);
                 gelu(g, GATES);
                 for (int k = 0; k < GATES && r + k < group; k++) *(VecUnaligned *)(out + (r + k) * stride) *= g[k];
             }
@@ -131,7 +131,7 @@ INLINE void multiply_tile(const Product *p, int64_t first, int count, int64_t pa
         const int64_t at = (first + r) * p->outputs + output;
         activate(sum[r], columns, activation);
         UNROLL for (int c = 0; c < columns; c++) {
-            const int lanes = (int)smaller(LANES, left - c * LANES);
+            const int lanes = (int)at_most(LANES, left - c * LANES);
             Vec y = sum[r][c];
             if (p->residual) y += load(p->residual + at + c * LANES, lanes);
             store(p->output + at + c * LANES, y, lanes);
@@ -143,7 +143,7 @@ INLINE void multiply_with(const Product *p, int64_t activation) {
     for (int64_t panel = 0; panel < panels_of(p->outputs); panel++) {
         const int64_t columns = (p->outputs - panel * PANEL + LANES - 1) / LANES;
         for (int64_t first = 0; first < p->count; first += TILE_ROWS) {
-            const int tile = (int)smaller(TILE_ROWS, p->count - first);
+            const int tile = (int)at_most(TILE_ROWS, p->count - first);
             if (columns >= 3) multiply_tile(p, first, tile, panel, 3, activation);
             else if (columns == 2) multiply_tile(p, first, tile, panel, 2, activation);
             else multiply_tile(p, first, tile, panel, 1, activation);

@@ -50,7 +50,7 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
     const int64_t first = item * BLOCK_ROWS, in = first * p->inputs, out = first * p->outputs;
     Product product = {
         .packed = packed, .inputs = p->inputs, .outputs = p->outputs,
-        .rows = p->input + in, .stride = p->inputs, .count = smaller(BLOCK_ROWS, p->pixels - first),
+        .rows = p->input + in, .stride = p->inputs, .count = at_most(BLOCK_ROWS, p->pixels - first),
         .residual = p->residual ? p->residual + out : 0, .output = p->output + out,
     };
     if (p->norm.weight || p->gate) {

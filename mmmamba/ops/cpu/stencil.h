@@ -68,7 +68,7 @@ INLINE void stretch(const StencilRow *p, int64_t first, int64_t last, int64_t ch
 
 INLINE void stencil_row_with(const StencilRow *p, int64_t activation) {
     for (int64_t x = 0; x < p->width; x += STRETCH) {
-        const int64_t last = smaller(x + STRETCH, p->width);
+        const int64_t last = at_most(x + STRETCH, p->width);
         int64_t channel = 0;
         for (; channel + LANES <= p->channels; channel += LANES) stretch(p, x, last, channel, LANES, activation);
         if (channel < p->channels) stretch(p, x, last, channel, (int)(p->channels - channel), activation);
