@@ -13,3 +13,10 @@ def build_activation(name: str) -> nn.Module:
     if name not in ACTIVATIONS:
         raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()
+
+
+def activation_name(module: nn.Module) -> str | None:
+    """What a fused operation calls the activation that ``module`` is; None if it has not got it."""
+    if isinstance(module, nn.GELU) and module.approximate != 'none':
+        return None
+    return next((name for name, kind in ACTIVATIONS.items() if type(module) is kind), None)

@@ -1,10 +1,10 @@
 """LS block: the local branch that stands before the scan."""
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
+from mmmamba.ops import pointwise_conv
 
 
 class LSBlock(nn.Module):
@@ -26,4 +26,6 @@ class LSBlock(nn.Module):
         self.fc2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.fc2(F.gelu(self.fc1(self.norm(self.dwconv(x)))))
+        y = self.norm(self.dwconv(x))
+        y = pointwise_conv(y, self.fc1.weight, self.fc1.bias, activation='gelu')
+        return pointwise_conv(y, self.fc2.weight, self.fc2.bias, residual=x)

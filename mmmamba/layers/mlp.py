@@ -4,6 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmmamba.layers.activation import build_activation
+from mmmamba.layers.norm import LayerNorm2d
 from mmmamba.layers.rg_block import RGBlock
 
 
@@ -26,7 +27,12 @@ class Mlp(nn.Module):
         self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+        """As above, of ``norm(x)`` and plus ``residual`` where they are given."""
+        y = self._mlp(norm(x) if norm else x)
+        return y if residual is None else residual + y
+
+    def _mlp(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
 
 
@@ -38,14 +44,14 @@ class ConvMlp(Mlp):
         hidden = self.fc1.out_channels
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _mlp(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
 class ResConvMlp(ConvMlp):
     """``fc2(act(dwconv(h) + h))`` with ``h = fc1(x)``: :class:`ConvMlp` with the convolution as a residual."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _mlp(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
         return self.fc2(self.act(self.dwconv(hidden) + hidden))
 
@@ -59,7 +65,7 @@ class GatedMlp(Mlp):
         self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _mlp(self, x: Tensor) -> Tensor:
         x, v = self.fc1(x).chunk(2, dim=1)
         return self.fc2(self.act(x) * v)
 

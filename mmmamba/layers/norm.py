@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Callable
+from typing import Any, Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +30,11 @@ class LayerNorm2d(nn.LayerNorm):
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__(channels, eps=eps)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What has :func:`mmmamba.ops.pointwise_conv` do the work of this layer."""
+        return dict(norm_weight=self.weight, norm_bias=self.bias, eps=self.eps)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)

@@ -1,6 +1,9 @@
 """ODSS block: the unit that ODMamba and ODSS-PAFPN are built of."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -76,5 +79,17 @@ class ODSSBlock(nn.Module):
         return self._residuals(x, local)
 
     def _residuals(self, x: Tensor, local: Tensor) -> Tensor:
-        x = x + self.drop_path(self.ss2d(self.norm1(local)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = self._residual(x, self._scans, self.norm1, local)
+        return self._residual(x, self.mlp, self.norm2, x)
+
+    def _residual(self, x: Tensor, branch: Callable[..., Tensor], norm: LayerNorm2d, branch_input: Tensor) -> Tensor:
+        """``x + DropPath(branch(norm(branch_input)))``; without gradients, norm and sum are a part of the branch."""
+        if torch.is_grad_enabled() or (self.training and self.drop_path.drop_prob):
+            return x + self.drop_path(branch(norm(branch_input)))
+        return branch(branch_input, norm, x)
+
+    def _scans(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+        *others, last = self.ss2d
+        for ss2d in others:
+            x, norm = ss2d(x, norm), None
+        return last(x, norm, residual)

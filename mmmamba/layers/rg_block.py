@@ -1,10 +1,11 @@
 """RG block: the gated, locally residual MLP of an ODSS block."""
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmamba.layers.activation import build_activation
+from mmmamba.layers.activation import activation_name, build_activation
+from mmmamba.layers.norm import LayerNorm2d
+from mmmamba.ops import inverted_bottleneck
 
 
 class RGBlock(nn.Module):
@@ -30,7 +31,17 @@ class RGBlock(nn.Module):
         self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Two convolutions with the halves of one weight: neither half of the result has to be copied out of the whole.
-        x, v = (F.conv2d(x, *half) for half in zip(self.fc1.weight.chunk(2), self.fc1.bias.chunk(2)))
-        return self.fc2(self.act(self.dwconv(x) + x) * v)
+    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
+        return inverted_bottleneck(
+            x,
+            self.fc1.weight,
+            self.fc1.bias,
+            self.dwconv.weight,
+            self.dwconv.bias,
+            skip=True,
+            activation=activation_name(self.act),
+            reduce_weight=self.fc2.weight,
+            reduce_bias=self.fc2.bias,
+            residual=residual,
+            **(norm.arguments if norm else {}))

@@ -4,12 +4,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.layers.norm import LayerNorm2d
 from mmmamba.layers.ssm_init import init_ssm_
-from mmmamba.ops import ss2d_scan
+from mmmamba.ops import inverted_bottleneck, pointwise_conv, ss2d_scan
 
 DIRECTIONS = 4
 
@@ -60,19 +59,27 @@ class SS2D(nn.Module):
         nn.init.uniform_(self.x_proj_weight, -inner**-0.5, inner**-0.5)  # nn.Linear's own, for each direction
         init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Two convolutions with the halves of one weight: neither half of the result has to be copied out of the whole.
-        x, z = (F.conv2d(x, weight) for weight in self.in_proj.weight.chunk(2))
-        x = F.gelu(self.conv2d(x))
-        if x.dtype == torch.float16:
-            x = x.float()  # the sum of four directions, before its norm, may exceed float16's range
+    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
+        x_proj, z_proj = self.in_proj.weight.chunk(2)
+        arguments = norm.arguments if norm else {}
+        u = inverted_bottleneck(
+            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation='gelu', **arguments)
+        if u.dtype == torch.float16:
+            u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(
-            x,
+            u,
             self.x_proj_weight,
             self.dt_projs_weight,
             self.dt_projs_bias,
             self.A_logs,
             self.Ds,
             backend=self.scan_backend)
-        y = self.out_norm(y.to(self.out_norm.weight.dtype))
-        return self.out_proj((y * F.gelu(z)).to(z.dtype))
+        return pointwise_conv(  # z is made where it is needed, pixel by pixel
+            y.to(self.out_norm.weight.dtype),
+            self.out_proj.weight,
+            gate=x,
+            gate_weight=z_proj,
+            residual=residual,
+            **self.out_norm.arguments,
+            **{f'gate_{name}': value for name, value in arguments.items()})

@@ -121,3 +121,13 @@ def test_what_cannot_be_folded_is_named():
     without_statistics = partial(nn.BatchNorm2d, track_running_stats=False)
     with pytest.raises(InputError, match='1.conv1: a batch norm without running statistics'):
         fuse(nn.Sequential(nn.Identity(), SimpleStem(3, 8, norm_layer=without_statistics)))
+
+
+@torch.no_grad()
+def test_fused_blocks_compile_and_export_as_one_graph():
+    torch.compiler.reset()
+    fused = fuse(with_statistics(BLOCKS['odss_rg']()))
+    x = torch.randn(2, CHANNELS, 9, 7)
+    expected = fused(x)
+    torch.testing.assert_close(torch.compile(fused, fullgraph=True, backend='aot_eager')(x), expected)
+    torch.testing.assert_close(torch.export.export(fused, (x, )).module()(x), expected)

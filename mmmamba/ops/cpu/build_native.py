@@ -23,16 +23,19 @@ ISA_FLAGS = {
 }
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)
 
+ENTRIES = [f'{FOLDER}/{name}.c' for name in ('scan', 'blocks')]  # compiled once
+KERNELS = [f'{FOLDER}/{name}.c' for name in ('kernel', 'pointwise', 'inverted_bottleneck')]  # for each instruction set
+
 NATIVE_EXTENSION = Extension(
     'mmmamba.ops.cpu.libscan',
-    sources=[f'{FOLDER}/scan.c', f'{FOLDER}/kernel.c'],
-    depends=[f'{FOLDER}/scan.h', f'{FOLDER}/vector.h'],
+    sources=[*ENTRIES, *KERNELS],
+    depends=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation', 'matmul', 'stencil')],
     optional=True,
 )
 
 
 class BuildNative(build_ext):
-    """Compiles kernel.c once for each instruction set; without OpenMP or a vector unit if the compiler lacks them.
+    """Compiles the kernels once for each instruction set; without OpenMP or a vector unit if the compiler lacks them.
 
     An installation never fails here. The reason of a failure is left beside the missing library, where
     ``python -m mmmamba.ops.info`` reads it.
@@ -69,13 +72,12 @@ class BuildNative(build_ext):
         self._record(self.failure)
 
     def _compile(self, ext: Extension, isas: tuple[str, ...], openmp: list[str]) -> None:
-        entry, kernel = ext.sources
         macros = [('SCAN_WITH_X86', None)] if len(isas) > 1 else []
         temp = Path(self.build_temp)
-        objects = self.compiler.compile([entry], str(temp), macros, extra_postargs=FLAGS + openmp)
+        objects = self.compiler.compile(ENTRIES, str(temp), macros, extra_postargs=FLAGS + openmp)
         for isa in isas:
             flags = FLAGS + ISA_FLAGS[isa]
-            objects += self.compiler.compile([kernel], str(temp / isa), [('SCAN_ISA', isa)], extra_postargs=flags)
+            objects += self.compiler.compile(KERNELS, str(temp / isa), [('SCAN_ISA', isa)], extra_postargs=flags)
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=openmp)
 
     def _record_failure(self, error: Exception | None) -> None:

@@ -1,0 +1,53 @@
+"""The 1x1 convolution in PyTorch operations: runs on any device and carries gradients."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmamba.ops.activation import ACTIVATIONS
+from mmmamba.ops.dispatch import Backend, Tolerance
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """The layer norm over the channels of each pixel; the map as it is where ``weight`` is None."""
+    if weight is None:
+        return x
+    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+
+
+def run(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    eps: float,
+    gate: Tensor | None,
+    gate_weight: Tensor | None,
+    gate_norm_weight: Tensor | None,
+    gate_norm_bias: Tensor | None,
+    gate_eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Takes and returns what :func:`pointwise_conv` does."""
+    x = layer_norm(x, norm_weight, norm_bias, eps)
+    if gate_weight is not None:
+        gate = F.conv2d(layer_norm(gate, gate_norm_weight, gate_norm_bias, gate_eps), gate_weight)
+    if gate is not None:
+        x = (x * F.gelu(gate)).to(gate.dtype)
+    y = ACTIVATIONS[activation](F.conv2d(x, weight, bias))
+    return y if residual is None else residual + y
+
+
+BACKEND = Backend(
+    name='torch',
+    run=run,
+    tolerances={
+        torch.float64: Tolerance(forward=1e-12, gradient=1e-11),
+        torch.float32: Tolerance(forward=2e-6, gradient=2e-5),
+        torch.float16: Tolerance(forward=2e-3, gradient=2e-3),
+        torch.bfloat16: Tolerance(forward=2e-2, gradient=2e-2),
+    },
+)

@@ -1,0 +1,270 @@
+"""pointwise_conv and inverted_bottleneck: every backend and instruction set against PyTorch in float64."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmmamba.ops import inverted_bottleneck, pointwise_conv
+from mmmamba.ops.cpu import native
+from mmmamba.ops.inverted_bottleneck import interface as bottleneck_interface
+from mmmamba.ops.pointwise_conv import interface as pointwise_interface
+
+INTERFACES = {pointwise_conv: pointwise_interface, inverted_bottleneck: bottleneck_interface}
+WAYS = ('torch', *(f'cpu-{isa}' for isa in native.ISAS))
+# Odd channels, fewer than a vector has lanes, more than a panel of weights; maps of a pixel, a row, a column.
+SHAPES = [(1, 3, 5, 1, 1), (2, 17, 33, 1, 5), (2, 8, 16, 7, 1), (1, 32, 85, 5, 4), (2, 50, 70, 9, 18),
+          (1, 5, 49, 23, 2)]
+
+
+def maps(*size: int) -> Tensor:
+    return torch.randn(size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+
+
+def vector(*size: int) -> Tensor:
+    return torch.randn(size, dtype=torch.float64)
+
+
+def pointwise_case(batch: int, inputs: int, outputs: int, height: int, width: int, parts: str) -> dict:
+    """Arguments with 'b'ias, 'n'orm, 'g'ate, 'r'esidual, the gate's own 'p'rojection and nor'm' where in ``parts``."""
+    case = dict(x=3 * maps(batch, inputs, height, width) + 1, weight=vector(outputs, inputs, 1, 1))
+    if 'b' in parts:
+        case.update(bias=vector(outputs))
+    if 'n' in parts:
+        case.update(norm_weight=vector(inputs), norm_bias=vector(inputs), eps=1e-3)
+    if 'g' in parts:
+        case.update(gate=maps(batch, inputs, height, width))
+    if 'p' in parts:
+        case.update(gate=maps(batch, outputs, height, width), gate_weight=vector(inputs, outputs, 1, 1))
+    if 'm' in parts:
+        case.update(gate_norm_weight=vector(outputs), gate_norm_bias=vector(outputs), gate_eps=1e-2)
+    if 'r' in parts:
+        case.update(residual=maps(batch, outputs, height, width))
+    return case
+
+
+def bottleneck_case(batch: int, inputs: int, hidden: int, height: int, width: int, parts: str) -> dict:
+    """Arguments with those of 'bias', 'norm', 'skip', 'gate', 'reduction', 'residual' ('+') that ``parts`` names."""
+    expanded, bias = hidden * (2 if 'g' in parts else 1), 'b' in parts
+    case = dict(
+        x=3 * maps(batch, inputs, height, width) + 1,
+        expand_weight=vector(expanded, inputs, 1, 1),
+        expand_bias=vector(expanded) if bias else None,
+        depthwise_weight=vector(hidden, 1, 3, 3),
+        depthwise_bias=vector(hidden) if bias else None,
+        skip='s' in parts)
+    if 'n' in parts:
+        case.update(norm_weight=vector(inputs), norm_bias=vector(inputs), eps=1e-3)
+    if 'r' in parts:
+        outputs = inputs + 2
+        case.update(reduce_weight=vector(outputs, hidden, 1, 1), reduce_bias=vector(outputs) if bias else None)
+        if '+' in parts:
+            case.update(residual=maps(batch, outputs, height, width))
+    return case
+
+
+CASES = {
+    **{(pointwise_conv, parts): partial(pointwise_case, parts=parts)
+       for parts in ('', 'b', 'n', 'g', 'p', 'br', 'bngr', 'bnpmr')},
+    **{(inverted_bottleneck, parts): partial(bottleneck_case, parts=parts)
+       for parts in ('', 'bn', 'bs', 'br', 'rg', 'bnsrg', 'bnsrg+')},
+}
+
+
+def cast(case: dict, dtype: torch.dtype) -> dict:
+    return {name: value.to(dtype) if isinstance(value, Tensor) else value for name, value in case.items()}
+
+
+def run_on(way: str, op: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
+    """``op`` on the backend, and the instruction set, that ``way`` names."""
+    backend, _, isa = way.partition('-')
+    if backend == 'cpu':
+        if isa not in native.available_isas():
+            pytest.skip(f'no {isa} here')
+        monkeypatch.setattr(native, 'available_isas', lambda: (isa, ))
+    return partial(op, backend=backend)
+
+
+def error(got: Tensor, expected: Tensor) -> float:
+    assert got.shape == expected.shape and got.isfinite().all()
+    return ((got - expected).norm() / expected.norm()).item()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@pytest.mark.parametrize('activation', [None, 'gelu', 'silu', 'relu'])
+@torch.no_grad()
+def test_results_equal_those_in_double_precision(way, op, parts, activation, monkeypatch):
+    run = run_on(way, op, monkeypatch)
+    for shape in SHAPES:
+        case = CASES[op, parts](*shape)
+        expected = op(**case, activation=activation, backend='torch')
+        assert error(run(**cast(case, torch.float32), activation=activation), expected) < 2e-6, shape
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@torch.no_grad()
+def test_any_layout_of_memory(op, parts):
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    expected = op(**case)
+
+    def stretched(tensor: Tensor) -> Tensor:  # every second element of a larger tensor, another layout for maps
+        return tensor.repeat_interleave(2, dim=-1)[..., ::2]
+
+    strided = {name: stretched(value) if isinstance(value, Tensor) else value for name, value in case.items()}
+    torch.testing.assert_close(op(**strided), expected)
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@pytest.mark.parametrize('shape', [(0, 6, 20, 5, 7), (2, 6, 20, 0, 7), (2, 6, 20, 5, 0)])
+@torch.no_grad()
+def test_empty_maps(op, parts, shape):
+    case = cast(CASES[op, parts](*shape), torch.float32)
+    assert op(**case).numel() == 0
+
+
+@pytest.mark.parametrize('values', [torch.linspace(-40, 40, 4001), torch.tensor([0.0, -0.0, 1e30, 3e38])])
+@torch.no_grad()
+def test_activations_alone(values, monkeypatch):
+    for way in WAYS[1:]:
+        with monkeypatch.context() as patch:
+            if way.partition('-')[2] not in native.available_isas():
+                continue
+            run = run_on(way, pointwise_conv, patch)
+            for name, exact in (('gelu', torch.nn.functional.gelu), ('silu', torch.nn.functional.silu)):
+                got = run(values.view(-1, 1, 1, 1), torch.ones(1, 1, 1, 1), activation=name).flatten()
+                expected = exact(values.double())
+                bound = 2e-7 * (1 + values.abs().clamp(max=1e30)).double()
+                assert ((got - expected).abs() <= bound.clamp(min=1e-7) + 3e-7 * expected.abs()).all(), (way, name)
+
+
+@torch.no_grad()
+def test_what_is_not_finite_stays_so():
+    values = torch.tensor([float('nan'), float('inf')]).view(2, 1, 1, 1)
+    for activation in (None, 'gelu', 'silu', 'relu'):
+        out = pointwise_conv(values, torch.ones(1, 1, 1, 1), activation=activation).flatten()
+        assert out[0].isnan() and out[1] == float('inf'), activation
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+def test_gradients_are_those_of_pytorch(op, parts):
+    """Where a gradient is asked for, ordinary autograd runs: the results are bitwise those of the torch backend."""
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    for needs in (name for name, value in case.items() if isinstance(value, Tensor)):
+        inputs = {**case, needs: case[needs].clone().requires_grad_()}
+        out = op(**inputs)
+        assert out.requires_grad and torch.equal(out, op(**inputs, backend='torch'))
+        with pytest.raises(RuntimeError, match='cpu: .*It has no gradient'):
+            op(**inputs, backend='cpu')
+
+
+@torch.no_grad()
+def test_autocast_and_other_types_take_pytorch():
+    case = cast(pointwise_case(1, 6, 8, 3, 4, 'bn'), torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert pointwise_conv(**case).dtype == torch.bfloat16
+        with pytest.raises(RuntimeError, match='It does not follow autocast'):
+            pointwise_conv(**case, backend='cpu')
+    assert pointwise_conv(**cast(case, torch.bfloat16)).dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match='cpu: .*It does not take torch.float64'):
+        pointwise_conv(**cast(case, torch.float64), backend='cpu')
+
+
+@torch.no_grad()
+def test_results_do_not_depend_on_threads(requires):
+    requires('cpu')
+    case = cast(bottleneck_case(2, 6, 20, 37, 7, 'bnsrg+'), torch.float32)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 64):
+            torch.set_num_threads(threads)
+            results.append(inverted_bottleneck(**case, activation='gelu', backend='cpu'))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@torch.no_grad()
+def test_operators_are_registered_as_they_behave(op, parts, requires):
+    requires('cpu')
+    torch.compiler.reset()
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    expected = op(**case, activation='gelu')
+    compiled = torch.compile(lambda **inputs: op(**inputs, activation='gelu'), backend='aot_eager', fullgraph=True)
+    got = compiled(**case)
+    assert torch.equal(got, expected) and got.stride() == expected.stride()
+
+
+@torch.no_grad()
+def test_operators_export_with_any_size(requires):
+    requires('cpu')
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.case = {name: value for name, value in cast(bottleneck_case(1, 6, 20, 5, 7, 'bnsrg'),
+                                                             torch.float32).items() if name != 'x'}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return inverted_bottleneck(x, **self.case, activation='gelu')
+
+    block, sizes = Block(), torch.export.Dim
+    exported = torch.export.export(
+        block, (maps(2, 6, 8, 9).float(), ), dynamic_shapes=({0: sizes('b'), 2: sizes('h'), 3: sizes('w')}, ))
+    assert any('mmmamba.inverted_bottleneck' in str(node.target) for node in exported.graph.nodes)
+    x = maps(3, 6, 5, 11).float()
+    assert torch.equal(exported.module()(x), block(x))
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@torch.no_grad()
+def test_flops_are_those_of_the_convolutions_inside(op, parts, requires):
+    requires('cpu')
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    counts = []
+    for backend in ('cpu', 'torch'):
+        with FlopCounterMode(display=False) as counter:
+            op(**case, backend=backend)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_wrong_arguments_are_named():
+    case = pointwise_case(1, 6, 8, 3, 4, 'bngr')
+    for name in ('weight', 'bias', 'norm_weight', 'norm_bias', 'gate', 'residual'):
+        with pytest.raises(ValueError, match=f'pointwise_conv: {name} must be'):
+            pointwise_conv(**{**case, name: case[name][..., None]})
+    with pytest.raises(ValueError, match='norm_weight and norm_bias go together'):
+        pointwise_conv(**{**case, 'norm_bias': None})
+    with pytest.raises(ValueError, match="no activation named 'tanh'; it has gelu, silu, relu"):
+        pointwise_conv(**case, activation='tanh')
+    with pytest.raises(ValueError, match=r'x must be \(batch, channels, height, width\)'):
+        pointwise_conv(case['x'][0], case['weight'])
+    with pytest.raises(ValueError, match="no backend named 'cuda'; it has cpu, torch"):
+        pointwise_conv(**case, backend='cuda')
+    projected = pointwise_case(1, 6, 8, 3, 4, 'bnpmr')
+    for name in ('gate', 'gate_weight', 'gate_norm_weight', 'gate_norm_bias'):
+        with pytest.raises(ValueError, match='pointwise_conv: gate'):
+            pointwise_conv(**{**projected, name: projected[name][..., None]})
+    for missing in ('gate', 'gate_weight'):
+        with pytest.raises(ValueError, match='gate_norm_weight needs a gate_weight, and gate_weight a gate'):
+            pointwise_conv(**{**projected, missing: None})
+    case = bottleneck_case(1, 6, 20, 3, 4, 'bnsrg+')
+    for name in ('expand_bias', 'depthwise_weight', 'depthwise_bias', 'reduce_weight', 'reduce_bias', 'residual'):
+        with pytest.raises(ValueError, match=f'inverted_bottleneck: {name} must be'):
+            inverted_bottleneck(**{**case, name: case[name][..., None]})
+    with pytest.raises(ValueError, match='expand_weight must have 20 outputs, or twice as many with a reduction'):
+        inverted_bottleneck(**{**case, 'reduce_weight': None})
+    case = bottleneck_case(1, 6, 20, 3, 4, 'b')
+    with pytest.raises(ValueError, match='reduce_bias and residual need a reduce_weight'):
+        inverted_bottleneck(**case, residual=case['x'])
