@@ -19,7 +19,7 @@ INLINE void gelu(Vec *x, int count) {
     Vec a[MOST], t[MOST], e[MOST], p[MOST];
     EACH a[i] = (Vec)((VecInt)x[i] & 0x7fffffff);
     EACH t[i] = splat(1.0f) / (splat(0.2757716446627535f) * a[i] + splat(1.0f));
-    EACH e[i] = exp2_lanes(splat(-0.7213475204444817f) * a[i] * a[i]);
+    EACH e[i] = exp2_lanes(splat(-0.7213475204444817f) * a[i] * a[i], 1);
     EACH p[i] = splat(-0.2273059971365075f) * t[i] + splat(0.8857538771700845f);
     EACH p[i] = p[i] * t[i] + splat(-0.6339747370561981f);
     EACH p[i] = p[i] * t[i] + splat(0.6484507745151107f);
@@ -34,7 +34,7 @@ INLINE void silu(Vec *x, int count) {
     const Vec bound = splat(-80.0f); /* exp(-x) stays finite */
     Vec e[MOST];
     EACH e[i] = select_lanes(x[i] < bound, bound, x[i]);
-    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * e[i]);
+    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * e[i], 1);
     EACH x[i] = x[i] / (e[i] + splat(1.0f));
 }
 

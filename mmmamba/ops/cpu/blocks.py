@@ -64,7 +64,7 @@ def _reason(loaded: native.Native) -> str | None:
     return None
 
 
-REASON = _reason(native.load())
+REASON = _reason(native.NATIVE)
 
 
 def unavailable() -> str | None:
@@ -168,6 +168,6 @@ def _empty_map(like: Tensor, channels: int) -> Tensor:
 
 
 def _run(function: str, problem: Structure, isa: str | None) -> None:
-    index = native._isa_index(isa)
-    if getattr(native.load().library, function)(byref(problem), index, torch.get_num_threads()):
+    index = native.isa_index(isa)
+    if getattr(native.NATIVE.library, function)(byref(problem), index, torch.get_num_threads()):
         raise MemoryError('The native kernel could not allocate its workspace.')

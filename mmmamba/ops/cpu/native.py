@@ -100,7 +100,7 @@ def threads() -> int:
 
 def lanes(isa: str | None) -> int:
     """Returns how many channels the best instruction set, or the one named, works on at once."""
-    return NATIVE.library.scan_lanes(_isa_index(isa))
+    return NATIVE.library.scan_lanes(isa_index(isa))
 
 
 def address(tensor: Tensor | None) -> int | None:
@@ -114,15 +114,15 @@ def address(tensor: Tensor | None) -> int | None:
 
 def forward(problem: Problem, outputs: Outputs, isa: str | None) -> None:
     """Runs the forward pass on the best instruction set or on the one named."""
-    _check(NATIVE.library.scan_forward(problem, outputs, _isa_index(isa), threads()))
+    _check(NATIVE.library.scan_forward(problem, outputs, isa_index(isa), threads()))
 
 
 def backward(problem: Problem, gradients: Gradients, isa: str | None) -> None:
     """Runs the backward pass on the best instruction set or on the one named."""
-    _check(NATIVE.library.scan_backward(problem, gradients, _isa_index(isa), threads()))
+    _check(NATIVE.library.scan_backward(problem, gradients, isa_index(isa), threads()))
 
 
-def _isa_index(isa: str | None) -> int:
+def isa_index(isa: str | None) -> int:
     available = available_isas()
     if isa is not None and isa not in available:
         raise ValueError(f'This machine or library lacks {isa!r}; it has {", ".join(available)}.')
