@@ -1,0 +1,96 @@
+"""Forward and backward pass of the fused scan in Triton."""
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from mmmamba.ops.triton.geometry import Geometry, geometry
+from mmmamba.ops.triton.tiling import Tiling, choose_tiling
+
+
+def unavailable() -> str | None:
+    """Why the kernels cannot be used here, as a sentence, or None."""
+    if importlib.util.find_spec('triton') is None:
+        return 'Triton is not installed.'
+    return None
+
+
+def interpreting() -> bool:
+    """Whether the kernels run in Triton's interpreter, and then on tensors of the CPU."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from mmmamba.ops.triton import kernels_forward
+
+    return isinstance(kernels_forward.final, InterpretedFunction)
+
+
+def _launch(kernel, grid: int, *arguments, **constants) -> None:
+    kernel[(grid,)](*arguments, **constants, num_warps=1)
+
+
+def _sizes(g: Geometry, chunks: int) -> tuple[int, ...]:
+    """Arguments that every kernel over chunks has."""
+    return g.positions, g.height, g.width, g.channels, g.rank
+
+
+def forward(
+    x: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    pattern: str,
+    width: int,
+    softplus: bool,
+    keep: bool,
+    tiling: Tiling | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from mmmamba.ops.triton import kernels_forward as kernels
+
+    g = geometry(x, projected, A, pattern, width)
+    y = torch.empty_like(x)
+    last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
+    states = x.new_empty(0, dtype=torch.float32)
+    if not x.numel():
+        return y, last_state.zero_(), states
+    tiling = tiling or choose_tiling(g)
+    chunks = -(-g.positions // tiling.chunk)
+    A = A.transpose(1, 2).contiguous()
+    states = x.new_empty((g.batch, g.heads, chunks, g.states, g.channels), dtype=torch.float32)
+    sums = x.new_empty((g.batch, g.heads, chunks, g.channels), dtype=torch.float32)
+    geometry_of_kernels = (g.positions, g.height, g.width, g.channels, g.rank)
+    constants = dict(N=g.states, WALKS=g.walks, SPACING=g.spacing, SOFTPLUS=softplus)
+    shortest = min(-(-g.height // g.spacing), -(-g.width // g.spacing))
+    if chunks > 1:
+        blocks = -(-g.channels // tiling.local_block)
+        _launch(
+            kernels.local_states, g.batch * g.units * chunks * blocks,
+            x, projected, delta, dt_weight, bias, A, states, sums,
+            g.units, chunks, blocks, tiling.chunk // tiling.local_tile, *geometry_of_kernels,
+            TILE=tiling.local_tile, BLOCK=tiling.local_block, NARROW=shortest < tiling.local_tile, **constants,
+        )
+        blocks = -(-g.channels // tiling.carry_block)
+        _launch(
+            kernels.carry, g.batch * g.heads * g.states * blocks,
+            states, sums, A, None, g.heads, chunks, blocks, g.channels,
+            N=g.states, ROWS=tiling.carry_rows, BLOCK=tiling.carry_block, REVERSE=False,
+        )
+    blocks = -(-g.channels // tiling.final_block)
+    items = g.batch * g.units * chunks * blocks
+    programs = min(items, tiling.programs)
+    scratch = x.new_empty((programs, g.states, tiling.final_block), dtype=torch.float32)
+    planes = y if g.planes == 1 else x.new_empty((g.planes, *x.shape), dtype=torch.float32)
+    _launch(
+        kernels.final, programs,
+        x, projected, delta, dt_weight, bias, A, D, states, scratch, planes, last_state,
+        items, g.units, chunks, blocks, tiling.chunk // tiling.final_tile, *geometry_of_kernels,
+        0 if g.planes == 1 else x.numel(),
+        TILE=tiling.final_tile, BLOCK=tiling.final_block, NARROW=shortest < tiling.final_tile, **constants,
+    )
+    if g.planes > 1:
+        torch.add(planes[0], planes[1], out=y)
+    return y, last_state, states if keep else states.new_empty(0)
