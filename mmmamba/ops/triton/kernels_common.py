@@ -111,3 +111,41 @@ def running_sums(d):
 def load_pair(pointers, TILE: tl.constexpr):
     pair = tl.reshape(tl.load(pointers), (2, TILE))
     return tl.split(tl.permute(pair, (1, 0)))
+
+
+@triton.jit
+def pair_rows(rows, distance, TILE: tl.constexpr):
+    """Pointers to two columns of the rows, ``distance`` apart: (2 * TILE,), the first column in the first half."""
+    return tl.reshape(tl.permute(tl.join(rows, rows + distance), (1, 0)), (2 * TILE,))
+
+
+@triton.jit
+def sum_rows(first, second, TILE: tl.constexpr, BLOCK: tl.constexpr):
+    """Sums of two tiles (TILE, BLOCK) over their channels.
+
+    A sum over the lanes of each row would exchange every row in log2(32) steps. Here each step exchanges half of the
+    rows that are left, and a lane goes on with the other half: 31 exchanges in place of 160 for 32 rows.
+
+    Returns:
+        (LANES,) with LANES = min(BLOCK, 32): lane l has the sum of row ``l // (LANES // (2 * TILE))`` of both tiles,
+        one after the other.
+    """
+    LANES: tl.constexpr = min(BLOCK, 32)
+    ROWS: tl.constexpr = 2 * TILE
+    both = tl.permute(tl.join(first, second), (2, 0, 1))
+    # Channels beyond the lanes are in the same thread.
+    sums = tl.sum(tl.reshape(both, (ROWS, BLOCK // LANES, LANES)), 1)
+    lane = tl.arange(0, LANES)[None, :]
+    for level in tl.static_range(5):
+        if LANES >> (level + 1) > 0:
+            partner = lane ^ (LANES >> (level + 1))
+            if ROWS >> (level + 1) > 0:
+                halves = tl.permute(tl.reshape(sums, (2, ROWS >> (level + 1), LANES)), (1, 2, 0))
+                lower, upper = tl.split(halves)
+                keeps_upper = tl.broadcast_to(partner < lane, lower.shape)
+                sent = tl.where(keeps_upper, lower, upper)
+                sums = tl.where(keeps_upper, upper, lower)
+            else:
+                sent = sums
+            sums += tl.gather(sent, tl.broadcast_to(partner, sent.shape), 1)
+    return tl.reshape(sums, (LANES,))

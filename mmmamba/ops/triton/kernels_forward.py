@@ -4,7 +4,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mmmamba.ops.triton.kernels_common import LOG2E, step_inputs, step_sizes, visit, running_sums, load_pair
+from mmmamba.ops.triton.kernels_common import LOG2E, step_inputs, step_sizes, load_pair, pair_rows, running_sums, visit
 
 
 @triton.jit
@@ -154,12 +154,12 @@ def final(
                 if D_ptr is not None:
                     y += D[None, :] * x
                 dx = d * x
-                pair_rows = rank + tl.reshape(tl.permute(tl.join(rows, rows + N), (1, 0)), (2 * TILE,))
+                BC = pair_rows(rows + rank, N, TILE)
                 from_slot = in_block & (tile == 0) & (slot > 0)
                 to_last = in_block & (tile == tiles - 1) & (slot == chunks - 1)
                 for n in range(N):
                     A = tl.load(A_ptr + (head * N + n) * channels + c, mask=in_block, other=0) * LOG2E
-                    B, C = load_pair(pair_rows + n, TILE)
+                    B, C = load_pair(BC + n, TILE)
                     state = tl.load(states_ptr + (slot_index * N + n) * channels + c, mask=from_slot, other=0)
                     state += tl.load(running + n * BLOCK, mask=in_block & (tile > 0), other=0)
                     decay = tl.exp2(d * A[None, :])
