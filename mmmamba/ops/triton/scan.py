@@ -23,16 +23,15 @@ def interpreting() -> bool:
 
     from mmmamba.ops.triton import kernels_forward
 
-    return isinstance(kernels_forward.final, InterpretedFunction)
+    return isinstance(kernels_forward.final_pass, InterpretedFunction)
 
 
 def _launch(kernel, grid: int, *arguments, **constants) -> None:
     kernel[(grid,)](*arguments, **constants, num_warps=1)
 
 
-def _sizes(g: Geometry, chunks: int) -> tuple[int, ...]:
-    """Arguments that every kernel over chunks has."""
-    return g.positions, g.height, g.width, g.channels, g.rank
+def power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
 
 
 def forward(
@@ -68,10 +67,10 @@ def forward(
     if chunks > 1:
         blocks = -(-g.channels // tiling.local_block)
         _launch(
-            kernels.local_states, g.batch * g.units * chunks * blocks,
+            kernels.local_pass, g.batch * g.units * chunks * blocks,
             x, projected, delta, dt_weight, bias, A, states, sums,
             g.units, chunks, blocks, tiling.chunk // tiling.local_tile, *geometry_of_kernels,
-            TILE=tiling.local_tile, BLOCK=tiling.local_block, NARROW=shortest < tiling.local_tile, **constants,
+            TILE=tiling.local_tile, BLOCK=tiling.local_block, NARROW=shortest < tiling.local_tile, REVERSE=False, **constants,
         )
         blocks = -(-g.channels // tiling.carry_block)
         _launch(
@@ -85,11 +84,11 @@ def forward(
     scratch = x.new_empty((programs, g.states, tiling.final_block), dtype=torch.float32)
     planes = y if g.planes == 1 else x.new_empty((g.planes, *x.shape), dtype=torch.float32)
     _launch(
-        kernels.final, programs,
+        kernels.final_pass, programs,
         x, projected, delta, dt_weight, bias, A, D, states, scratch, planes, last_state,
         items, g.units, chunks, blocks, tiling.chunk // tiling.final_tile, *geometry_of_kernels,
         0 if g.planes == 1 else x.numel(),
-        TILE=tiling.final_tile, BLOCK=tiling.final_block, NARROW=shortest < tiling.final_tile, **constants,
+        NS=power_of_two(g.states), TILE=tiling.final_tile, BLOCK=tiling.final_block, NARROW=shortest < tiling.final_tile, **constants,
     )
     if g.planes > 1:
         torch.add(planes[0], planes[1], out=y)
@@ -129,10 +128,10 @@ def backward(
     if chunks > 1:
         blocks = -(-g.channels // tiling.local_block)
         _launch(
-            kernels_backward.local_gradients, g.batch * g.units * chunks * blocks,
+            kernels_forward.local_pass, g.batch * g.units * chunks * blocks,
             grad_y, projected, delta, dt_weight, bias, A, gradients, sums,
             g.units, chunks, blocks, tiling.chunk // tiling.local_tile, *geometry_of_kernels,
-            TILE=tiling.local_tile, BLOCK=tiling.local_block, NARROW=shortest < tiling.local_tile, **constants,
+            TILE=tiling.local_tile, BLOCK=tiling.local_block, NARROW=shortest < tiling.local_tile, REVERSE=True, **constants,
         )
     if grad_last_state is None:
         grad_last_state = torch.zeros_like(states[:, :, 0]).transpose(2, 3)
@@ -148,7 +147,7 @@ def backward(
     items = g.batch * chunks
     workers = min(items, max(tiling.programs // (g.units * splits), 1))
     tiles = tiling.chunk // tiling.main_tile
-    scratch = x.new_empty((workers * g.units * splits, tiles, g.states, tiling.main_block), dtype=torch.float32)
+    scratch = x.new_empty((workers * g.units * splits, tiles + 1, g.states, tiling.main_block), dtype=torch.float32)
     grad_x = torch.empty_like(x)
     planes = grad_x if g.planes == 1 else x.new_empty((g.planes, *x.shape), dtype=torch.float32)
     allocate = torch.zeros if g.spacing > 1 else torch.empty
@@ -156,12 +155,12 @@ def backward(
     grad_delta = None if delta is None else torch.empty_like(delta)
     parameters = x.new_zeros((workers, g.heads, g.states + 2 + g.rank, g.channels), dtype=torch.float32)
     _launch(
-        kernels_backward.main, workers * g.units * splits,
+        kernels_backward.main_pass, workers * g.units * splits,
         grad_y, x, projected, delta, dt_weight, bias, A, D, states, gradients,
         scratch, planes, grad_projected, grad_delta, parameters,
         items, g.units, chunks, splits, blocks, tiles, *geometry_of_kernels,
         0 if g.planes == 1 else x.numel(), projected.numel(),
-        TILE=tiling.main_tile, BLOCK=tiling.main_block, NARROW=shortest < tiling.main_tile, **constants,
+        NS=power_of_two(g.states), TILE=tiling.main_tile, BLOCK=tiling.main_block, NARROW=shortest < tiling.main_tile, **constants,
     )
     if g.planes > 1:
         torch.add(planes[0], planes[1], out=grad_x)
