@@ -34,6 +34,12 @@ class Geometry:
         """Buffers that the units need for a sum over all of them; one where no two visit the same element."""
         return self.units if self.walks > 1 else 1
 
+    @property
+    def wide(self) -> bool:
+        """Whether an offset in a map, or in its projections, exceeds 32 bits; offsets of maps always may."""
+        of_pixel = max(self.channels * (self.heads // self.walks), self.heads * (self.rank + 2 * self.states))
+        return self.height * self.width * of_pixel >= 2**31
+
 
 def geometry(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> Geometry:
     """Geometry of the inputs of :func:`mmmamba.ops.triton.scan.forward`."""

@@ -12,7 +12,7 @@ from mmmamba.ops.triton.kernels_common import (
     pair_rows,
     pass_tile,
     running_sums,
-    sigmoid,
+    softplus_slope,
     sum_rows,
     visit,
 )
@@ -56,7 +56,7 @@ def main_pass(
     scratch_ptr, grad_x_ptr, grad_projected_ptr, grad_delta_ptr, grad_parameters_ptr,
     items, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank, plane, part,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
-    SPACING: tl.constexpr, NARROW: tl.constexpr, SOFTPLUS: tl.constexpr,
+    SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from behind.
 
@@ -70,6 +70,7 @@ def main_pass(
     worker = program // (splits * units)
     workers = tl.num_programs(0) // (splits * units)
     heads = units * WALKS
+    groups = units if WALKS == 1 and SPACING == 1 else 1
     row_length = rank + 2 * N
     LANES: tl.constexpr = min(BLOCK, 32)
     s = tl.arange(0, TILE)
@@ -82,6 +83,8 @@ def main_pass(
     for item in range(worker, items, workers):
         chunk = item % chunks
         batch = (item // chunks).to(tl.int64)
+        map_start = batch * (height * width) * (groups * channels)
+        plane_start = map_start + unit.to(tl.int64) * plane
         for walk_and_block in range(WALKS * blocks):
             walk = walk_and_block // blocks
             block = walk_and_block % blocks
@@ -96,10 +99,10 @@ def main_pass(
             A_places = A_ptr + head * N * channels + c
             for tile in range(tiles - 1):
                 first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
-                places, rows, steps, inside, v, d, x = open_tile(
+                places, rows, steps, inside, d, x = open_tile(
                     x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
                     walk == 0, c, in_block, positions, height, width, channels, rank,
-                    N, TILE, BLOCK, WALKS, SPACING, NARROW, SOFTPLUS,
+                    N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
                 start = starts + tile * N * BLOCK
                 pass_tile(
@@ -113,12 +116,12 @@ def main_pass(
             for back in range(tiles):
                 tile = tiles - 1 - back
                 first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
-                places, rows, steps, inside, v, d, x = open_tile(
+                places, rows, steps, inside, d, x = open_tile(
                     x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
                     walk == 1, c, in_block, positions, height, width, channels, rank,
-                    N, TILE, BLOCK, WALKS, SPACING, NARROW, SOFTPLUS,
+                    N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
-                grad_y = tl.load(grad_y_ptr + places, mask=in_block[None, :], other=0).to(tl.float32)
+                grad_y = tl.load(grad_y_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
                 grad_y = tl.where(inside[:, None], grad_y, 0)
                 i = row % TILE if walk == 0 else TILE - 1 - row % TILE
                 pixels, is_step, has_sum = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
@@ -126,16 +129,18 @@ def main_pass(
                 sums = ((batch * (height * width) + pixels) * heads + head) * row_length
                 sums = grad_projected_ptr + split * part + sums
 
+                dx = d * x
                 grad_dx = tl.zeros([TILE, BLOCK], tl.float32)  # of the product of step size and x
                 grad_d = tl.zeros([TILE, BLOCK], tl.float32)  # by way of the decays alone
                 BC = pair_rows(rows + rank, N, TILE)
+                dt_pairs = pair_rows(rows, 1, TILE)
                 for n in range(N):
                     A = tl.load(A_places + n * channels, mask=in_block, other=0)
                     B, C = load_pair(BC + n, TILE)
                     decay = tl.exp2(d * (A * LOG2E)[None, :])
                     entry = decay * tl.load(starts + (tile * N + n) * BLOCK)[None, :]
                     before = tl.where(s[:, None] == 0, entry, 0)
-                    h = before + d * x * B[:, None]
+                    h = before + dx * B[:, None]
                     product, before, h = tl.associative_scan((decay, before, h), 0, _advance)
                     behind = tl.load(behind_place + n * BLOCK)
                     g = grad_y * C[:, None] + tl.where(s[:, None] == TILE - 1, behind[None, :], 0)
@@ -149,14 +154,17 @@ def main_pass(
                     grad_dx += g * B[:, None]
                     grad_d += q * A[None, :]
                     _add_to(parameter_places + n * channels, tl.sum(q * d, 0), in_block)
-                    totals = sum_rows(g * (d * x), h * grad_y, TILE, BLOCK)
+                    totals = sum_rows(g * dx, h * grad_y, TILE, BLOCK)
                     _add_sums(sums + (rank + n) + is_second * N, totals, block > 0, has_sum)
 
+                # Loaded again rather than kept in registers.
+                x = tl.load(x_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
+                x = tl.where(inside[:, None], x, 0)
                 grad_x = grad_dx * d
                 if D_ptr is not None:
                     grad_x += grad_y * tl.load(D_ptr + head * channels + c, mask=in_block, other=0)[None, :]
                     _add_to(parameter_places + (N + 1) * channels, tl.sum(grad_y * x, 0), in_block)
-                grad_x_places = grad_x_ptr + unit.to(tl.int64) * plane + places
+                grad_x_places = grad_x_ptr + plane_start + places
                 if WALKS > 1:
                     grad_x += tl.load(grad_x_places, mask=in_block[None, :] & (walk > 0), other=0)
                 mask = inside[:, None] & in_block[None, :]
@@ -164,15 +172,14 @@ def main_pass(
 
                 grad_v = grad_d + grad_dx * x
                 if SOFTPLUS:
-                    grad_v *= sigmoid(v)
+                    grad_v *= softplus_slope(d)
                 grad_v = tl.where(steps[:, None] & in_block[None, :], grad_v, 0)
                 if bias_ptr is not None:
                     _add_to(parameter_places + N * channels, tl.sum(grad_v, 0), in_block)
                 if delta_ptr is not None:
-                    tl.store(grad_delta_ptr + places, grad_v.to(grad_delta_ptr.dtype.element_ty), mask=mask)
+                    tl.store(grad_delta_ptr + map_start + places, grad_v.to(grad_delta_ptr.dtype.element_ty), mask=mask)
                 else:
                     grad_v = tl.where(inside[:, None], grad_v, 0)
-                    dt_pairs = pair_rows(rows, 1, TILE)
                     for r in range(0, rank, 2):
                         has_next = r + 1 < rank
                         weights = weight_ptr + (head * channels + c) * rank + r

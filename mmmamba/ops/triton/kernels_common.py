@@ -29,10 +29,15 @@ def softplus(v):
 
 
 @triton.jit
-def sigmoid(v):
-    """Derivative of softplus."""
-    e = tl.exp2(-tl.abs(v) * LOG2E)
-    return tl.where(v > 0, 1.0, e) / (1 + e)
+def softplus_slope(d):
+    """Derivative of softplus where its value is d: 1 - exp(-d), by its series where that would cancel."""
+    series = 1 / 5040 - d * (1 / 40320)
+    series = 1 / 720 - d * series
+    series = 1 / 120 - d * series
+    series = 1 / 24 - d * series
+    series = 1 / 6 - d * series
+    series = 1 / 2 - d * series
+    return tl.where(d < 0.5, d * (1 - d * series), 1 - tl.exp2(-d * LOG2E))
 
 
 @triton.jit
@@ -40,10 +45,11 @@ def visit(first, i, unit, positions, height, width, WALKS: tl.constexpr, SPACING
     """Pixels at the positions ``first + i`` of a unit.
 
     Returns:
-        The pixels, clamped into the map, int64; which of them are steps of the walk; which of these are not padding.
+        The pixels, clamped into the map; which of them are steps of the walk; which of these are not padding.
     """
     steps = first + i < positions
     inside = steps
+    first = tl.minimum(first, positions - 1)
     i = tl.minimum(i, positions - 1 - first)
     if WALKS == 1 and SPACING == 1:
         pixels = first + i
@@ -66,7 +72,7 @@ def visit(first, i, unit, positions, height, width, WALKS: tl.constexpr, SPACING
             column = tl.where(columns, outer, within) * SPACING + unit // 2
             inside = steps & (row < height) & (column < width)
             pixels = tl.minimum(row, height - 1) * width + tl.minimum(column, width - 1)
-    return pixels.to(tl.int64), steps, inside
+    return pixels, steps, inside
 
 
 @triton.jit
@@ -119,31 +125,36 @@ def open_tile(
     x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first, backwards, c, in_block,
     positions, height, width, channels, rank,
     N: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr, SPACING: tl.constexpr,
-    NARROW: tl.constexpr, SOFTPLUS: tl.constexpr,
+    NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """Loads the tile at the positions from ``first`` on, its first step being the last position if ``backwards``.
 
     Returns:
-        Offsets of its elements in x (TILE, BLOCK); pointers to the projections of its pixels (TILE,); which rows are
-        steps and which of these are pixels (TILE,); step sizes before and after softplus, zero where there is no step
-        and hence no change of the state; x, zero where there is no pixel.
+        Offsets of its elements in a map of x (TILE, BLOCK); pointers to the projections of its pixels (TILE,); which rows are
+        steps and which of these are pixels (TILE,); step sizes, zero where there is no step and hence no change of the
+        state; x, zero where there is no pixel.
     """
     groups = units if WALKS == 1 and SPACING == 1 else 1
     row_length = rank + 2 * N
     s = tl.arange(0, TILE)
     i = TILE - 1 - s if backwards else s
     pixels, steps, inside = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
-    columns = batch * (height * width) * (groups * channels) + unit % groups * channels + c
-    places = columns[None, :] + (pixels * (groups * channels))[:, None]
+    if WIDE:
+        pixels = pixels.to(tl.int64)
+    places = (pixels * (groups * channels))[:, None] + (unit % groups * channels + c)[None, :]
     row_stride = units * WALKS * row_length
     rows = projected_ptr + batch * (height * width) * row_stride + head * row_length + pixels * row_stride
+    map_start = batch * (height * width) * (groups * channels)
+    x_ptr += map_start
+    if delta_ptr is not None:
+        delta_ptr += map_start
     v = step_inputs(
         rows, places, inside, in_block, delta_ptr, weight_ptr, bias_ptr, head * channels + c, rank, SPACING, TILE, BLOCK
     )
     d = tl.where(steps[:, None], softplus(v) if SOFTPLUS else v, 0)
     x = tl.load(x_ptr + places, mask=in_block[None, :], other=0).to(tl.float32)
     x = tl.where(inside[:, None], x, 0)
-    return places, rows, steps, inside, v, d, x
+    return places, rows, steps, inside, d, x
 
 
 @triton.jit

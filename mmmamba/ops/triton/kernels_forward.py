@@ -20,7 +20,7 @@ def local_pass(
     inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, states_ptr, sums_ptr,
     units, chunks, blocks, tiles, positions, height, width, channels, rank,
     N: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr, SPACING: tl.constexpr,
-    NARROW: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
+    NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
 ):
     """What a chunk alone hands on: its end state from a zero start, in the slot of its successor.
 
@@ -45,10 +45,10 @@ def local_pass(
             descending = walk == (1 if REVERSE else 0)
             for tile in range(tiles):
                 first = (chunk * tiles + (tile if (walk == 0) != REVERSE else tiles - 1 - tile)) * TILE
-                places, rows, steps, inside, v, d, inputs = open_tile(
+                places, rows, steps, inside, d, inputs = open_tile(
                     inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
                     descending, c, in_block, positions, height, width, channels, rank,
-                    N, TILE, BLOCK, WALKS, SPACING, NARROW, SOFTPLUS,
+                    N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
                 sums = running_sums(d)
                 pass_tile(
@@ -111,7 +111,7 @@ def final_pass(
     x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, scratch_ptr, y_ptr, last_ptr,
     items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
-    SPACING: tl.constexpr, NARROW: tl.constexpr, SOFTPLUS: tl.constexpr,
+    SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """Output of every chunk from its entering states; the walks of a unit add to one plane of y.
 
@@ -127,6 +127,8 @@ def final_pass(
         batch = (item // (blocks * chunks * units)).to(tl.int64)
         c = block * BLOCK + tl.arange(0, BLOCK)
         in_block = c < channels
+        groups = units if WALKS == 1 and SPACING == 1 else 1
+        y_start = unit.to(tl.int64) * plane + batch * (height * width) * (groups * channels)
         for walk in range(WALKS):
             head = unit + walk * units
             slot = chunk if walk == 0 else chunks - 1 - chunk
@@ -136,12 +138,12 @@ def final_pass(
             tl.debug_barrier()
             for tile in range(tiles):
                 first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
-                places, rows, steps, inside, v, d, x = open_tile(
+                places, rows, steps, inside, d, x = open_tile(
                     x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
                     walk == 1, c, in_block, positions, height, width, channels, rank,
-                    N, TILE, BLOCK, WALKS, SPACING, NARROW, SOFTPLUS,
+                    N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
-                y_places = y_ptr + unit.to(tl.int64) * plane + places
+                y_places = y_ptr + y_start + places
                 if WALKS == 1:
                     y = tl.zeros([TILE, BLOCK], tl.float32)
                 else:

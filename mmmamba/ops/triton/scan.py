@@ -62,7 +62,7 @@ def forward(
     states = x.new_empty((g.batch, g.heads, chunks, g.states, g.channels), dtype=torch.float32)
     sums = x.new_empty((g.batch, g.heads, chunks, g.channels), dtype=torch.float32)
     geometry_of_kernels = (g.positions, g.height, g.width, g.channels, g.rank)
-    constants = dict(N=g.states, WALKS=g.walks, SPACING=g.spacing, SOFTPLUS=softplus)
+    constants = dict(N=g.states, WALKS=g.walks, SPACING=g.spacing, WIDE=g.wide, SOFTPLUS=softplus)
     shortest = min(-(-g.height // g.spacing), -(-g.width // g.spacing))
     if chunks > 1:
         blocks = -(-g.channels // tiling.local_block)
@@ -123,7 +123,7 @@ def backward(
     gradients = torch.empty_like(states)
     sums = x.new_empty((g.batch, g.heads, chunks, g.channels), dtype=torch.float32)
     geometry_of_kernels = (g.positions, g.height, g.width, g.channels, g.rank)
-    constants = dict(N=g.states, WALKS=g.walks, SPACING=g.spacing, SOFTPLUS=softplus)
+    constants = dict(N=g.states, WALKS=g.walks, SPACING=g.spacing, WIDE=g.wide, SOFTPLUS=softplus)
     shortest = min(-(-g.height // g.spacing), -(-g.width // g.spacing))
     if chunks > 1:
         blocks = -(-g.channels // tiling.local_block)
