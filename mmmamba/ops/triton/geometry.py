@@ -30,14 +30,24 @@ class Geometry:
         return self.units * self.walks
 
     @property
+    def groups(self) -> int:
+        """Groups of channels that a pixel of x has."""
+        return self.units if self.walks == 1 and self.spacing == 1 else 1
+
+    @property
     def planes(self) -> int:
         """Buffers that the units need for a sum over all of them; one where no two visit the same element."""
         return self.units if self.walks > 1 else 1
 
     @property
+    def shortest_line(self) -> int:
+        """The shorter side of what a unit visits, where that is a map."""
+        return min(-(-self.height // self.spacing), -(-self.width // self.spacing))
+
+    @property
     def wide(self) -> bool:
         """Whether an offset in a map, or in its projections, exceeds 32 bits; offsets of maps always may."""
-        of_pixel = max(self.channels * (self.heads // self.walks), self.heads * (self.rank + 2 * self.states))
+        of_pixel = max(self.groups * self.channels, self.heads * (self.rank + 2 * self.states))
         return self.height * self.width * of_pixel >= 2**31
 
 

@@ -6,6 +6,7 @@ import triton.language as tl
 
 from mmmamba.ops.triton.kernels_common import (
     LOG2E,
+    SIZES,
     copy_states,
     load_pair,
     open_tile,
@@ -15,7 +16,7 @@ from mmmamba.ops.triton.kernels_common import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def local_pass(
     inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, states_ptr, sums_ptr,
     units, chunks, blocks, tiles, positions, height, width, channels, rank,
@@ -65,7 +66,7 @@ def _compose(decay_left, state_left, decay_right, state_right):
     return decay_left * decay_right, decay_right * state_left + state_right
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def carry(
     states_ptr, sums_ptr, A_ptr, initial_ptr,
     heads, chunks, blocks, channels,
@@ -106,7 +107,7 @@ def carry(
         state = tl.sum(tl.where(row[:, None] == ROWS - 1, local, 0), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['scratch_ptr'])
 def final_pass(
     x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, scratch_ptr, y_ptr, last_ptr,
     items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,

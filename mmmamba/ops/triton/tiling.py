@@ -1,42 +1,57 @@
-"""How a scan is cut into chunks, tiles and blocks of channels."""
+"""How a scan is cut into chunks, tiles, blocks of channels and programs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmmamba.ops.triton.geometry import Geometry
+
+WARPS = 8  # of one program each, resident on a multiprocessor: what the registers of the main pass leave room for
+LONGEST_CHUNK = 512  # whose states before each tile, for all resident programs, are a small multiple of x
+
 
 @dataclass(frozen=True)
 class Tiling:
-    """Sizes of what a program of each kernel works on; all but ``chunk`` and ``splits`` are powers of two.
+    """Sizes of what the programs of the kernels work on.
 
     Args:
-        chunk: Steps of a chunk; a multiple of the tiles. One chunk spares the local pass and the carry.
-        local_tile, final_tile, main_tile: Steps of a tile in the local passes, in the final pass of the forward and
-            in the main pass of the backward.
-        local_block, final_block, main_block: Channels of a program there. Two rows of a main tile need a lane, so
-            that ``2 * main_tile`` is at most 32 and at most ``main_block``.
-        carry_rows, carry_block: Chunks and channels that a program of the carry takes at once.
+        chunk: Steps of a chunk, a multiple of ``tile``. One chunk spares the local pass and the carry.
+        tile: Steps of a tile; a power of two. Two of its rows need a lane: at most 16, and at most ``block / 2``.
+        block: Channels of a program; a power of two.
+        carry_rows: Chunks that the carry takes at once; a power of two.
         splits: Parts of the channels whose contributions to the gradient of ``projected`` are summed last.
-        programs: Upper limit of programs of the final and main passes, hence of their scratch memory.
+        programs: Upper limit of programs, hence of scratch memory, of the final and the main pass.
     """
 
     chunk: int
-    local_tile: int = 32
-    local_block: int = 32
-    final_tile: int = 16
-    final_block: int = 32
-    main_tile: int = 16
-    main_block: int = 32
+    tile: int = 16
+    block: int = 32
     carry_rows: int = 32
-    carry_block: int = 32
     splits: int = 1
-    programs: int = 4096
+    programs: int = 1024
 
-    def __post_init__(self):
-        if any(self.chunk % tile for tile in (self.local_tile, self.final_tile, self.main_tile)):
-            raise ValueError(f'A chunk of {self.chunk} steps is not a multiple of its tiles: {self}.')
-        if 2 * self.main_tile > min(self.main_block, 32):
-            raise ValueError(f'A tile of the backward pass has more rows than lanes: {self}.')
+    def __post_init__(self) -> None:
+        if self.chunk % self.tile:
+            raise ValueError(f'A chunk must be a multiple of its tiles: {self}.')
+        if 2 * self.tile > min(self.block, 32):
+            raise ValueError(f'A tile must not have more than half as many steps as lanes: {self}.')
 
 
-def choose_tiling(g):
-    return Tiling(64)
+def choose_tiling(g: Geometry, multiprocessors: int) -> Tiling:
+    """Tiling for a shape: the longest chunks that still give every multiprocessor its warps.
+
+    Longer chunks have fewer states to keep and to carry; below 32 steps, that work would be no longer small. Where
+    batch and channels alone nearly fill the device, a single chunk halves the exponentials of the forward pass.
+    """
+    tiling = Tiling(32)
+    wanted = WARPS * multiprocessors
+    blocks = -(-g.channels // tiling.block)
+    sequences = g.batch * g.units * blocks
+    if sequences >= wanted * 3 // 4 and g.positions <= LONGEST_CHUNK:
+        chunk = -(-g.positions // tiling.tile) * tiling.tile
+    else:
+        chunk = next((c for c in (128, 64) if sequences * -(-g.positions // c) >= wanted), 32)
+    # Each split has a copy of the gradient of `projected`; together they stay below two maps of float32.
+    most_splits = max(2 * g.groups * g.channels // (g.heads * (g.rank + 2 * g.states)), 1)
+    undivided = g.batch * g.units * -(-g.positions // chunk)
+    splits = min(-(-wanted // undivided), most_splits, blocks)
+    return Tiling(chunk, splits=splits, programs=wanted)
