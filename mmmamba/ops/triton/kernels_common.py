@@ -144,9 +144,9 @@ def open_tile(
     s = tl.arange(0, TILE)
     i = TILE - 1 - s if backwards else s
     pixels, steps, inside = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
-    if WIDE:
-        pixels = pixels.to(tl.int64)
-    places = (pixels * (groups * channels))[:, None] + (unit % groups * channels + c)[None, :]
+    # Unsigned, since what extends a sign would take a register of each row.
+    pixels = pixels.to(tl.int64) if WIDE else pixels.to(tl.uint32)
+    places = (pixels * (groups * channels))[:, None] + (unit % groups * channels + c).to(pixels.dtype)[None, :]
     row_stride = units * WALKS * row_length
     rows = projected_ptr + batch * (height * width) * row_stride + head * row_length + pixels * row_stride
     map_start = batch * (height * width) * (groups * channels)

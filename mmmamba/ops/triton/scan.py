@@ -190,7 +190,7 @@ def _carry_states(
             kernels_forward.local_pass, g.batch * g.units * chunks * blocks,
             inputs, projected, delta, dt_weight, bias, A, states, sums,
             g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g),
-            REVERSE=reverse, **_constants(g, tiling, softplus),
+            REVERSE=reverse, maxnreg=168, **_constants(g, tiling, softplus),
         )  # fmt: skip
     _launch(
         kernels_forward.carry, g.batch * g.heads * g.states * blocks,
