@@ -81,117 +81,117 @@ def main_pass(
     lane = tl.arange(0, LANES)
     row = lane // (LANES // (2 * TILE))
     is_second = row // TILE
-    for item in range(worker, items, workers):
+    # One loop over chunks, walks, blocks and tiles: what does not change in an inner one would stay in registers.
+    tiles_of_chunk = WALKS * blocks * tiles
+    for work in range((items - worker + workers - 1) // workers * tiles_of_chunk):
+        item = worker + work // tiles_of_chunk * workers
         chunk = item % chunks
         batch = (item // chunks).to(tl.int64)
         map_start = batch * (height * width) * (groups * channels)
-        plane_start = map_start + unit.to(tl.int64) * plane
-        # One loop, so that what differs between walks is not kept in registers over all tiles.
-        for work in range(WALKS * blocks * tiles):
-            walk = work // (blocks * tiles)
-            block = work // tiles % blocks
-            back = work % tiles
-            tile = tiles - 1 - back
-            c = (split * blocks + block) * BLOCK + tl.arange(0, BLOCK)
-            in_block = c < channels
-            head = unit + walk * units
-            A_places = A_ptr + head * N * channels + c
-            if back == 0:
-                slot = chunk if walk == 0 else chunks - 1 - chunk
-                entering = ((batch * heads + head) * chunks + slot) * N * channels + c
-                copy_states(states_ptr + entering, starts, channels, BLOCK, in_block & (slot > 0), N, NS)
-                copy_states(gradients_ptr + entering, behind_place, channels, BLOCK, in_block, N, NS)
-                tl.debug_barrier()
-                for early in range(tiles - 1):
-                    first = (chunk * tiles + (early if walk == 0 else tiles - 1 - early)) * TILE
-                    places, rows, steps, inside, d, x = open_tile(
-                        x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
-                        walk == 0, c, in_block, positions, height, width, channels, rank,
-                        N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
-                    )
-                    start = starts + early * N * BLOCK
-                    pass_tile(
-                        start, start + N * BLOCK, BLOCK, early >= 0, in_block, A_places, channels, tl.sum(d, 0),
-                        running_sums(d) - d, d * x, rows + rank, N, TILE,
-                    )
-                tl.debug_barrier()
+        walk = work % tiles_of_chunk // (blocks * tiles)
+        block = work // tiles % blocks
+        back = work % tiles
+        tile = tiles - 1 - back
+        c = (split * blocks + block) * BLOCK + tl.arange(0, BLOCK)
+        in_block = c < channels
+        head = unit + walk * units
+        A_places = A_ptr + head * N * channels + c
+        if back == 0:
+            slot = chunk if walk == 0 else chunks - 1 - chunk
+            entering = ((batch * heads + head) * chunks + slot) * N * channels + c
+            copy_states(states_ptr + entering, starts, channels, BLOCK, in_block & (slot > 0), N, NS)
+            copy_states(gradients_ptr + entering, behind_place, channels, BLOCK, in_block, N, NS)
+            tl.debug_barrier()
+            for early in range(tiles - 1):
+                first = (chunk * tiles + (early if walk == 0 else tiles - 1 - early)) * TILE
+                places, rows, steps, inside, d, x = open_tile(
+                    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
+                    walk == 0, c, in_block, positions, height, width, channels, rank,
+                    N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
+                )
+                start = starts + early * N * BLOCK
+                pass_tile(
+                    start, start + N * BLOCK, BLOCK, early >= 0, in_block, A_places, channels, tl.sum(d, 0),
+                    running_sums(d) - d, d * x, rows + rank, N, TILE,
+                )
+            tl.debug_barrier()
 
-            parameter_places = (worker * heads + head).to(tl.int64) * ((N + 2 + rank) * channels) + c
-            parameter_places = grad_parameters_ptr + parameter_places
-            first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
-            places, rows, steps, inside, d, x = open_tile(
-                x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
-                walk == 1, c, in_block, positions, height, width, channels, rank,
-                N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
-            )
-            grad_y = tl.load(grad_y_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
-            grad_y = tl.where(inside[:, None], grad_y, 0)
-            i = row % TILE if walk == 0 else TILE - 1 - row % TILE
-            pixels, is_step, has_sum = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
-            has_sum = has_sum & (lane % (LANES // (2 * TILE)) == 0)
-            sums = ((batch * (height * width) + pixels) * heads + head) * row_length
-            sums = grad_projected_ptr + split * part + sums
+        parameter_places = (worker * heads + head).to(tl.int64) * ((N + 2 + rank) * channels) + c
+        parameter_places = grad_parameters_ptr + parameter_places
+        first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
+        places, rows, steps, inside, d, x = open_tile(
+            x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
+            walk == 1, c, in_block, positions, height, width, channels, rank,
+            N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
+        )
+        grad_y = tl.load(grad_y_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
+        grad_y = tl.where(inside[:, None], grad_y, 0)
+        i = row % TILE if walk == 0 else TILE - 1 - row % TILE
+        pixels, is_step, has_sum = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
+        has_sum = has_sum & (lane % (LANES // (2 * TILE)) == 0)
+        sums = ((batch * (height * width) + pixels) * heads + head) * row_length
+        sums = grad_projected_ptr + split * part + sums
 
-            dx = d * x
-            grad_dx = tl.zeros([TILE, BLOCK], tl.float32)  # of the product of step size and x
-            grad_d = tl.zeros([TILE, BLOCK], tl.float32)  # by way of the decays alone
-            BC = pair_rows(rows + rank, N, TILE)
-            dt_pairs = pair_rows(rows, 1, TILE)
-            for n in range(N):
-                A = tl.load(A_places + n * channels, mask=in_block, other=0)
-                B, C = load_pair(BC + n, TILE)
-                decay = tl.exp2(d * (A * LOG2E)[None, :])
-                entry = decay * tl.load(starts + (tile * N + n) * BLOCK)[None, :]
-                before = tl.where(s[:, None] == 0, entry, 0)
-                h = before + dx * B[:, None]
-                product, before, h = tl.associative_scan((decay, before, h), 0, _advance)
-                behind = tl.load(behind_place + n * BLOCK)
-                g = grad_y * C[:, None] + tl.where(s[:, None] == TILE - 1, behind[None, :], 0)
-                one = tl.full([TILE, BLOCK], 1.0, tl.float32)
-                # Flipped, the scan is one of registers; `reverse=True` would flip the lanes as well, and back.
-                flipped = (tl.flip(decay, 0), one, tl.flip(g, 0))
-                late_decay, product, g = tl.associative_scan(flipped, 0, _retreat)
-                g = tl.flip(g, 0)
-                tl.store(behind_place + n * BLOCK, tl.sum(tl.where(s[:, None] == 0, decay * g, 0), 0))
-                q = g * before
-                grad_dx += g * B[:, None]
-                grad_d += q * A[None, :]
-                _add_to(parameter_places + n * channels, tl.sum(q * d, 0), in_block)
-                totals = sum_rows(g * dx, h * grad_y, TILE, BLOCK)
-                _add_sums(sums + (rank + n) + is_second * N, totals, block > 0, has_sum)
+        dx = d * x
+        grad_dx = tl.zeros([TILE, BLOCK], tl.float32)  # of the product of step size and x
+        grad_d = tl.zeros([TILE, BLOCK], tl.float32)  # by way of the decays alone
+        BC = pair_rows(rows + rank, N, TILE)
+        dt_pairs = pair_rows(rows, 1, TILE)
+        for n in range(N):
+            A = tl.load(A_places + n * channels, mask=in_block, other=0)
+            B, C = load_pair(BC + n, TILE)
+            decay = tl.exp2(d * (A * LOG2E)[None, :])
+            entry = decay * tl.load(starts + (tile * N + n) * BLOCK)[None, :]
+            before = tl.where(s[:, None] == 0, entry, 0)
+            h = before + dx * B[:, None]
+            product, before, h = tl.associative_scan((decay, before, h), 0, _advance)
+            behind = tl.load(behind_place + n * BLOCK)
+            g = grad_y * C[:, None] + tl.where(s[:, None] == TILE - 1, behind[None, :], 0)
+            one = tl.full([TILE, BLOCK], 1.0, tl.float32)
+            # Flipped, the scan is one of registers; `reverse=True` would flip the lanes as well, and back.
+            flipped = (tl.flip(decay, 0), one, tl.flip(g, 0))
+            late_decay, product, g = tl.associative_scan(flipped, 0, _retreat)
+            g = tl.flip(g, 0)
+            tl.store(behind_place + n * BLOCK, tl.sum(tl.where(s[:, None] == 0, decay * g, 0), 0))
+            q = g * before
+            grad_dx += g * B[:, None]
+            grad_d += q * A[None, :]
+            _add_to(parameter_places + n * channels, tl.sum(q * d, 0), in_block)
+            totals = sum_rows(g * dx, h * grad_y, TILE, BLOCK)
+            _add_sums(sums + (rank + n) + is_second * N, totals, block > 0, has_sum)
 
-            # Loaded again rather than kept in registers.
-            x = tl.load(x_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
-            x = tl.where(inside[:, None], x, 0)
-            grad_x = grad_dx * d
-            if D_ptr is not None:
-                grad_x += grad_y * tl.load(D_ptr + head * channels + c, mask=in_block, other=0)[None, :]
-                _add_to(parameter_places + (N + 1) * channels, tl.sum(grad_y * x, 0), in_block)
-            grad_x_places = grad_x_ptr + plane_start + places
-            if WALKS > 1:
-                grad_x += tl.load(grad_x_places, mask=in_block[None, :] & (walk > 0), other=0)
-            mask = inside[:, None] & in_block[None, :]
-            tl.store(grad_x_places, grad_x.to(grad_x_ptr.dtype.element_ty), mask=mask)
+        # Loaded again rather than kept in registers.
+        x = tl.load(x_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
+        x = tl.where(inside[:, None], x, 0)
+        grad_x = grad_dx * d
+        if D_ptr is not None:
+            grad_x += grad_y * tl.load(D_ptr + head * channels + c, mask=in_block, other=0)[None, :]
+            _add_to(parameter_places + (N + 1) * channels, tl.sum(grad_y * x, 0), in_block)
+        grad_x_places = grad_x_ptr + unit.to(tl.int64) * plane + map_start + places
+        if WALKS > 1:
+            grad_x += tl.load(grad_x_places, mask=in_block[None, :] & (walk > 0), other=0)
+        mask = inside[:, None] & in_block[None, :]
+        tl.store(grad_x_places, grad_x.to(grad_x_ptr.dtype.element_ty), mask=mask)
 
-            grad_v = grad_d + grad_dx * x
-            if SOFTPLUS:
-                grad_v *= softplus_slope(d)
-            grad_v = tl.where(steps[:, None] & in_block[None, :], grad_v, 0)
-            if bias_ptr is not None:
-                _add_to(parameter_places + N * channels, tl.sum(grad_v, 0), in_block)
-            if delta_ptr is not None:
-                tl.store(grad_delta_ptr + map_start + places, grad_v.to(grad_delta_ptr.dtype.element_ty), mask=mask)
-            else:
-                grad_v = tl.where(inside[:, None], grad_v, 0)
-                for r in range(0, rank, 2):
-                    has_next = r + 1 < rank
-                    weights = weight_ptr + (head * channels + c) * rank + r
-                    weight = tl.load(weights, mask=in_block, other=0)
-                    next_weight = tl.load(weights + 1, mask=in_block & has_next, other=0)
-                    totals = sum_rows(grad_v * weight[None, :], grad_v * next_weight[None, :], TILE, BLOCK)
-                    _add_sums(sums + r + is_second, totals, block > 0, has_sum & (r + is_second < rank))
-                    dt, next_dt = load_pair(dt_pairs + r, TILE)
-                    weight_sums = parameter_places + (N + 2 + r) * channels
-                    _add_to(weight_sums, tl.sum(grad_v * dt[:, None], 0), in_block)
-                    _add_to(weight_sums + channels, tl.sum(grad_v * next_dt[:, None], 0), in_block & has_next)
-            tl.debug_barrier()  # the next tile, walk or block reads what this one has written
+        grad_v = grad_d + grad_dx * x
+        if SOFTPLUS:
+            grad_v *= softplus_slope(d)
+        grad_v = tl.where(steps[:, None] & in_block[None, :], grad_v, 0)
+        if bias_ptr is not None:
+            _add_to(parameter_places + N * channels, tl.sum(grad_v, 0), in_block)
+        if delta_ptr is not None:
+            tl.store(grad_delta_ptr + map_start + places, grad_v.to(grad_delta_ptr.dtype.element_ty), mask=mask)
+        else:
+            grad_v = tl.where(inside[:, None], grad_v, 0)
+            for r in range(0, rank, 2):
+                has_next = r + 1 < rank
+                weights = weight_ptr + (head * channels + c) * rank + r
+                weight = tl.load(weights, mask=in_block, other=0)
+                next_weight = tl.load(weights + 1, mask=in_block & has_next, other=0)
+                totals = sum_rows(grad_v * weight[None, :], grad_v * next_weight[None, :], TILE, BLOCK)
+                _add_sums(sums + r + is_second, totals, block > 0, has_sum & (r + is_second < rank))
+                dt, next_dt = load_pair(dt_pairs + r, TILE)
+                weight_sums = parameter_places + (N + 2 + r) * channels
+                _add_to(weight_sums, tl.sum(grad_v * dt[:, None], 0), in_block)
+                _add_to(weight_sums + channels, tl.sum(grad_v * next_dt[:, None], 0), in_block & has_next)
+        tl.debug_barrier()  # the next tile, walk or block reads what this one has written
