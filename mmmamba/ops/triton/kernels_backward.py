@@ -55,42 +55,45 @@ def _add_sums(places, values, has_earlier, mask):
 def main_pass(
     grad_y_ptr, x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, gradients_ptr,
     scratch_ptr, grad_x_ptr, grad_projected_ptr, grad_delta_ptr, grad_parameters_ptr,
-    items, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank, plane, part,
+    items, chunks_of_worker, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank, plane, part,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from behind.
 
-    A program has a unit and ``blocks`` consecutive blocks of channels, and takes every ``workers``-th chunk of all
-    batch items. It owns a row of ``grad_parameters`` and a part of ``grad_projected``, shared with nobody else, and
+    A program has a unit, ``blocks`` consecutive blocks of channels and ``chunks_of_worker`` of the ``items``, the
+    chunks of all batch items. It owns a row of ``grad_parameters`` and a part of ``grad_projected``, shared with nobody else, and
     ``tiles + 1`` slots of ``scratch``: one for the state before each tile, then one for the gradient between tiles.
     """
-    program = tl.program_id(0)
-    split = program % splits
-    unit = program // splits % units
-    worker = program // (splits * units)
-    workers = tl.num_programs(0) // (splits * units)
     heads = units * WALKS
     groups = units if WALKS == 1 and SPACING == 1 else 1
     row_length = rank + 2 * N
     LANES: tl.constexpr = min(BLOCK, 32)
     s = tl.arange(0, TILE)
-    starts = scratch_ptr + program.to(tl.int64) * ((tiles + 1) * N * BLOCK) + tl.arange(0, BLOCK)
-    behind_place = starts + tiles * N * BLOCK
     # Which sum over channels a lane has, see `sum_rows`.
     lane = tl.arange(0, LANES)
     row = lane // (LANES // (2 * TILE))
     is_second = row // TILE
-    # One loop over chunks, walks, blocks and tiles: what does not change in an inner one would stay in registers.
+    # One loop over chunks, walks, blocks and tiles, whose counter tells the program as well: what is the same in all
+    # rounds of a loop would stay in registers throughout.
     tiles_of_chunk = WALKS * blocks * tiles
-    for work in range((items - worker + workers - 1) // workers * tiles_of_chunk):
-        item = worker + work // tiles_of_chunk * workers
+    tiles_of_program = tiles_of_chunk * chunks_of_worker
+    begin = tl.program_id(0) * tiles_of_program
+    left = items - tl.program_id(0) // (splits * units) * chunks_of_worker
+    for work in range(begin, begin + tl.minimum(left, chunks_of_worker) * tiles_of_chunk):
+        program = work // tiles_of_program
+        split = program % splits
+        unit = program // splits % units
+        worker = program // (splits * units)
+        item = worker * chunks_of_worker + work % tiles_of_program // tiles_of_chunk
         chunk = item % chunks
         batch = (item // chunks).to(tl.int64)
         map_start = batch * (height * width) * (groups * channels)
         walk = work % tiles_of_chunk // (blocks * tiles)
         block = work // tiles % blocks
         back = work % tiles
+        starts = scratch_ptr + program.to(tl.int64) * ((tiles + 1) * N * BLOCK) + tl.arange(0, BLOCK)
+        behind_place = starts + tiles * N * BLOCK
         tile = tiles - 1 - back
         c = (split * blocks + block) * BLOCK + tl.arange(0, BLOCK)
         in_block = c < channels

@@ -15,8 +15,8 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 # Arguments for whose values no kernel of its own is compiled.
 SIZES = [
-    'items', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height', 'width', 'channels', 'rank',
-    'plane', 'part',
+    'items', 'chunks_of_worker', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height', 'width', 'channels',
+    'rank', 'plane', 'part',
 ]  # fmt: skip
 
 

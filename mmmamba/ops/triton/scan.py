@@ -133,7 +133,8 @@ def backward(
             reverse=True,
         )  # fmt: skip
         items = g.batch * chunks
-        workers = min(items, max(tiling.programs // (g.units * splits), 1))
+        chunks_of_worker = -(-items // max(tiling.programs // (g.units * splits), 1))
+        workers = -(-items // chunks_of_worker)
         programs = workers * g.units * splits
         scratch = x.new_empty((programs, tiles + 1, g.states, tiling.block), dtype=torch.float32)
         grad_x = torch.empty_like(x)
@@ -147,7 +148,7 @@ def backward(
             kernels_backward.main_pass, programs,
             grad_y, x, projected, delta, dt_weight, bias, A, D, states, gradients,
             scratch, planes, grad_projected, grad_delta, parameters,
-            items, g.units, chunks, splits, blocks, tiles, *_map(g), x.numel() * (g.planes > 1), projected.numel(),
+            items, chunks_of_worker, g.units, chunks, splits, blocks, tiles, *_map(g), x.numel() * (g.planes > 1), projected.numel(),
             NS=_power_of_two(g.states), **_constants(g, tiling, softplus),
         )  # fmt: skip
         _merge(planes, grad_x, g)
