@@ -89,7 +89,7 @@ def main_pass(
         chunk = item % chunks
         batch = (item // chunks).to(tl.int64)
         map_start = batch * (height * width) * (groups * channels)
-        walk = work % tiles_of_chunk // (blocks * tiles)
+        walk = work % tiles_of_chunk // (blocks * tiles) if WALKS > 1 else 0
         block = work // tiles % blocks
         back = work % tiles
         starts = scratch_ptr + program.to(tl.int64) * ((tiles + 1) * N * BLOCK) + tl.arange(0, BLOCK)
@@ -139,7 +139,6 @@ def main_pass(
         grad_dx = tl.zeros([TILE, BLOCK], tl.float32)  # of the product of step size and x
         grad_d = tl.zeros([TILE, BLOCK], tl.float32)  # by way of the decays alone
         BC = pair_rows(rows + rank, N, TILE)
-        dt_pairs = pair_rows(rows, 1, TILE)
         for n in range(N):
             A = tl.load(A_places + n * channels, mask=in_block, other=0)
             B, C = load_pair(BC + n, TILE)
@@ -165,7 +164,8 @@ def main_pass(
 
         # Loaded again rather than kept in registers.
         x = tl.load(x_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
-        x = tl.where(inside[:, None], x, 0)
+        if SPACING > 1:
+            x = tl.where(inside[:, None], x, 0)
         grad_x = grad_dx * d
         if D_ptr is not None:
             grad_x += grad_y * tl.load(D_ptr + head * channels + c, mask=in_block, other=0)[None, :]
@@ -186,6 +186,7 @@ def main_pass(
             tl.store(grad_delta_ptr + map_start + places, grad_v.to(grad_delta_ptr.dtype.element_ty), mask=mask)
         else:
             grad_v = tl.where(inside[:, None], grad_v, 0)
+            dt_pairs = BC - rank + tl.arange(0, 2 * TILE) // TILE * (1 - N)  # neighbours rather than N apart
             for r in range(0, rank, 2):
                 has_next = r + 1 < rank
                 weights = weight_ptr + (head * channels + c) * rank + r
