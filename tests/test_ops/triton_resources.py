@@ -92,7 +92,8 @@ def usage(cubin: bytes, dynamic: int) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(cubin)
         file.flush()
-        dump = subprocess.run([tool, '--dump-resource-usage', '-sass', file.name], capture_output=True, check=True, text=True).stdout
+        command = [tool, '--dump-resource-usage', '-sass', file.name]
+        dump = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     return {
         'registers': int(re.search(r'REG:(\d+)', dump)[1]),
         'stack': int(re.search(r'STACK:(\d+)', dump)[1]),
@@ -103,14 +104,15 @@ def usage(cubin: bytes, dynamic: int) -> dict[str, int]:
     }
 
 
-def resources(arch: list[int], **case) -> list[dict]:
-    """Usage of each kernel that :func:`launches` finds, for each compute capability (as 90)."""
+def resources(arch: list[int], kernels: list[str] | None = None, **case) -> list[dict]:
+    """Usage of each kernel, or of those named, that :func:`launches` finds, for each compute capability (as 90)."""
     found = launches(**case)
     return [
         {'kernel': kernel.__name__, 'reverse': constants.get('REVERSE', False), 'arch': chip, **case}
         | usage(*compile_for(chip, kernel, arguments, constants))
         for chip in arch
         for kernel, arguments, constants in found
+        if kernels is None or kernel.__name__ in kernels
     ]
 
 

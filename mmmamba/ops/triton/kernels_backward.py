@@ -143,7 +143,7 @@ def main_pass(
             A = tl.load(A_places + n * channels, mask=in_block, other=0)
             B, C = load_pair(BC + n, TILE)
             decay = tl.exp2(d * (A * LOG2E)[None, :])
-            entry = decay * tl.load(starts + (tile * N + n) * BLOCK)[None, :]
+            entry = decay * tl.load(starts + (tile * N + n) * BLOCK, mask=in_block, other=0)[None, :]
             before = tl.where(s[:, None] == 0, entry, 0)
             h = before + dx * B[:, None]
             product, before, h = tl.associative_scan((decay, before, h), 0, _advance)
