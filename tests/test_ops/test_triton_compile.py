@@ -49,13 +49,13 @@ def spilling(rows: list[dict]) -> list[str]:
     return [f'{row["kernel"]} for sm_{row["arch"]}: {row}' for row in rows if row['stack'] or row['local_accesses']]
 
 
-def test_kernels_fit_their_chips(record_property):
+def test_kernels_fit_their_chips():
     rows = measured(CASES)
     for row in rows:
         name = '{kernel}{reverse} {pattern} N={states} {dtype} sm_{arch}'.format(
             **row | {'reverse': ' reversed' * row['reverse']}
         )
-        print(f'{name}: {row["registers"]} registers, {row["shared"]} bytes shared, {row["instructions"]} instructions')
+        print(f'{name}: {row["registers"]} registers, {row["shared"]} bytes shared')
         assert row['shared'] <= SHARED_KIB[row['arch']] * 1024, name
         assert row['exponentials'] > 0, f'{name}: exp2 is no longer one instruction'
     assert {row['kernel'] for row in rows} == KERNELS

@@ -61,7 +61,8 @@ def expected_outputs(inputs, pattern, width, softplus):
         dt, B, C = projected[:, order, head].mT.split([projected.shape[3] - 2 * states, states, states], 1)
         steps = dt_weight[head] @ dt if delta is None else delta[:, order, own].mT
         skip, shift = (None if t is None else t[head] for t in (D, bias))
-        y_head, last = reference.scan(x[:, order, own].mT, steps, A[head], B[:, None], C[:, None], skip, shift, softplus)
+        u = x[:, order, own].mT
+        y_head, last = reference.scan(u, steps, A[head], B[:, None], C[:, None], skip, shift, softplus)
         other = (own.start, groups * channels - own.stop)
         y = y.index_add(1, order, F.pad(y_head.mT, other))
         last_states.append(last)
@@ -130,7 +131,9 @@ def test_numbers_of_states(states):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('case', [('cross', 1, 3, 4, 5, 2, 2), ('atrous', 1, 5, 5, 5, 2, 2), ('sequence', 1, 1, 9, 5, 2, 0)])
+@pytest.mark.parametrize('case', [
+    ('cross', 1, 3, 4, 5, 2, 2), ('atrous', 1, 5, 5, 5, 2, 2), ('sequence', 1, 1, 9, 5, 2, 0),
+], ids=str)
 def test_half_precision(case, dtype):
     check(*case, dtype=dtype)
 
@@ -201,11 +204,11 @@ def test_states_are_kept_on_demand_only():
 
 
 @given(
-    st.sampled_from(['cross', 'atrous', 'sequence']), st.integers(1, 2), st.integers(1, 5), st.integers(1, 5),
-    st.integers(1, 9), st.integers(1, 3), st.integers(1, 4),
+    st.sampled_from(['cross', 'atrous', 'sequence']),
+    st.tuples(*(st.integers(1, limit) for limit in (2, 4, 4, 9, 3, 4))),  # batch, height, width, channels, N, R
 )
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_random_shapes(pattern, *shape):
+def test_random_shapes(pattern, shape):
     check(pattern, *shape)
 
 

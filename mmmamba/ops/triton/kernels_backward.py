@@ -55,15 +55,16 @@ def _add_sums(places, values, has_earlier, mask):
 def main_pass(
     grad_y_ptr, x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, gradients_ptr,
     scratch_ptr, grad_x_ptr, grad_projected_ptr, grad_delta_ptr, grad_parameters_ptr,
-    items, chunks_of_worker, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank, plane, part,
+    items, chunks_of_worker, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank,
+    plane, part,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from behind.
 
     A program has a unit, ``blocks`` consecutive blocks of channels and ``chunks_of_worker`` of the ``items``, the
-    chunks of all batch items. It owns a row of ``grad_parameters`` and a part of ``grad_projected``, shared with nobody else, and
-    ``tiles + 1`` slots of ``scratch``: one for the state before each tile, then one for the gradient between tiles.
+    chunks of all batch items. It owns a row of ``grad_parameters`` and a part of ``grad_projected``, shared with nobody
+    else, and ``tiles + 1`` slots of ``scratch``: for the state before each tile, and for the gradient between tiles.
     """
     heads = units * WALKS
     groups = units if WALKS == 1 and SPACING == 1 else 1

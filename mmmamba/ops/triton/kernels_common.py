@@ -10,13 +10,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-
 LOG2E = tl.constexpr(1.4426950408889634)
 # Arguments for whose values no kernel of its own is compiled.
 SIZES = [
-    'items', 'chunks_of_worker', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height', 'width', 'channels',
-    'rank', 'plane', 'part',
+    'items', 'chunks_of_worker', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height',
+    'width', 'channels', 'rank', 'plane', 'part',
 ]  # fmt: skip
 
 
@@ -135,8 +133,8 @@ def open_tile(
     """Loads the tile at the positions from ``first`` on, its first step being the last position if ``backwards``.
 
     Returns:
-        Offsets of its elements in a map of x (TILE, BLOCK); pointers to the projections of its pixels (TILE,); which rows are
-        steps and which of these are pixels (TILE,); step sizes, zero where there is no step and hence no change of the
+        Offsets of its elements in a map of x (TILE, BLOCK); pointers to the projections of its pixels (TILE,); which
+        rows are steps and which of these are pixels (TILE,); step sizes, zero where there is no step and hence no change of the
         state; x, zero where there is no pixel.
     """
     groups = units if WALKS == 1 and SPACING == 1 else 1
@@ -154,7 +152,8 @@ def open_tile(
     if delta_ptr is not None:
         delta_ptr += map_start
     v = step_inputs(
-        rows, places, inside, in_block, delta_ptr, weight_ptr, bias_ptr, head * channels + c, rank, SPACING, TILE, BLOCK
+        rows, places, inside, in_block, delta_ptr, weight_ptr, bias_ptr, head * channels + c, rank,
+        SPACING, TILE, BLOCK,
     )
     d = tl.where(steps[:, None], softplus(v) if SOFTPLUS else v, 0)
     x = tl.load(x_ptr + places, mask=in_block[None, :], other=0).to(tl.float32)
@@ -188,8 +187,8 @@ def pass_tile(
 ):
     """Carries states, or gradients of states, over a tile without the values between its steps.
 
-    For each n: ``target[n] = exp(total A[n]) source[n] + sum over t of exp(exponents[t] A[n]) inputs[t] columns[t, n]``;
-    no source is zero.
+    For each n, ``target[n] = exp(total A[n]) source[n] + sum_t exp(exponents[t] A[n]) inputs[t] columns[t, n]``, with
+    zero where there is no source.
     """
     STEP: tl.constexpr = 2 if N % 2 == 0 else 1
     pairs = pair_rows(columns, STEP - 1, TILE)

@@ -92,7 +92,8 @@ def carry(
     state = tl.zeros([BLOCK], tl.float32)
     if initial_ptr is not None:
         state = tl.load(initial_ptr + ((batch * heads + head) * channels + c) * N + n, mask=in_block, other=0)
-        tl.store(states + (chunks - 1 if REVERSE else 0).to(tl.int64) * (N * channels), state, mask=in_block)
+        end = slots + (chunks - 1 if REVERSE else 0)
+        tl.store(states_ptr + (end * N + n) * channels + c, state, mask=in_block)
     for start in range(1, chunks, ROWS):
         i = start + row
         slot = (chunks - 1 - i if REVERSE else i).to(tl.int64)
@@ -165,8 +166,8 @@ def final_pass(
                 tl.store(y_places, y.to(y_ptr.dtype.element_ty), mask=inside[:, None] & in_block[None, :])
                 tl.debug_barrier()  # the next tile or walk reads what this one has written
             if slot == chunks - 1:
-                last = last_ptr + (head_index * channels + c) * N
-                values = tl.load(running[None, :] + tl.arange(0, NS)[:, None] * BLOCK, mask=tl.arange(0, NS)[:, None] < N)
-                mask = (tl.arange(0, NS)[:, None] < N) & in_block[None, :]
-                tl.store(last[None, :] + tl.arange(0, NS)[:, None], values, mask=mask)
+                n = tl.arange(0, NS)[:, None]
+                last = tl.load(running[None, :] + n * BLOCK, mask=n < N)
+                last_place = last_ptr + (head_index * channels + c)[None, :] * N + n
+                tl.store(last_place, last, mask=(n < N) & in_block[None, :])
             tl.debug_barrier()

@@ -140,15 +140,16 @@ def backward(
         grad_x = torch.empty_like(x)
         planes = _planes(grad_x, g)
         # With spacing, a head visits a quarter of the pixels.
-        grad_projected = projected.new_zeros if g.spacing > 1 else projected.new_empty
-        grad_projected = grad_projected((splits, *projected.shape))
+        allocate = projected.new_zeros if g.spacing > 1 else projected.new_empty
+        grad_projected = allocate((splits, *projected.shape))
         grad_delta = None if delta is None else torch.empty_like(delta)
         parameters = x.new_zeros((workers, g.heads, g.states + 2 + g.rank, g.channels), dtype=torch.float32)
         _launch(
             kernels_backward.main_pass, programs,
             grad_y, x, projected, delta, dt_weight, bias, A, D, states, gradients,
             scratch, planes, grad_projected, grad_delta, parameters,
-            items, chunks_of_worker, g.units, chunks, splits, blocks, tiles, *_map(g), x.numel() * (g.planes > 1), projected.numel(),
+            items, chunks_of_worker, g.units, chunks, splits, blocks, tiles, *_map(g),
+            x.numel() * (g.planes > 1), projected.numel(),
             NS=_power_of_two(g.states), **_constants(g, tiling, softplus),
         )  # fmt: skip
         _merge(planes, grad_x, g)
