@@ -63,8 +63,8 @@ def main_pass(
     """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from behind.
 
     A program has a unit, ``blocks`` consecutive blocks of channels and ``chunks_of_worker`` of the ``items``, the
-    chunks of all batch items. It owns a row of ``grad_parameters`` and a part of ``grad_projected``, shared with nobody
-    else, and ``tiles + 1`` slots of ``scratch``: for the state before each tile, and for the gradient between tiles.
+    chunks of all batch items. It alone has a row of ``grad_parameters``, a part of ``grad_projected``
+    and ``tiles + 1`` slots of ``scratch``: for the state before each tile, and for the gradient between tiles.
     """
     heads = units * WALKS
     groups = units if WALKS == 1 and SPACING == 1 else 1
@@ -94,7 +94,6 @@ def main_pass(
         block = work // tiles % blocks
         back = work % tiles
         starts = scratch_ptr + program.to(tl.int64) * ((tiles + 1) * N * BLOCK) + tl.arange(0, BLOCK)
-        behind_place = starts + tiles * N * BLOCK
         tile = tiles - 1 - back
         c = (split * blocks + block) * BLOCK + tl.arange(0, BLOCK)
         in_block = c < channels
@@ -104,7 +103,7 @@ def main_pass(
             slot = chunk if walk == 0 else chunks - 1 - chunk
             entering = ((batch * heads + head) * chunks + slot) * N * channels + c
             copy_states(states_ptr + entering, starts, channels, BLOCK, in_block & (slot > 0), N, NS)
-            copy_states(gradients_ptr + entering, behind_place, channels, BLOCK, in_block, N, NS)
+            copy_states(gradients_ptr + entering, starts + tiles * N * BLOCK, channels, BLOCK, in_block, N, NS)
             tl.debug_barrier()
             for early in range(tiles - 1):
                 first = (chunk * tiles + (early if walk == 0 else tiles - 1 - early)) * TILE
@@ -148,14 +147,14 @@ def main_pass(
             before = tl.where(s[:, None] == 0, entry, 0)
             h = before + dx * B[:, None]
             product, before, h = tl.associative_scan((decay, before, h), 0, _advance)
-            behind = tl.load(behind_place + n * BLOCK)
+            behind = tl.load(starts + (tiles * N + n) * BLOCK)
             g = grad_y * C[:, None] + tl.where(s[:, None] == TILE - 1, behind[None, :], 0)
             one = tl.full([TILE, BLOCK], 1.0, tl.float32)
             # Flipped, the scan is one of registers; `reverse=True` would flip the lanes as well, and back.
             flipped = (tl.flip(decay, 0), one, tl.flip(g, 0))
             late_decay, product, g = tl.associative_scan(flipped, 0, _retreat)
             g = tl.flip(g, 0)
-            tl.store(behind_place + n * BLOCK, tl.sum(tl.where(s[:, None] == 0, decay * g, 0), 0))
+            tl.store(starts + (tiles * N + n) * BLOCK, tl.sum(tl.where(s[:, None] == 0, decay * g, 0), 0))
             q = g * before
             grad_dx += g * B[:, None]
             grad_d += q * A[None, :]

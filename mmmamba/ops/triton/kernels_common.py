@@ -134,8 +134,8 @@ def open_tile(
 
     Returns:
         Offsets of its elements in a map of x (TILE, BLOCK); pointers to the projections of its pixels (TILE,); which
-        rows are steps and which of these are pixels (TILE,); step sizes, zero where there is no step and hence no change of the
-        state; x, zero where there is no pixel.
+        rows are steps and which of these are pixels (TILE,); step sizes, zero where there is no step and hence no
+        change of the state; x, zero where there is no pixel.
     """
     groups = units if WALKS == 1 and SPACING == 1 else 1
     row_length = rank + 2 * N
