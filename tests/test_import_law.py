@@ -61,7 +61,12 @@ def test_ops_layers_and_deploy_import_torch_alone(part):
     for path in files(part):
         roots = {name.split('.')[0] for name in imports(path)}
         assert not roots & OPENMMLAB, f'{path.relative_to(ROOT)} imports {sorted(roots & OPENMMLAB)[0]}'
-        assert 'triton' not in {name.split('.')[0] for name in imports(path, functions=False)}, f'{path}: not lazily'
+        # A kernel needs Triton where it is defined; scan.py imports these files in its functions alone, seen below.
+        if part == 'ops' and path.parent.name == 'triton' and path.name.startswith('kernels_'):
+            continue
+        at_import = imports(path, functions=False)
+        assert not any(name.startswith('mmmamba.ops.triton.kernels_') for name in at_import), f'{path}: not lazily'
+        assert 'triton' not in {name.split('.')[0] for name in at_import}, f'{path}: not lazily'
 
 
 def test_nothing_in_the_package_imports_tools():

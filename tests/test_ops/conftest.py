@@ -1,7 +1,11 @@
-import pytest
-import torch
+import os
 
-from mmmamba.ops.cpu import native
+os.environ.setdefault('TRITON_INTERPRET', '1')  # before any kernel is defined: they run on tensors of the CPU
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from mmmamba.ops.cpu import native  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,71 @@
+"""Which positions the heads of a scan visit, as the kernels need it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Units (planes of a map, or groups of channels) and their walks; a head is a walk of a unit.
+
+    ``head = unit + walk * units``. All positions of a unit are visited by each of its walks: the first walk in
+    ascending order, the second in descending order.
+    """
+
+    batch: int
+    units: int
+    walks: int
+    spacing: int  # of the rows and columns that a unit visits
+    height: int
+    width: int
+    positions: int
+    channels: int
+    states: int
+    rank: int
+
+    @property
+    def heads(self) -> int:
+        return self.units * self.walks
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that a pixel of x has."""
+        return self.units if self.walks == 1 and self.spacing == 1 else 1
+
+    @property
+    def planes(self) -> int:
+        """Buffers that the units need for a sum over all of them; one where no two visit the same element."""
+        return self.units if self.walks > 1 else 1
+
+    @property
+    def shortest_line(self) -> int:
+        """The shorter side of what a unit visits, where that is a map."""
+        return min(-(-self.height // self.spacing), -(-self.width // self.spacing))
+
+    @property
+    def wide(self) -> bool:
+        """Whether an offset in a map, or in its projections, exceeds 32 bits; offsets of maps always may."""
+        of_pixel = max(self.groups * self.channels, self.heads * (self.rank + 2 * self.states))
+        return self.height * self.width * of_pixel >= 2**31
+
+
+def geometry(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> Geometry:
+    """Geometry of the inputs of :func:`mmmamba.ops.triton.scan.forward`."""
+    batch, pixels = x.shape[:2]
+    heads, channels, states = A.shape
+    height = pixels // width if width else 0
+    units, walks, spacing = {'sequence': (heads, 1, 1), 'cross': (2, 2, 1), 'atrous': (4, 1, 2)}[pattern]
+    return Geometry(
+        batch=batch,
+        units=units,
+        walks=walks,
+        spacing=spacing,
+        height=height,
+        width=width,
+        positions=-(-height // spacing) * -(-width // spacing),
+        channels=channels,
+        states=states,
+        rank=projected.shape[3] - 2 * states,
+    )

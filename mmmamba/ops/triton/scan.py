@@ -1,0 +1,244 @@
+"""Forward and backward pass of the fused scan in Triton."""
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmmamba.ops.triton.geometry import Geometry, geometry
+from mmmamba.ops.triton.tiling import Tiling, choose_tiling
+
+
+def unavailable() -> str | None:
+    """Why the kernels cannot be used here, as a sentence, or None."""
+    return None if importlib.util.find_spec('triton') else 'Triton is not installed.'
+
+
+def interpreting() -> bool:
+    """Whether the kernels run in Triton's interpreter, and then on tensors of the CPU."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from mmmamba.ops.triton.kernels_forward import final_pass
+
+    return isinstance(final_pass, InterpretedFunction)
+
+
+def forward(
+    x: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    pattern: str,
+    width: int,
+    softplus: bool,
+    keep: bool,
+    tiling: Tiling | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs one selective scan for every batch item, head and channel.
+
+    Args:
+        x: (batch, pixels, groups * channels), contiguous; float32, float16 or bfloat16.
+        projected: (batch, pixels, heads, R + 2 N) float32, contiguous: dt (R), B (N) and C (N).
+        delta: Step sizes shaped as x, with pattern 'sequence' only; or None: then dt_weight times dt.
+        dt_weight: (heads, channels, R) float32; None with delta.
+        bias: (heads, channels) float32, added to the step sizes, or None.
+        A: (heads, channels, N) float32.
+        D: (heads, channels) float32 or None.
+        pattern: 'sequence' (heads are groups of channels), 'cross' or 'atrous' (four heads, one group).
+        width: Of the map.
+        softplus: Whether step sizes go through it.
+        keep: Whether the backward pass will follow.
+        tiling: How to cut the scan; None to choose by the shape.
+
+    Returns:
+        y, shaped and typed as x; the last states (batch, heads, channels, N) float32; the entering states of all
+        chunks (batch, heads, chunks, N, channels) float32, or an empty tensor unless ``keep``.
+    """
+    from mmmamba.ops.triton import kernels_forward
+
+    g = geometry(x, projected, A, pattern, width)
+    y = torch.empty_like(x)
+    last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
+    nothing = x.new_empty(0, dtype=torch.float32)
+    if not x.numel():
+        return y, last_state.zero_(), nothing
+    tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
+    chunks = -(-g.positions // tiling.chunk)
+    blocks = -(-g.channels // tiling.block)
+    A = A.transpose(1, 2).contiguous()  # one load takes the channels of a block
+    states = x.new_empty((g.batch, g.heads, chunks, g.states, g.channels), dtype=torch.float32)
+    with torch.cuda.device_of(x):
+        if chunks > 1:
+            _carry_states(x, projected, delta, dt_weight, bias, A, states, None, g, tiling, softplus, reverse=False)
+        items = g.batch * g.units * chunks * blocks
+        programs = min(items, 4 * tiling.programs)  # more than are resident: they end at different times
+        scratch = x.new_empty((programs, g.states, tiling.block), dtype=torch.float32)
+        planes = _planes(y, g)
+        _launch(
+            kernels_forward.final_pass, programs,
+            x, projected, delta, dt_weight, bias, A, D, states, scratch, planes, last_state,
+            items, g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g), x.numel() * (g.planes > 1),
+            NS=_power_of_two(g.states), maxnreg=168, **_constants(g, tiling, softplus),
+        )  # fmt: skip
+        _merge(planes, y, g)
+    return y, last_state, states if keep else nothing
+
+
+def backward(
+    grad_y: Tensor,
+    grad_last_state: Tensor | None,
+    x: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    D: Tensor | None,
+    states: Tensor,
+    pattern: str,
+    width: int,
+    softplus: bool,
+    tiling: Tiling | None = None,
+) -> tuple[Tensor, ...]:
+    """Gradients of x, projected, delta, dt_weight, bias, A and D, each in the dtype of the input.
+
+    Takes the arguments of :func:`forward`, what it returned as states, and the gradients of y and, or None, of the
+    last states. An empty tensor stands for the gradient of an input that is None.
+    """
+    from mmmamba.ops.triton import kernels_backward
+
+    g = geometry(x, projected, A, pattern, width)
+    nothing = x.new_empty(0)
+    if not x.numel():
+        inputs = (x, projected, delta, dt_weight, bias, A, D)
+        return tuple(nothing if t is None else torch.zeros_like(t) for t in inputs)
+    tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
+    chunks = -(-g.positions // tiling.chunk)
+    splits = min(tiling.splits, -(-g.channels // tiling.block))
+    blocks = -(-g.channels // (tiling.block * splits))  # of a split
+    tiles = tiling.chunk // tiling.tile
+    A = A.transpose(1, 2).contiguous()
+    if grad_last_state is None:
+        grad_last_state = x.new_zeros((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
+    with torch.cuda.device_of(x):
+        gradients = torch.empty_like(states)
+        _carry_states(
+            grad_y, projected, delta, dt_weight, bias, A, gradients, grad_last_state.contiguous(), g, tiling, softplus,
+            reverse=True,
+        )  # fmt: skip
+        items = g.batch * chunks
+        chunks_of_worker = -(-items // max(tiling.programs // (g.units * splits), 1))
+        workers = -(-items // chunks_of_worker)
+        programs = workers * g.units * splits
+        scratch = x.new_empty((programs, tiles + 1, g.states, tiling.block), dtype=torch.float32)
+        grad_x = torch.empty_like(x)
+        planes = _planes(grad_x, g)
+        # With spacing, a head visits a quarter of the pixels.
+        allocate = projected.new_zeros if g.spacing > 1 else projected.new_empty
+        grad_projected = allocate((splits, *projected.shape))
+        grad_delta = None if delta is None else torch.empty_like(delta)
+        parameters = x.new_zeros((workers, g.heads, g.states + 2 + g.rank, g.channels), dtype=torch.float32)
+        _launch(
+            kernels_backward.main_pass, programs,
+            grad_y, x, projected, delta, dt_weight, bias, A, D, states, gradients,
+            scratch, planes, grad_projected, grad_delta, parameters,
+            items, chunks_of_worker, g.units, chunks, splits, blocks, tiles, *_map(g),
+            x.numel() * (g.planes > 1), projected.numel(),
+            NS=_power_of_two(g.states), **_constants(g, tiling, softplus),
+        )  # fmt: skip
+        _merge(planes, grad_x, g)
+        grad_projected = grad_projected[0] if splits == 1 else grad_projected.sum(0)
+        parameters = parameters.sum(0)  # (heads, N + 2 + R, channels)
+    grad_A, grad_bias, grad_D, grad_weight = parameters.split([g.states, 1, 1, g.rank], 1)
+    return (
+        grad_x,
+        grad_projected,
+        nothing if delta is None else grad_delta,
+        nothing if dt_weight is None else grad_weight.transpose(1, 2).contiguous(),
+        nothing if bias is None else grad_bias[:, 0].contiguous(),
+        grad_A.transpose(1, 2).contiguous(),
+        nothing if D is None else grad_D[:, 0].contiguous(),
+    )
+
+
+def _carry_states(
+    inputs: Tensor,
+    projected: Tensor,
+    delta: Tensor | None,
+    dt_weight: Tensor | None,
+    bias: Tensor | None,
+    A: Tensor,
+    states: Tensor,
+    initial: Tensor | None,
+    g: Geometry,
+    tiling: Tiling,
+    softplus: bool,
+    reverse: bool,
+) -> None:
+    """Fills ``states`` with what enters each chunk: the states, or reversed the gradients of its end states."""
+    from mmmamba.ops.triton import kernels_forward
+
+    chunks = states.shape[2]
+    blocks = -(-g.channels // tiling.block)
+    sums = states.new_empty((g.batch, g.heads, chunks, g.channels))
+    if chunks > 1:
+        _launch(
+            kernels_forward.local_pass, g.batch * g.units * chunks * blocks,
+            inputs, projected, delta, dt_weight, bias, A, states, sums,
+            g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g),
+            REVERSE=reverse, maxnreg=168, **_constants(g, tiling, softplus),
+        )  # fmt: skip
+    _launch(
+        kernels_forward.carry, g.batch * g.heads * g.states * blocks,
+        states, sums, A, initial, g.heads, chunks, blocks, g.channels,
+        N=g.states, ROWS=tiling.carry_rows, BLOCK=tiling.block, REVERSE=reverse,
+    )  # fmt: skip
+
+
+def _planes(total: Tensor, g: Geometry) -> Tensor:
+    """Where the units write what adds up to ``total``: itself, where no two of them write the same element."""
+    return total if g.planes == 1 else total.new_empty((g.planes, *total.shape), dtype=torch.float32)
+
+
+def _merge(planes: Tensor, total: Tensor, g: Geometry) -> None:
+    if g.planes > 1:
+        torch.add(planes[0], planes[1], out=total)
+
+
+def _map(g: Geometry) -> tuple[int, ...]:
+    return g.positions, g.height, g.width, g.channels, g.rank
+
+
+def _constants(g: Geometry, tiling: Tiling, softplus: bool) -> dict[str, Any]:
+    return {
+        'N': g.states,
+        'TILE': tiling.tile,
+        'BLOCK': tiling.block,
+        'WALKS': g.walks,
+        'SPACING': g.spacing,
+        'NARROW': g.shortest_line < tiling.tile,
+        'WIDE': g.wide,
+        'SOFTPLUS': softplus,
+    }
+
+
+def _launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
+    # A program is one warp: then a tile's columns are threads, and no scan or sum over time leaves a thread.
+    kernel[(programs,)](*arguments, **constants, num_warps=1, num_stages=1)
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << (n - 1).bit_length()
+
+
+@lru_cache
+def _multiprocessors(device: torch.device) -> int:
+    # Without a GPU (the interpreter, shapes alone), as if on an H100 or H200.
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == 'cuda' else 132
