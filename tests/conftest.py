@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -10,6 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Before anything of the package is imported: Triton's kernels run in its interpreter, on tensors of the CPU.
+    os.environ['TRITON_INTERPRET'] = '1'
 
 CLASSES = ('square', 'wide', 'tall')
 _ASPECTS = ((1, 1), (2, 1), (1, 2))

@@ -56,8 +56,8 @@ def register(
             states, and the states that the backward pass needs, flat (empty without ``keep``).
         backward: Takes the gradients of y and of the last states (or None), the scan's tensors, the kept states, and
             the scan's options; returns the gradients of the seven tensors, an empty tensor for one that is None.
-        states_size: How many numbers the kept states are, from (x, A, pattern, width). They are flat, so that no
-            dimension of one chunk makes an exported program hold for small maps only.
+        states_size: How many numbers the kept states are, from (x, projected, A, pattern, width). They are flat, so
+            that no dimension of one chunk makes an exported program hold for small maps only.
     """
     forward_op = torch.library.custom_op(f'mmmamba::{name}', forward, mutates_args=(), schema=_FORWARD_SCHEMA)
     backward_op = torch.library.custom_op(
@@ -66,7 +66,7 @@ def register(
 
     @forward_op.register_fake
     def _(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus, keep):
-        states = states_size(x, A, pattern, width) if keep else 0
+        states = states_size(x, projected, A, pattern, width) if keep else 0
         return torch.empty_like(x), A.new_empty(x.shape[0], *A.shape), A.new_empty(states)
 
     @backward_op.register_fake

@@ -1,11 +1,9 @@
-import os
+import pytest
+import torch
 
-os.environ.setdefault('TRITON_INTERPRET', '1')  # before any kernel is defined: they run on tensors of the CPU
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-
-from mmmamba.ops.cpu import native  # noqa: E402
+from mmmamba.ops.ss2d_scan.backends import BACKENDS
+from mmmamba.ops.triton import scan
+from mmmamba.ops.triton.tiling import Tiling
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +22,17 @@ def poisoned_memory():
 def requires():
     """Skips a test of a named backend where it cannot run at all."""
 
-    def check(backend: str) -> None:
-        if backend == 'cpu' and native.unavailable() is not None:
-            pytest.skip(native.unavailable())
+    def check(name: str) -> None:
+        backend = next(backend for backend in BACKENDS if backend.name == name)
+        reasons = backend.unsupported_reasons([torch.zeros(1)])
+        if reasons:
+            pytest.skip(' '.join(reasons))
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def small_tiling(monkeypatch):
+    """Cuts the Triton kernels' work small: their interpreter takes its time for every element of a tile."""
+    small = Tiling(chunk=8, tile=4, block=8, carry_rows=2, programs=8)
+    monkeypatch.setattr(scan, 'choose_tiling', lambda geometry, multiprocessors: small)

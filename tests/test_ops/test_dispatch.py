@@ -47,7 +47,7 @@ def test_says_so_when_nothing_can_run():
         select('op', [PICKY, PLAIN], [torch.zeros(1, dtype=torch.float16)], None)
 
 
-NAMES = ['cpu', 'torch', 'reference', 'mamba_ssm']  # the last is never chosen: the one before takes all
+NAMES = ['cpu', 'triton', 'torch', 'reference', 'mamba_ssm']  # the last is never chosen: the one before takes all
 
 
 def test_both_ops_order_their_backends_alike():

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.flops import scan_backward_flops, scan_flops
 
-FUSED = ['cpu']
-SCANS = {'cpu': torch.ops.mmmamba.native_scan}
+FUSED = ['cpu', 'triton']
+SCANS = {'cpu': torch.ops.mmmamba.native_scan, 'triton': torch.ops.mmmamba.triton_scan}
 EVERY = [*FUSED, 'torch']
 
 
@@ -33,7 +33,7 @@ class Scan(nn.Module):
         return ss2d_scan(x, *parameters, pattern=self.pattern, backend=self.backend).tanh()
 
 
-def a_map(batch: int = 2, height: int = 4, width: int = 5, seed: int = 3) -> Tensor:
+def a_map(batch: int = 1, height: int = 3, width: int = 4, seed: int = 3) -> Tensor:
     return torch.randn(batch, 6, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -90,16 +90,16 @@ def test_exports_with_any_batch_and_size(backend, pattern, requires):
     requires(backend)
     scan = Scan(backend, pattern)
     sizes = {0: Dim('batch', max=64), 2: Dim('height', max=4096), 3: Dim('width', max=4096)}
-    exported = torch.export.export(scan, (a_map(),), dynamic_shapes=(sizes,)).module()
-    for shape in ((2, 4, 5), (3, 7, 9), (1, 2, 16)):
+    exported = torch.export.export(scan, (a_map(2),), dynamic_shapes=(sizes,)).module()
+    for shape in ((2, 3, 4), (3, 5, 2), (1, 2, 8)):
         torch.testing.assert_close(exported(a_map(*shape)), scan(a_map(*shape)))
 
 
-@pytest.mark.parametrize('pattern, tokens', [('cross', 35), ('atrous', 4 * 3)])
+@pytest.mark.parametrize('pattern, tokens', [('cross', 15), ('atrous', 2 * 3)])
 @pytest.mark.parametrize('backend', FUSED)
 def test_flops_are_counted(backend, pattern, tokens, requires):
     requires(backend)
-    scan, x = Scan(backend, pattern), a_map(2, 7, 5).requires_grad_()
+    scan, x = Scan(backend, pattern), a_map(2, 3, 5).requires_grad_()
     with FlopCounterMode(display=False) as counter:
         scan(x).sum().backward()
     counts = counter.get_flop_counts()['Global']

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mmmamba.ops.triton import scan
+from mmmamba.ops.triton.operator import unavailable
 from mmmamba.ops.triton.tiling import Tiling
 
-pytestmark = pytest.mark.skipif(scan.unavailable() is not None, reason=str(scan.unavailable()))
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 SHARED_KIB = {80: 163, 89: 99, 90: 227}
 KERNELS = {'local_pass', 'carry', 'final_pass', 'main_pass'}

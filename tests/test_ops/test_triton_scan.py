@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mmmamba.ops.orders import scan_orders
 from mmmamba.ops.selective_scan import reference
-from mmmamba.ops.ss2d_scan.orders import scan_orders
 from mmmamba.ops.triton import scan
 from mmmamba.ops.triton.geometry import Geometry, geometry
+from mmmamba.ops.triton.operator import unavailable
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
 
-pytestmark = pytest.mark.skipif(scan.unavailable() is not None, reason=str(scan.unavailable()))
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 INPUTS = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')
 # Shapes of the tests cross every border: of tiles, chunks, blocks of channels, splits, programs, rows of the carry.

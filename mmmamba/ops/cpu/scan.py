@@ -63,7 +63,7 @@ def forward(
     y = torch.empty_like(x)
     total = y if x.dtype == torch.float32 or turns == 1 else torch.empty_like(x, dtype=torch.float32)
     last_state = A.new_empty(batch, heads, channels, states)
-    chunk_states = A.new_empty(states_size(x, A, pattern, width) if keep else 0)
+    chunk_states = A.new_empty(states_size(x, projected, A, pattern, width) if keep else 0)
     ends = A.new_empty(batch, heads, segments, states + 1, padded) if segments > 1 else None
     arrays = map(native.address, (y, total, last_state, chunk_states if keep else None, ends))
     native.forward(problem, native.Outputs(*arrays, parts, segments), isa)
@@ -129,7 +129,7 @@ def _sum(copies: Tensor, dtype: torch.dtype) -> Tensor:
     return (copies[0] if len(copies) == 1 else copies.sum(0)).to(dtype)
 
 
-def states_size(x: Tensor, A: Tensor, pattern: str, width: int) -> int:
+def states_size(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> int:
     """Returns how many numbers the states are that :func:`forward` keeps."""
     heads, channels, states = A.shape
     chunks = -(-token_count(pattern, x.shape[1], width) // CHUNK)

@@ -8,6 +8,7 @@ from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.dispatch import Backend
 from mmmamba.ops.pointwise_conv.torch_backend import BACKEND as POINTWISE
 from mmmamba.ops.pointwise_conv.torch_backend import layer_norm
+from mmmamba.ops.recomputation import recomputed
 
 
 def run(
@@ -31,13 +32,16 @@ def run(
     # A convolution for each half: neither has to be copied out of the whole.
     weights = expand_weight.split(channels)
     biases = (None, ) * len(weights) if expand_bias is None else expand_bias.split(channels)
-    x, *gate = (F.conv2d(x, *half) for half in zip(weights, biases))
-    y = F.conv2d(x, depthwise_weight, depthwise_bias, padding=1, groups=channels)
-    y = ACTIVATIONS[activation](y + x if skip else y)
-    if gate:
-        y = y * gate[0]
-    if reduce_weight is not None:
-        y = F.conv2d(y, reduce_weight, reduce_bias)
+    expanded = [F.conv2d(x, *half) for half in zip(weights, biases)]
+
+    def convolve_and_reduce(x: Tensor, *gate: Tensor) -> Tensor:
+        y = F.conv2d(x, depthwise_weight, depthwise_bias, padding=1, groups=channels)
+        y = ACTIVATIONS[activation](y + x if skip else y)
+        if gate:
+            y = y * gate[0]
+        return y if reduce_weight is None else F.conv2d(y, reduce_weight, reduce_bias)
+
+    y = recomputed(convolve_and_reduce, *expanded)
     return y if residual is None else residual + y
 
 

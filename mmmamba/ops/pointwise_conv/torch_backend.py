@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.dispatch import Backend, Tolerance
+from mmmamba.ops.recomputation import recomputed
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -32,12 +33,18 @@ def run(
     residual: Tensor | None,
 ) -> Tensor:
     """Takes and returns what :func:`pointwise_conv` does."""
-    x = layer_norm(x, norm_weight, norm_bias, eps)
     if gate_weight is not None:
         gate = F.conv2d(layer_norm(gate, gate_norm_weight, gate_norm_bias, gate_eps), gate_weight)
-    if gate is not None:
-        x = (x * F.gelu(gate)).to(gate.dtype)
-    y = ACTIVATIONS[activation](F.conv2d(x, weight, bias))
+
+    def gated_conv(x: Tensor, gate: Tensor) -> Tensor:
+        gated = layer_norm(x, norm_weight, norm_bias, eps) * F.gelu(gate)
+        return F.conv2d(gated.to(gate.dtype), weight, bias)
+
+    if gate is None:
+        y = F.conv2d(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)
+    else:
+        y = recomputed(gated_conv, x, gate)
+    y = ACTIVATIONS[activation](y)
     return y if residual is None else residual + y
 
 

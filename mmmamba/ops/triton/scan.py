@@ -1,7 +1,6 @@
 """Forward and backward pass of the fused scan in Triton."""
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache
 from typing import Any
 
@@ -10,20 +9,6 @@ from torch import Tensor
 
 from mmmamba.ops.triton.geometry import Geometry, geometry
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
-
-
-def unavailable() -> str | None:
-    """Why the kernels cannot be used here, as a sentence, or None."""
-    return None if importlib.util.find_spec('triton') else 'Triton is not installed.'
-
-
-def interpreting() -> bool:
-    """Whether the kernels run in Triton's interpreter, and then on tensors of the CPU."""
-    from triton.runtime.interpreter import InterpretedFunction
-
-    from mmmamba.ops.triton.kernels_forward import final_pass
-
-    return isinstance(final_pass, InterpretedFunction)
 
 
 def forward(
@@ -57,17 +42,16 @@ def forward(
         tiling: How to cut the scan; None to choose by the shape.
 
     Returns:
-        y, shaped and typed as x; the last states (batch, heads, channels, N) float32; the entering states of all
-        chunks (batch, heads, chunks, N, channels) float32, or an empty tensor unless ``keep``.
+        y, shaped and typed as x; the last states (batch, heads, channels, N) float32; and, flat, the entering states
+        of all chunks (batch, heads, chunks, N, channels) float32, or an empty tensor unless ``keep``.
     """
     from mmmamba.ops.triton import kernels_forward
 
     g = geometry(x, projected, A, pattern, width)
     y = torch.empty_like(x)
     last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
-    nothing = x.new_empty(0, dtype=torch.float32)
     if not x.numel():
-        return y, last_state.zero_(), nothing
+        return y, last_state.zero_(), last_state.new_empty(0)
     tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
     chunks = -(-g.positions // tiling.chunk)
     blocks = -(-g.channels // tiling.block)
@@ -87,7 +71,10 @@ def forward(
             NS=_power_of_two(g.states), maxnreg=168, **_constants(g, tiling, softplus),
         )  # fmt: skip
         _merge(planes, y, g)
-    return y, last_state, states if keep else nothing
+    if not keep:
+        return y, last_state, states.new_empty(0)
+    states[:, :, 0] = 0  # which no kernel reads, but an output has no undefined elements
+    return y, last_state, states.flatten()
 
 
 def backward(
@@ -114,10 +101,9 @@ def backward(
     from mmmamba.ops.triton import kernels_backward
 
     g = geometry(x, projected, A, pattern, width)
-    nothing = x.new_empty(0)
     if not x.numel():
         inputs = (x, projected, delta, dt_weight, bias, A, D)
-        return tuple(nothing if t is None else torch.zeros_like(t) for t in inputs)
+        return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in inputs)
     tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
     chunks = -(-g.positions // tiling.chunk)
     splits = min(tiling.splits, -(-g.channels // tiling.block))
@@ -127,6 +113,7 @@ def backward(
     if grad_last_state is None:
         grad_last_state = x.new_zeros((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     with torch.cuda.device_of(x):
+        states = states.view(g.batch, g.heads, chunks, g.states, g.channels)
         gradients = torch.empty_like(states)
         _carry_states(
             grad_y, projected, delta, dt_weight, bias, A, gradients, grad_last_state.contiguous(), g, tiling, softplus,
@@ -159,12 +146,23 @@ def backward(
     return (
         grad_x,
         grad_projected,
-        nothing if delta is None else grad_delta,
-        nothing if dt_weight is None else grad_weight.transpose(1, 2).contiguous(),
-        nothing if bias is None else grad_bias[:, 0].contiguous(),
+        x.new_empty(0) if delta is None else grad_delta,
+        x.new_empty(0) if dt_weight is None else grad_weight.transpose(1, 2).contiguous(),
+        x.new_empty(0) if bias is None else grad_bias[:, 0].contiguous(),
         grad_A.transpose(1, 2).contiguous(),
-        nothing if D is None else grad_D[:, 0].contiguous(),
+        x.new_empty(0) if D is None else grad_D[:, 0].contiguous(),
     )
+
+
+def states_size(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> int:
+    """How many numbers the states are that :func:`forward` keeps; a new unknown where sizes are not known yet."""
+    if any(isinstance(size, torch.SymInt) for size in (*x.shape, width)):
+        return torch.library.get_ctx().new_dynamic_size()  # their tiling depends on all of them
+    if not x.numel():
+        return 0
+    g = geometry(x, projected, A, pattern, width)
+    chunks = -(-g.positions // choose_tiling(g, _multiprocessors(x.device)).chunk)
+    return g.batch * g.heads * chunks * g.states * g.channels
 
 
 def _carry_states(
