@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.contenders import incoming_gradient, scan_inputs
@@ -22,13 +23,10 @@ from mmmamba.ops.ss2d_scan.fused import fused
 
 OPTIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({
     'chunk': (16, 32, 64, 128, 256, 512),
-    'final_block': (32, 64, 128),
-    'main_block': (32, 64, 128),
-    'local_block': (32, 64, 128),
-    'final_tile': (8, 16, 32),
-    'main_tile': (4, 8, 16),
-    'local_tile': (16, 32, 64),
+    'programs': (528, 792, 1056, 1584, 2112),
     'splits': (1, 2, 4),
+    'block': (32, 64),
+    'tile': (8, 16),
     'carry_rows': (16, 32, 64),
 })
 """What is tried for each field of a tiling, the ones that matter most first."""
@@ -62,7 +60,7 @@ def kernel_inputs(shape: ScanShape, device: torch.device) -> list[Any]:
         seen.extend(a.contiguous() if isinstance(a, Tensor) else a for a in arguments)
         return arguments[0], None
 
-    fused(record, *scan_inputs(shape, 1, device, torch.float32).values(), 'cross')
+    fused(record, F.linear, *scan_inputs(shape, 1, device, torch.float32).values(), 'cross')
     return seen
 
 
@@ -101,7 +99,8 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
         rows.append({**row, **medians, 'both_ms': round(both, 4)})
         return both
 
-    descend(choose_tiling(geometry(x, projected, A, pattern, width)), OPTIONS, cost)
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    descend(choose_tiling(geometry(x, projected, A, pattern, width), multiprocessors), OPTIONS, cost)
     return sorted(rows, key=lambda row: row['both_ms'])
 
 

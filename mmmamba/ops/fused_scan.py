@@ -31,7 +31,7 @@ def register(
     name: str,
     forward: Callable[..., tuple[Tensor, Tensor, Tensor]],
     backward: Callable[..., tuple[Tensor, ...]],
-    states_size: Callable[..., int],
+    states_size: Callable[..., int | torch.SymInt],
 ) -> FusedScan:
     """Registers ``mmmamba::<name>`` and ``mmmamba::<name>_backward`` and returns the scan, a differentiable function.
 

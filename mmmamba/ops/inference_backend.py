@@ -19,6 +19,7 @@ class InferenceBackend(Backend):
         reasons = super().unsupported_reasons(inputs)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
             reasons.append('It has no gradient, and an input needs one.')
-        if any(torch.is_autocast_enabled(tensor.device.type) for tensor in inputs):
+        devices = {tensor.device.type for tensor in inputs}
+        if any(torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) for device in devices):
             reasons.append('It does not follow autocast.')
         return reasons

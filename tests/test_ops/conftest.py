@@ -31,7 +31,7 @@ def requires():
     return check
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_tiling(monkeypatch):
     """Cuts the Triton kernels' work small: their interpreter takes its time for every element of a tile."""
     small = Tiling(chunk=8, tile=4, block=8, carry_rows=2, programs=8)

@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.flops import scan_backward_flops, scan_flops
 
+pytestmark = pytest.mark.usefixtures('small_tiling')
+
 FUSED = ['cpu', 'triton']
 SCANS = {'cpu': torch.ops.mmmamba.native_scan, 'triton': torch.ops.mmmamba.triton_scan}
 EVERY = [*FUSED, 'torch']

@@ -154,7 +154,7 @@ def backward(
     )
 
 
-def states_size(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> int:
+def states_size(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> int | torch.SymInt:
     """How many numbers the states are that :func:`forward` keeps; a new unknown where sizes are not known yet."""
     if any(isinstance(size, torch.SymInt) for size in (*x.shape, width)):
         return torch.library.get_ctx().new_dynamic_size()  # their tiling depends on all of them
