@@ -70,6 +70,8 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
     A tiling serves both passes, since the backward pass takes the chunks' states of the forward pass: what counts is
     the sum of both. Kernels alone, replayed from CUDA graphs, without the projection of the pixels.
     """
+    from triton.errors import TritonError
+
     from mmmamba.ops.triton import scan
     from mmmamba.ops.triton.geometry import geometry
     from mmmamba.ops.triton.tiling import choose_tiling
@@ -91,7 +93,7 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
                 'backward': captured(lambda: scan.backward(
                     gradient, None, *tensors, states, *options, tiling=tiling)),
             }, device, EFFORT, cold=True)
-        except RuntimeError as error:  # more registers or shared memory than there are
+        except (RuntimeError, TritonError) as error:  # more registers or shared memory than there are
             rows.append({**row, 'both_ms': math.inf, 'refused': failure(error)})
             return math.inf
         medians = {f'{name}_ms': round(timing.median, 4) for name, timing in timings.items()}

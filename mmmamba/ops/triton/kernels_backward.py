@@ -112,10 +112,11 @@ def main_pass(
                     walk == 0, c, in_block, positions, height, width, channels, rank,
                     N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
+                _, sums_before = running_sums(d)
                 start = starts + early * N * BLOCK
                 pass_tile(
                     start, start + N * BLOCK, BLOCK, early >= 0, in_block, A_places, channels, tl.sum(d, 0),
-                    running_sums(d) - d, d * x, rows + rank, N, TILE,
+                    sums_before, d * x, rows + rank, N, TILE,
                 )
             tl.debug_barrier()
 
@@ -133,7 +134,7 @@ def main_pass(
         pixels, is_step, has_sum = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
         has_sum = has_sum & (lane % (LANES // (2 * TILE)) == 0)
         sums = ((batch * (height * width) + pixels) * heads + head) * row_length
-        sums = grad_projected_ptr + split * part + sums
+        sums = grad_projected_ptr + split.to(tl.int64) * part + sums
 
         dx = d * x
         grad_dx = tl.zeros([TILE, BLOCK], tl.float32)  # of the product of step size and x

@@ -162,14 +162,17 @@ def open_tile(
 
 
 @triton.jit
-def _add(left, right):
-    return left + right
+def _add(left, before_left, right, before_right):
+    return left + right, left + before_right
 
 
 @triton.jit
 def running_sums(d):
-    """Sums of the rows of a tile up to and including each of them."""
-    return tl.associative_scan(d, 0, _add)
+    """Sums of the rows of a tile up to and including each of them, and up to but without it.
+
+    The second is no difference of the first and the row, which would cancel where the row is large.
+    """
+    return tl.associative_scan((d, tl.zeros_like(d)), 0, _add)
 
 
 @triton.jit

@@ -51,10 +51,10 @@ def local_pass(
                     descending, c, in_block, positions, height, width, channels, rank,
                     N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
-                sums = running_sums(d)
+                sums, sums_before = running_sums(d)
                 pass_tile(
                     place, place, channels, tile > 0, in_block, A_ptr + head * N * channels + c, channels,
-                    tl.sum(d, 0), sums if REVERSE else sums - d, inputs if REVERSE else d * inputs,
+                    tl.sum(d, 0), sums if REVERSE else sums_before, inputs if REVERSE else d * inputs,
                     rows + rank + (N if REVERSE else 0), N, TILE,
                 )
                 all_steps += tl.sum(d, 0)

@@ -108,6 +108,7 @@ def backward(
     chunks = -(-g.positions // tiling.chunk)
     splits = min(tiling.splits, -(-g.channels // tiling.block))
     blocks = -(-g.channels // (tiling.block * splits))  # of a split
+    splits = -(-g.channels // (tiling.block * blocks))  # that have any
     tiles = tiling.chunk // tiling.tile
     A = A.transpose(1, 2).contiguous()
     if grad_last_state is None:
@@ -143,14 +144,15 @@ def backward(
         grad_projected = grad_projected[0] if splits == 1 else grad_projected.sum(0)
         parameters = parameters.sum(0)  # (heads, N + 2 + R, channels)
     grad_A, grad_bias, grad_D, grad_weight = parameters.split([g.states, 1, 1, g.rank], 1)
+    dense = torch.contiguous_format  # and a copy of its own: no result shares memory with another
     return (
         grad_x,
         grad_projected,
         x.new_empty(0) if delta is None else grad_delta,
-        x.new_empty(0) if dt_weight is None else grad_weight.transpose(1, 2).contiguous(),
-        x.new_empty(0) if bias is None else grad_bias[:, 0].contiguous(),
-        grad_A.transpose(1, 2).contiguous(),
-        x.new_empty(0) if D is None else grad_D[:, 0].contiguous(),
+        x.new_empty(0) if dt_weight is None else grad_weight.transpose(1, 2).clone(memory_format=dense),
+        x.new_empty(0) if bias is None else grad_bias[:, 0].clone(memory_format=dense),
+        grad_A.transpose(1, 2).clone(memory_format=dense),
+        x.new_empty(0) if D is None else grad_D[:, 0].clone(memory_format=dense),
     )
 
 
@@ -239,4 +241,5 @@ def _power_of_two(n: int) -> int:
 @lru_cache
 def _multiprocessors(device: torch.device) -> int:
     # Without a GPU (the interpreter, shapes alone), as if on an H100 or H200.
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == 'cuda' else 132
+    known = device.type == 'cuda' and torch.cuda.is_available()
+    return torch.cuda.get_device_properties(device).multi_processor_count if known else 132

@@ -19,7 +19,8 @@ class Tiling:
         block: Channels of a program; a power of two.
         carry_rows: Chunks that the carry takes at once; a power of two.
         splits: Parts of the channels whose contributions to the gradient of ``projected`` are summed last.
-        programs: Upper limit of programs, hence of scratch memory, of the final and the main pass.
+        programs: Upper limit of programs, hence of scratch memory, of the main pass; the final pass has four times as
+            many, since they end at different times.
     """
 
     chunk: int
