@@ -15,8 +15,9 @@ def build_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def activation_name(module: nn.Module) -> str | None:
-    """What a fused operation calls the activation that ``module`` is; None if it has not got it."""
-    if isinstance(module, nn.GELU) and module.approximate != 'none':
-        return None
-    return next((name for name, kind in ACTIVATIONS.items() if type(module) is kind), None)
+def activation_name(module: nn.Module) -> str:
+    """What a fused operation calls the activation that ``module`` is; InputError if it has not got it."""
+    for name, kind in ACTIVATIONS.items():
+        if type(module) is kind and getattr(module, 'approximate', 'none') == 'none':
+            return name
+    raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, without approximation, got {module}')

@@ -38,6 +38,9 @@ class ODSSBlock(nn.Module):
         with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
         norm_layer: Makes the normalisations behind convolutions.
 
+    Without gradients, the norms and the residual sums are computed inside of the last SS2D and of the MLP: forward
+    hooks on those see the sum, and hooks on the norms see nothing.
+
     Shape:
         (B, in_channels, H, W) to (B, out_channels, H, W).
     """

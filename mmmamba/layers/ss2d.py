@@ -76,7 +76,7 @@ class SS2D(nn.Module):
             self.Ds,
             backend=self.scan_backend)
         return pointwise_conv(  # z is made where it is needed, pixel by pixel
-            y.to(self.out_norm.weight.dtype),
+            y,
             self.out_proj.weight,
             gate=x,
             gate_weight=z_proj,

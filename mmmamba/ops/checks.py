@@ -27,12 +27,18 @@ def require_norm(op: str, weight: Tensor | None, bias: Tensor | None) -> None:
 
 
 def given_tensors(op: str, named: Iterable[tuple[str, Tensor | None, Sequence[int]]]) -> list[Tensor]:
-    """Returns the tensors of (name, tensor, expected shape) that are there; ValueError for one of another shape."""
-    tensors = []
+    """Returns the tensors of (name, tensor, expected shape) that are there.
+
+    Raises:
+        ValueError: One of them has another shape, or is elsewhere than the others.
+    """
+    tensors: list[Tensor] = []
     for name, tensor, shape in named:
         if tensor is None:
             continue
         if tensor.shape != shape:
             raise ValueError(f'{op}: {name} must be {tuple(shape)}, not {tuple(tensor.shape)}.')
+        if tensors and tensor.device != tensors[0].device:
+            raise ValueError(f'{op}: {name} is on {tensor.device}, and others are on {tensors[0].device}.')
         tensors.append(tensor)
     return tensors

@@ -48,7 +48,8 @@ def register(
     * softplus: whether step sizes go through softplus.
 
     It returns y, shaped as x and of its dtype, the sum over the directions, and the states (batch, heads, channels, N)
-    after the last steps, float32. State and accumulation are float32; gradients are deterministic.
+    after the last steps, float32. State and accumulation are float32. There are no atomics: on one device,
+    with one number of threads, every run gives the same.
 
     Args:
         name: Of the operator.
@@ -59,32 +60,42 @@ def register(
         states_size: How many numbers the kept states are, from (x, projected, A, pattern, width). They are flat, so
             that no dimension of one chunk makes an exported program hold for small maps only.
     """
-    forward_op = torch.library.custom_op(f'mmmamba::{name}', forward, mutates_args=(), schema=_FORWARD_SCHEMA)
+
+    def dense(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+        """``function`` of contiguous tensors: compilers may choose other layouts."""
+        return lambda *inputs: function(*(_contiguous(value) for value in inputs))
+
+    forward_op = torch.library.custom_op(f'mmmamba::{name}', dense(forward), mutates_args=(), schema=_FORWARD_SCHEMA)
     backward_op = torch.library.custom_op(
-        f'mmmamba::{name}_backward', backward, mutates_args=(), schema=_BACKWARD_SCHEMA
+        f'mmmamba::{name}_backward', dense(backward), mutates_args=(), schema=_BACKWARD_SCHEMA
     )
 
     @forward_op.register_fake
     def _(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus, keep):
         states = states_size(x, projected, A, pattern, width) if keep else 0
-        return torch.empty_like(x), A.new_empty(x.shape[0], *A.shape), A.new_empty(states)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        return y, A.new_empty(x.shape[0], *A.shape), A.new_empty(states)
 
     @backward_op.register_fake
     def _(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, states, pattern, width, softplus):
         tensors = (x, projected, delta, dt_weight, bias, A, D)
-        return tuple(x.new_empty(0) if tensor is None else torch.empty_like(tensor) for tensor in tensors)
+        return tuple(
+            x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+            for tensor in tensors
+        )
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, pattern, width, softplus, _ = inputs
+        *tensors, pattern, width, softplus, keep = inputs
         ctx.save_for_backward(*tensors, output[2])
-        ctx.options = pattern, width, softplus
+        ctx.options, ctx.keep = (pattern, width, softplus), keep
         ctx.set_materialize_grads(False)
 
     def differentiate(ctx: Any, grad_y: Tensor | None, grad_last_state: Tensor | None, _: Any) -> tuple[Any, ...]:
         refuse_second_derivative()
+        if not ctx.keep:
+            raise RuntimeError('This scan was traced without gradients and kept no states for them; trace it with.')
         *tensors, states = ctx.saved_tensors
-        grad_y = torch.zeros_like(tensors[0]) if grad_y is None else grad_y.contiguous()
-        grad_last_state = None if grad_last_state is None else grad_last_state.contiguous()
+        grad_y = torch.zeros_like(tensors[0]) if grad_y is None else grad_y
         gradients = backward_op(grad_y, grad_last_state, *tensors, states, *ctx.options)
         wanted = (None if tensor is None else gradient for tensor, gradient in zip(tensors, gradients))
         return *wanted, None, None, None, None
@@ -93,12 +104,16 @@ def register(
     _register_flops(name)
 
     def scan(*inputs: Any) -> tuple[Tensor, Tensor]:
-        tensors = [None if tensor is None else tensor.contiguous() for tensor in inputs[:7]]
+        tensors = [_contiguous(tensor) for tensor in inputs[:7]]
         keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
         y, last_state, _ = forward_op(*tensors, *inputs[7:], keep)
         return y, last_state
 
     return scan
+
+
+def _contiguous(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, Tensor) else value
 
 
 def _register_flops(name: str) -> None:

@@ -12,8 +12,8 @@ def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """``function(*inputs)``; where gradients are recorded, only what goes in is kept, and not what arises within.
 
     The backward pass calls the function again as far as the last result that it needs. So a matrix product or a
-    convolution at its end costs nothing, and what stands before should be cheap beside its memory, as activations and
-    products of elements are.
+    convolution at its end costs nothing, and what stands before should be cheap beside its memory, as activations,
+    products of elements and depthwise convolutions are. Not under ``torch.func``, which refuses checkpoints.
 
     Args:
         function: Deterministic, and without changes to anything outside of it.

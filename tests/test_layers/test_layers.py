@@ -5,8 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmmamba.layers import MLPS, SS2D, DropPath, LayerNorm2d, ODSSBlock, VisionClueMerge
+from mmmamba.errors import InputError
+from mmmamba.layers import MLPS, SS2D, DropPath, LayerNorm2d, ODSSBlock, RGBlock, VisionClueMerge
+from mmmamba.layers.activation import ACTIVATIONS
 from mmmamba.layers.ssm_init import init_ssm_
+from mmmamba.ops.activation import ACTIVATIONS as FUSED_ACTIVATIONS
 
 
 def test_layer_norm_2d_normalises_the_channels_of_a_pixel():
@@ -135,6 +138,33 @@ def test_ss2d_under_float16_autocast_does_not_overflow_before_its_norm():
         out = layer(x)
     assert out.dtype == torch.float16 and out.isfinite().all()
     torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.05)
+    torch.nn.init.constant_(layer.Ds, 6e4)  # a float16, of which four are none
+    with torch.no_grad():
+        expected, out = layer(x), layer.half()(x.half())
+    assert out.dtype == torch.float16
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_an_activation_that_a_fused_operation_lacks_is_refused():
+    assert set(ACTIVATIONS) == set(FUSED_ACTIVATIONS) - {None}
+    for activation in (torch.nn.Hardswish(), torch.nn.GELU('tanh')):
+        block = RGBlock(4)
+        block.act = activation
+        with pytest.raises(InputError, match='activation must be one of'):
+            block(torch.zeros(1, 4, 2, 2))
+
+
+def test_what_is_cheap_to_make_again_is_not_kept():
+    """Of the RG block's hidden maps, only the two halves that fc1 makes are kept for the backward pass."""
+    block, kept = RGBlock(12), []
+
+    def keep(tensor):
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        block(torch.randn(1, 12, 5, 7, requires_grad=True)).sum()
+    assert kept.count((1, 32, 5, 7)) <= 2, kept
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])

@@ -109,15 +109,21 @@ def results(
     return {**outputs, **{f'grad_{name}': gradient for name, gradient in zip(inputs, gradients)}}
 
 
-def assert_close(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: Tolerance) -> None:
-    """Compares by ‖got - expected‖ / ‖expected‖; a failure names the worst element."""
+def assert_close(
+    got: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: Tolerance, floor: float = 0
+) -> None:
+    """Compares by ‖got - expected‖ / ‖expected‖; a failure names the worst element.
+
+    ``floor``: size of elements at least assumed, on average: a gradient that is a single sum may cancel to rounding.
+    """
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert got[name].shape == value.shape, name
         assert torch.isfinite(got[name]).all(), f'{name} has non-finite elements'
         difference = (got[name].double() - value.double()).detach()
         limit = tolerance.gradient if name.startswith('grad_') else tolerance.forward
-        error = difference.norm() / value.detach().double().norm().clamp_min(1e-30)
+        size = value.detach().double().norm().clamp_min(max(floor * value.numel()**0.5, 1e-30))
+        error = difference.norm() / size
         if error > limit:
             worst = tuple(int(i) for i in torch.unravel_index(difference.abs().argmax(), difference.shape))
             raise AssertionError(

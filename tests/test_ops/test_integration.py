@@ -1,9 +1,12 @@
 """The fused scans as operators of PyTorch: compilation, export, FLOPs, checkpointing, autocast, fake tensors."""
 from __future__ import annotations
 
+from functools import partial
+from typing import Callable
+
 import pytest
 import torch
-from scan_cases import PARAMETERS, cast, selective_inputs, ss2d_inputs
+from scan_cases import PARAMETERS, assert_close, cast, results, selective_inputs, ss2d_inputs
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
@@ -11,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmmamba.ops import selective_scan, ss2d_scan
+from mmmamba.ops.dispatch import TOLERANCES
 from mmmamba.ops.flops import scan_backward_flops, scan_flops
 
 pytestmark = pytest.mark.usefixtures('small_tiling')
@@ -84,6 +88,35 @@ def test_selective_scan_compiles_whole(backend, requires):
         return selective_scan(**inputs, delta_softplus=True, backend=backend)
 
     torch.testing.assert_close(torch.compile(scan, fullgraph=True, backend='aot_eager')(), scan())
+
+
+@pytest.mark.parametrize('backend', FUSED)
+def test_one_group_with_gradients(backend, requires):
+    """As Mamba has it: one head, so that slices of its parameters' gradients are whole tensors."""
+    requires(backend)
+    inputs = selective_inputs(1, 3, 9, 1, 1)
+
+    def scan(name: str) -> Callable[..., tuple[Tensor, ...]]:
+        return partial(selective_scan, delta_softplus=True, return_last_state=True, backend=name)
+
+    expected = results(scan('reference'), cast(inputs, torch.float64))
+    assert_close(results(scan(backend), cast(inputs, torch.float32)), expected, TOLERANCES[torch.float32], floor=0.1)
+
+
+def test_a_scan_traced_without_gradients_refuses_them():
+    scan = Scan('cpu')
+    with torch.no_grad():
+        exported = torch.export.export(scan, (a_map(),)).module()
+    with pytest.raises(RuntimeError, match='traced without gradients'):
+        exported(a_map()).sum().backward()
+
+
+def test_operators_take_any_layout():
+    *tensors, pattern, width, softplus = fused_arguments('cross', given_delta=False)
+    strided = tensors[0].transpose(1, 2).contiguous().transpose(1, 2)
+    operator = torch.ops.mmmamba.native_scan
+    arguments = (*tensors[1:], pattern, width, softplus, False)
+    torch.testing.assert_close(operator(strided, *arguments)[0], operator(tensors[0], *arguments)[0])
 
 
 @pytest.mark.parametrize('pattern', ['cross', 'atrous'])

@@ -74,7 +74,7 @@ def test_optional_arguments(way, softplus, left_out):
 @given(
     batch=st.integers(1, 3),
     groups=st.integers(1, 3),
-    group_size=st.integers(4, 20),  # the gradient of D is no single sum, which may cancel to rounding
+    group_size=st.integers(1, 20),
     length=st.integers(1, 150),
     states=st.sampled_from([1, 2, 4, 5, 8, 16, 32]),
     seed=st.integers(0, 2**31),
@@ -86,7 +86,7 @@ def test_default_backend_matches_on_random_shapes(batch, groups, group_size, len
         return selective_scan(**named, delta_softplus=True, return_last_state=True)
 
     got = results(scan, cast(inputs, torch.float32))
-    assert_close(got, results(scan, cast(inputs, torch.float64)), TOLERANCES[torch.float32])
+    assert_close(got, results(scan, cast(inputs, torch.float64)), TOLERANCES[torch.float32], floor=0.1)
 
 
 @pytest.mark.parametrize('backend', ['cpu', 'torch', 'reference'])

@@ -53,7 +53,7 @@ def test_matches_float64_reference(way, pattern, shape):
 @given(
     shape=st.tuples(
         st.integers(1, 3),
-        st.integers(4, 37),  # no gradient is a few sums, which may cancel to rounding
+        st.integers(1, 37),
         st.integers(1, 12),
         st.integers(1, 12),
         st.sampled_from([1, 2, 4, 7, 8, 16, 32]),
@@ -65,7 +65,7 @@ def test_matches_float64_reference(way, pattern, shape):
 def test_default_backend_matches_on_random_shapes(shape, pattern, seed):
     inputs = ss2d_inputs(*shape, seed=seed)
     got = results(lambda **named: ss2d_scan(**named, pattern=pattern), cast(inputs, torch.float32))
-    assert_close(got, expected_of(inputs, pattern), TOLERANCES[torch.float32])
+    assert_close(got, expected_of(inputs, pattern), TOLERANCES[torch.float32], floor=0.1)
 
 
 def naive_scan(x: Tensor, k: int, sequence: Tensor, named: dict[str, Tensor]) -> Tensor:
