@@ -167,6 +167,19 @@ def test_strong_and_weak_decays(decay):
     check('sequence', 1, 1, 19, 3, 2, 2, A=decay)
 
 
+def test_large_steps_among_small_ones():
+    """Sums of step sizes up to a step are no differences, which would lose the small ones beside a large one."""
+    delta = torch.full((1, 24, 1), 1e-3)
+    delta[:, 5::6] = 1000
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    inputs = {'x': draw(1, 24, 1), 'projected': draw(1, 24, 1, 2), 'delta': delta, 'dt_weight': None, 'bias': None,
+              'A': torch.full((1, 1, 1), -16.0), 'D': None}
+    y = scan.forward(**inputs, pattern='sequence', width=24, softplus=False, keep=False, tiling=SMALL)[0]
+    doubles = {name: value if value is None else value.double() for name, value in inputs.items()}
+    expected = expected_outputs(doubles, 'sequence', 24, softplus=False)['y']
+    assert_close({'y': y}, {'y': expected}, reference.BACKEND.tolerances[torch.float32])
+
+
 def test_step_sizes_far_from_zero():
     """Softplus and its slope keep their relative accuracy, seen where y is the step size: without memory."""
     v = torch.linspace(-60, 40, 101)[None, :, None]
