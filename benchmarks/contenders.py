@@ -85,9 +85,10 @@ def scan_inputs(shape: ScanShape, batch: int, device: torch.device, dtype: torch
 
 
 def incoming_gradient(like: Tensor) -> Tensor:
-    """A seeded gradient of an output; of like values whatever the dtype and layout of ``like``."""
+    """A seeded gradient of an output, in its dtype and layout, so that backward need not copy it."""
     generator = torch.Generator(like.device).manual_seed(1)
-    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
+    values = torch.randn(like.shape, generator=generator, device=like.device)
+    return torch.empty_like(like, requires_grad=False).copy_(values)
 
 
 def with_gradients(scan: Scan, inputs: Inputs, incoming: Tensor | None = None) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import plot, scan
-from benchmarks.contenders import able, as_scan, contenders, gate, is_unfused
+from benchmarks.contenders import able, as_scan, contenders, gate, incoming_gradient, is_unfused, scan_inputs
 from benchmarks.shapes import ScanShape, scans_of
 from benchmarks.timing import Effort
 
@@ -110,3 +110,10 @@ def test_mistakes_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit):
         scan.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_gradients_are_laid_out_as_the_map_and_of_the_same_values():
+    x = scan_inputs(SMALL, 2, CPU, torch.float32)['x']
+    gradient = incoming_gradient(x)
+    assert gradient.stride() == x.stride() and not x.is_contiguous()
+    assert torch.equal(gradient, incoming_gradient(x.contiguous()))
