@@ -19,8 +19,13 @@ from mmmamba.ops.ss2d_scan.unfused import unfused
 Inputs = Mapping[str, Tensor]
 Scan = Callable[..., Tensor]
 
-CROP = 12
-"""Side of the map on which a backend has to agree before it is timed: the recurrence in float64 takes step by step."""
+CROP = 20
+"""Side of the map on which a backend has to agree before it is timed.
+
+The recurrence in float64 goes step by step, which takes seconds here. Lines are longer than the longest tile of the
+Triton kernels, 16 steps: with shorter ones another variant of them would be checked than is timed. The 400 steps are
+several chunks of any kernel, so that carries between chunks and segments are checked too.
+"""
 
 
 def is_unfused(backend: Backend) -> bool:
