@@ -7,8 +7,10 @@ with the exponent of the power law that fits best; 1 is linear.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,7 +19,7 @@ import torch
 import mmmamba.layers.ss2d
 from benchmarks.contenders import able, as_scan, gate, is_unfused, scan_inputs
 from benchmarks.networks import MAMBA_YOLO
-from benchmarks.records import Row, device_named, mib, table, time_fields, write_csv
+from benchmarks.records import Row, attempted, device_named, mib, table, time_fields, write_csv
 from benchmarks.scan import forward_backward
 from benchmarks.shapes import STRIDES, ScanShape, scans_of
 from benchmarks.timing import Effort, Run, exponent, interleaved, peak_memory
@@ -53,39 +55,60 @@ def block_step(backend: Backend, side: int, device: torch.device) -> Run:
 
 
 def measure_blocks(side: int, backends: dict[str, Backend], device: torch.device, effort: Effort) -> list[Row]:
-    """A row for each backend; ``of_unfused`` is its peak over the least of an unfused path."""
+    """A row for each backend; ``of_unfused`` is its peak over the least of an unfused path.
+
+    A backend that disagrees with the reference, or that fails, has a row with the ``failure`` in place of times.
+    """
     shape = next(iter(scans_of('t', side)))
-    errors = {name: gate(backend, shape, device, torch.float32) for name, backend in backends.items()}
-    runs = {name: block_step(backend, side, device) for name, backend in backends.items()}
-    peaks = {name: peak_memory(run, device) for name, run in runs.items()}
-    timings = interleaved(runs, device, effort)
-    unfused = min((peaks[name] for name, backend in backends.items() if is_unfused(backend)), default=None)
-    return [{
-        'what': 'ODSS block, forward+backward', 'backend': name, 'tokens': shape.height * shape.width,
-        **time_fields(timings[name]), 'peak_mib': mib(peaks[name]),
-        **({} if unfused is None else {'of_unfused': round(peaks[name] / unfused, 3)}), 'error': f'{errors[name]:.1e}'
-    } for name in backends]
+    what = {'what': 'ODSS block, forward+backward', 'tokens': shape.height * shape.width}
+    errors, disagreeing = attempted({
+        name: partial(gate, backend, shape, device, torch.float32) for name, backend in backends.items()})
+    runs = {name: block_step(backends[name], side, device) for name in errors}
+    peaks, failing = attempted({name: partial(peak_memory, run, device) for name, run in runs.items()})
+    timings = interleaved({name: runs[name] for name in peaks}, device, effort)
+    unfused = min((peak for name, peak in peaks.items() if is_unfused(backends[name])), default=None)
+    rows = [{
+        **what, 'backend': name, **time_fields(timings[name]), 'peak_mib': mib(peak),
+        **({} if unfused is None else {'of_unfused': round(peak / unfused, 3)}), 'error': f'{errors[name]:.1e}'
+    } for name, peak in peaks.items()]
+    return rows + [{**what, 'backend': name, 'failure': why} for name, why in {**disagreeing, **failing}.items()]
 
 
 def measure_lengths(
     sides: Sequence[int], backends: dict[str, Backend], device: torch.device, effort: Effort
 ) -> list[Row]:
-    """Rows of the scan of growing maps, then a row with the exponents of time and memory, for each backend."""
+    """Rows of the scan of growing maps, then a row with the exponents of time and memory, for each backend.
+
+    A backend that fails on a map has a row with the ``failure``, and neither longer maps nor exponents.
+    """
     first = next(iter(scans_of('t', 640)))
     rows, names = [], list(backends)
     for side in sides:
         shape: ScanShape = first._replace(height=side, width=side)
+        what = {'what': 'scan, forward+backward', 'tokens': side * side}
         inputs = scan_inputs(shape, 1, device, torch.float32)
-        runs = {name: forward_backward(as_scan(backend), inputs) for name, backend in backends.items()}
-        for name, timing in interleaved(runs, device, effort, cold=True).items():
-            rows.append({'what': 'scan, forward+backward', 'backend': name, 'tokens': side * side,
-                         **time_fields(timing), 'peak_mib': mib(peak_memory(runs[name], device))})
+        runs = {name: forward_backward(as_scan(backends[name]), inputs) for name in names}
+        peaks, failing = attempted({name: partial(peak_memory, run, device) for name, run in runs.items()})
+        rows += [{**what, 'backend': name, 'failure': why} for name, why in failing.items()]
+        names = list(peaks)
+        timings = interleaved({name: runs[name] for name in names}, device, effort, cold=True)
+        rows += [{**what, 'backend': name, **time_fields(timings[name]), 'peak_mib': mib(peaks[name])}
+                 for name in names]
     for name in names:
         own = [row for row in rows if row['backend'] == name]
         tokens = [row['tokens'] for row in own]
         rows.append({'what': 'exponent against tokens', 'backend': name, **{
             key: round(exponent(tokens, [row[key] for row in own]), 3) for key in ('median_ms', 'peak_mib')}})
     return rows
+
+
+def measure(
+    side: int, sides: Sequence[int], backends: dict[str, Backend], device: torch.device, effort: Effort
+) -> list[Row]:
+    """Rows of the block, then of growing maps for the backends that did not fail there."""
+    rows = measure_blocks(side, backends, device, effort)
+    good = {row['backend']: backends[row['backend']] for row in rows if 'failure' not in row}
+    return rows + measure_lengths(sides, good, device, effort)
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -116,12 +139,11 @@ def kernels(device: torch.device) -> dict[str, Backend]:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
-    effort = Effort(args.seconds)
-    rows = measure_blocks(args.side, args.backends, args.device, effort)
-    rows += measure_lengths(args.sides, args.backends, args.device, effort)
+    rows = measure(args.side, args.sides, args.backends, args.device, Effort(args.seconds))
     print(table(rows))
     if args.csv:
         write_csv(args.csv, rows, args.device)
+    sys.exit(any('failure' in row for row in rows))
 
 
 if __name__ == '__main__':

@@ -124,10 +124,9 @@ def network_rows(kind: str, mode: str, suite: Suite) -> None:
 
 
 def block_rows(suite: Suite) -> None:
-    own = suite.without_torch()
-    rows = block_memory.measure_blocks(suite.plan.sides[0], own, suite.device, suite.plan.effort)
-    rows += block_memory.measure_lengths(suite.plan.lengths, own, suite.device, suite.plan.effort)
-    suite.save('blocks', rows)
+    plan = suite.plan
+    suite.save('blocks', block_memory.measure(
+        plan.sides[0], plan.lengths, suite.without_torch(), suite.device, plan.effort))
 
 
 def breakdown_rows(name: str, suite: Suite) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 import csv
 import platform
 from argparse import ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from mmmamba.ops.cpu import native
 from mmmamba.version import __version__
 
 Row = dict[str, Any]
+Result = TypeVar('Result')
 
 
 def device_named(name: str) -> torch.device:
@@ -49,6 +50,17 @@ def modes(device: torch.device) -> tuple[str, ...]:
 def failure(error: Exception) -> str:
     """One line of an exception."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+
+
+def attempted(tasks: Mapping[str, Callable[[], Result]]) -> tuple[dict[str, Result], dict[str, str]]:
+    """Results of the tasks by name, and one line of the exception of each that raised, whatever compiler it is of."""
+    results, failures = {}, {}
+    for name, task in tasks.items():
+        try:
+            results[name] = task()
+        except Exception as error:  # the others are measured all the same
+            failures[name] = failure(error)
+    return results, failures
 
 
 def time_fields(timing: Timing) -> Row:

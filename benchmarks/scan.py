@@ -17,7 +17,7 @@ from benchmarks.bounds import H200_BANDWIDTH, H200_CLOCK, Ceilings, bound_ms
 from benchmarks.contenders import Inputs, Scan, able, as_scan, gate, incoming_gradient, is_unfused, scan_inputs
 from benchmarks.networks import MAMBA_YOLO
 from benchmarks.plot import plot_scans
-from benchmarks.records import Row, device_named, failure, mib, modes, table, time_fields, write_csv
+from benchmarks.records import Row, attempted, device_named, failure, mib, modes, table, time_fields, write_csv
 from benchmarks.shapes import ScanShape, distinct_scans, scans_of
 from benchmarks.timing import Effort, Run, captured, interleaved, peak_memory
 from mmmamba.ops.dispatch import Backend
@@ -56,40 +56,27 @@ def measure_shape(
 
     A backend that disagrees with the reference, or that fails, has a row with the ``failure`` in place of times.
     """
-    rows: list[Row] = []
-    agreeing, errors = {}, {}
-    for name, backend in backends.items():
-        way = {'backend': name, 'unfused': is_unfused(backend)}
-        try:
-            errors[name] = gate(backend, shape, device, DTYPES[dtype])
-            agreeing[name] = way
-        except Exception as error:  # of compilers and libraries too: the other backends are measured all the same
-            rows.append({**way, 'failure': failure(error)})
+    ways = {name: {'backend': name, 'unfused': is_unfused(backend)} for name, backend in backends.items()}
+    errors, failures = attempted({
+        name: partial(gate, backend, shape, device, DTYPES[dtype]) for name, backend in backends.items()})
+    rows: list[Row] = [{**ways[name], 'failure': why} for name, why in failures.items()]
     inputs = scan_inputs(shape, batch, device, DTYPES[dtype])
     for kind, make in zip(PASSES, (forward, forward_backward)):
-        runs = {name: make(as_scan(backends[name]), inputs) for name in agreeing}
-        peaks = {name: peak_memory(run, device) for name, run in runs.items()}
+        runs = {name: make(as_scan(backends[name]), inputs) for name in errors}
+        # The first run at full size: what does not fit, or cannot be launched, is found here.
+        peaks, failures = attempted({name: partial(peak_memory, run, device) for name, run in runs.items()})
+        rows += [{**ways[name], 'pass': kind, 'failure': why} for name, why in failures.items()]
+        runs = {name: runs[name] for name in peaks}
         bound = {} if ceilings is None else {
             'bound_ms': bound_ms(shape, batch, inputs['x'].element_size(), kind != 'forward', ceilings)}
         for mode in modes(device):
             if mode == 'graph':
-                runs, failed = _captured(runs)
-                rows += [{**agreeing[name], 'pass': kind, 'mode': mode, 'failure': why} for name, why in failed]
+                runs, failures = attempted({name: partial(captured, run) for name, run in runs.items()})
+                rows += [{**ways[name], 'pass': kind, 'mode': mode, 'failure': why} for name, why in failures.items()]
             for name, timing in interleaved(runs, device, effort, cold=True).items():
-                rows.append({**agreeing[name], 'pass': kind, 'mode': mode, **time_fields(timing),
+                rows.append({**ways[name], 'pass': kind, 'mode': mode, **time_fields(timing),
                              'peak_mib': mib(peaks[name]), 'error': f'{errors[name]:.1e}', **bound})
     return [{**row, 'dtype': dtype, 'batch': batch, **shape._asdict()} for row in rows]
-
-
-def _captured(runs: Mapping[str, Run]) -> tuple[dict[str, Run], list[tuple[str, str]]]:
-    """The runs in CUDA graphs, and names and reasons of those that cannot be captured."""
-    graphs, failed = {}, []
-    for name, run in runs.items():
-        try:
-            graphs[name] = captured(run)
-        except RuntimeError as error:
-            failed.append((name, failure(error)))
-    return graphs, failed
 
 
 def totals(rows: Sequence[Row], size: str, side: int) -> list[Row]:
@@ -136,13 +123,17 @@ def measure_models(
     effort: Effort,
     ceilings: Ceilings | None,
 ) -> list[Row]:
-    """Rows of every distinct scan of the models, then their totals."""
+    """Rows of every distinct scan of the models, then their totals; a scan that fails as a whole has one with why."""
     measure = partial(measure_shape, device=device, batch=batch, effort=effort, ceilings=ceilings)
     rows = []
     for shape in distinct_scans(sizes, sides):
         for dtype in dtypes:
             takes = {name: backend for name, backend in backends.items() if DTYPES[dtype] in backend.tolerances}
-            rows += measure(shape, takes, dtype=dtype)
+            try:
+                rows += measure(shape, takes, dtype=dtype)
+            except Exception as error:  # inputs that do not fit, say: the rows of other scans are kept
+                rows.append({'backend': 'all', 'unfused': False, 'failure': failure(error), 'dtype': dtype,
+                             'batch': batch, **shape._asdict()})
             print(f'{shape}, {dtype}', file=sys.stderr)
     rows += [row for side in sides for size in sizes for row in totals(rows, size, side)]
     add_ratios(rows)

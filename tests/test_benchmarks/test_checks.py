@@ -63,3 +63,21 @@ def test_a_failure_does_not_stop_the_others_but_the_time_does():
     cases = [checks.Case('a', fails), checks.Case('b', lambda: None)]
     assert checks.run_cases(cases) == (1, ['a: RuntimeError: no'], 0)
     assert checks.run_cases(cases, seconds=-1) == (0, [], 2)
+
+
+def test_one_group_is_checked():
+    (case,) = (case for case in checks.sequence_cases(GOOD, CPU) if 'groups 1' in case.name)
+    case.run()
+
+
+def test_a_network_in_half_the_precision_is_checked(monkeypatch):
+    _, half = checks.network_cases('mamba-yolo_t', CPU)
+    half.run()
+    monkeypatch.setattr(checks, 'fuse', lambda network: network.apply(_overflow))
+    (found,) = checks.run_cases([half]).failures
+    assert 'output 0 has a relative error of nan' in found
+
+
+def _overflow(layer):
+    if isinstance(layer, torch.nn.Conv2d):
+        torch.nn.init.constant_(layer.weight, 1e38)

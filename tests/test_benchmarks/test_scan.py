@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from benchmarks import plot, scan
-from benchmarks.contenders import able, as_scan, contenders, gate, is_unfused
+from benchmarks.contenders import (
+    CROP,
+    able,
+    as_scan,
+    contenders,
+    gate,
+    incoming_gradient,
+    is_unfused,
+    scan_inputs,
+)
 from benchmarks.shapes import ScanShape, scans_of
 from benchmarks.timing import Effort
 
@@ -110,3 +119,36 @@ def test_mistakes_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit):
         scan.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_gradients_are_laid_out_as_the_map_and_of_the_same_values():
+    x = scan_inputs(SMALL, 2, CPU, torch.float32)['x']
+    gradient = incoming_gradient(x)
+    assert gradient.stride() == x.stride() and not x.is_contiguous()
+    assert torch.equal(gradient, incoming_gradient(x.contiguous()))
+
+
+def test_a_backend_that_fails_at_full_size_has_a_failure_and_the_others_times():
+    def run(x, *inputs):
+        if x.shape[-1] > CROP:
+            raise MemoryError('no more')
+        return good.run(x, *inputs)
+
+    good = contenders()['torch']
+    backends = {'large': replace(good, name='large', run=run), 'torch': good}
+    rows = scan.measure_shape(SMALL._replace(width=CROP + 1), backends, CPU, 'fp32', 1, BRIEF, None)
+    found = [(row['backend'], row['pass'], row.get('failure')) for row in rows]
+    ends = ('large', 'MemoryError: no more'), ('torch', None)
+    assert found == [(name, kind, why) for kind in scan.PASSES for name, why in ends]
+
+
+def test_a_scan_that_fails_as_a_whole_leaves_the_others_their_rows(monkeypatch):
+    def inputs(shape, *options):
+        if shape.height == 8:
+            raise MemoryError('no more')
+        return scan_inputs(shape._replace(channels=8), *options)
+
+    monkeypatch.setattr(scan, 'scan_inputs', inputs)
+    rows = scan.measure_models(['t'], [64], {'torch': contenders()['torch']}, CPU, ['fp32'], 1, BRIEF, None)
+    assert [row['height'] for row in rows if 'failure' in row] == [8]
+    assert [row['height'] for row in rows if 'failure' not in row] == [16, 16, 4, 4, 2, 2]
