@@ -261,6 +261,37 @@ def test_operators_export_with_any_size(requires):
 
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+def test_program_exported_without_gradients_refuses_to_be_differentiated(op, parts, requires):
+    requires('cpu')
+
+    class Block(torch.nn.Module):
+        def forward(self, case: dict) -> Tensor:
+            return op(**case, activation='gelu')
+
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    with torch.no_grad():
+        program = torch.export.export(Block(), (case, )).module()
+        torch.testing.assert_close(program(case), Block()(case))
+    case['x'].requires_grad_()
+    with pytest.raises(RuntimeError, match='for inference only'):
+        program(case).sum().backward()
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@torch.no_grad()
+def test_forward_mode_takes_pytorch(op, parts):
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    x = case.pop('x')
+
+    def tangent(backend: str | None) -> Tensor:
+        return torch.func.jvp(lambda x: op(x, **case, activation='gelu', backend=backend), (x, ), (x, ))[1]
+
+    assert tangent(None).any() and torch.equal(tangent(None), tangent('torch'))
+    with pytest.raises(RuntimeError, match='cpu: .*It has no forward-mode derivative'):
+        tangent('cpu')
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
 @torch.no_grad()
 def test_flops_are_those_of_the_convolutions_inside(op, parts, requires):
     requires('cpu')
