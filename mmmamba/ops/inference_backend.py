@@ -3,11 +3,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mmmamba.ops.dispatch import Backend
+
+
+def refuse_gradient(ctx: Any, grad: Tensor) -> NoReturn:
+    """The backward pass of an operator without one: reached through a program that was traced without gradients.
+
+    Raises:
+        RuntimeError: Always.
+    """
+    raise RuntimeError(
+        'This native operator is for inference only: export or trace the model with gradients enabled, '
+        "or use backend='torch'."
+    )
 
 
 @dataclass(frozen=True)
@@ -19,6 +33,8 @@ class InferenceBackend(Backend):
         reasons = super().unsupported_reasons(inputs)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
             reasons.append('It has no gradient, and an input needs one.')
+        if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in inputs):
+            reasons.append('It has no forward-mode derivative, and an input carries a tangent.')
         devices = {tensor.device.type for tensor in inputs}
         if any(torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) for device in devices):
             reasons.append('It does not follow autocast.')

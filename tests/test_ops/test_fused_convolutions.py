@@ -148,6 +148,40 @@ def test_activations_alone(values, monkeypatch):
 
 
 @torch.no_grad()
+def test_activations_far_below_zero_vanish(monkeypatch):
+    values = torch.tensor([-100, -1e5, -1e30, -1e35, -3e38]).view(-1, 1, 1, 1)
+    for way in WAYS[1:]:
+        with monkeypatch.context() as patch:
+            if way.partition('-')[2] not in native.available_isas():
+                continue
+            run = run_on(way, pointwise_conv, patch)
+            for name in ('gelu', 'silu', 'relu'):
+                got = run(values, torch.ones(1, 1, 1, 1), activation=name)
+                assert (got.abs() < 1e-30).all(), (way, name)
+
+
+@torch.no_grad()
+def test_no_hidden_channels_are_refused(requires):
+    requires('cpu')
+    with pytest.raises(ValueError, match='there are no hidden channels'):
+        inverted_bottleneck(**cast(bottleneck_case(2, 6, 0, 4, 3, 'br'), torch.float32), backend='cpu')
+
+
+@torch.no_grad()
+def test_operators_refuse_what_the_kernel_would_misread(requires):
+    requires('cpu')
+    x, weight = torch.randn(1, 6, 3, 4), torch.randn(8, 6, 1, 1)
+    tail = (None, None, None, 0.0, None, None, None, None, 0.0, None, None)
+    for wrong in (torch.float16, torch.float64, torch.int8):
+        for arguments in ((x.to(wrong), weight), (x, weight.to(wrong))):
+            with pytest.raises(ValueError, match=f'float32 tensor on the CPU, .* not {wrong}'):
+                torch.ops.mmmamba.pointwise_conv(*arguments, *tail)
+    stencil = torch.randn(8, 1, 3, 3), None, None, None, 0.0, False, None, None, None, None
+    with pytest.raises(ValueError, match='float32 tensor on the CPU, .* not torch.float16'):
+        torch.ops.mmmamba.inverted_bottleneck(x.half(), weight, None, *stencil)
+
+
+@torch.no_grad()
 def test_what_is_not_finite_stays_so():
     values = torch.tensor([float('nan'), float('inf')]).view(2, 1, 1, 1)
     for activation in (None, 'gelu', 'silu', 'relu'):
@@ -224,6 +258,37 @@ def test_operators_export_with_any_size(requires):
     assert any('mmmamba.inverted_bottleneck' in str(node.target) for node in exported.graph.nodes)
     x = maps(3, 6, 5, 11).float()
     assert torch.equal(exported.module()(x), block(x))
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+def test_program_exported_without_gradients_refuses_to_be_differentiated(op, parts, requires):
+    requires('cpu')
+
+    class Block(torch.nn.Module):
+        def forward(self, case: dict) -> Tensor:
+            return op(**case, activation='gelu')
+
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    with torch.no_grad():
+        program = torch.export.export(Block(), (case, )).module()
+        torch.testing.assert_close(program(case), Block()(case))
+    case['x'].requires_grad_()
+    with pytest.raises(RuntimeError, match='for inference only'):
+        program(case).sum().backward()
+
+
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@torch.no_grad()
+def test_forward_mode_takes_pytorch(op, parts):
+    case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
+    x = case.pop('x')
+
+    def tangent(backend: str | None) -> Tensor:
+        return torch.func.jvp(lambda x: op(x, **case, activation='gelu', backend=backend), (x, ), (x, ))[1]
+
+    assert tangent(None).any() and torch.equal(tangent(None), tangent('torch'))
+    with pytest.raises(RuntimeError, match='cpu: .*It has no forward-mode derivative'):
+        tangent('cpu')
 
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_gradients_are_deterministic():
     for _ in range(3):
         again = run(inputs)
         assert all(torch.equal(again[name], value) for name, value in first.items())
+
+
+@needs_library
+def test_threads_of_python_may_call_at_once():
+    inputs = cast(ss2d_inputs(1, 20, 13, 11, 16, 3), torch.float32)
+    expected = ss2d_scan(**inputs, backend='cpu')
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(ss2d_scan, **inputs, backend='cpu') for _ in range(32)]
+    assert all(torch.equal(call.result(), expected) for call in calls)
 
 
 @needs_library
@@ -119,6 +129,14 @@ def test_library_of_another_version_is_refused(monkeypatch, library_at):
     assert native.unavailable() == (
         'The native library belongs to another version of mmmamba; install again to rebuild it.'
     )
+
+
+@pytest.mark.skipif(shutil.which('cc') is None, reason='no C compiler')
+def test_library_of_an_older_version_may_lack_functions(library_at, tmp_path):
+    (tmp_path / 'old.c').write_text('long long scan_abi(void) { return 1; }')
+    subprocess.run(['cc', '-shared', '-fPIC', '-o', 'libscan.so', 'old.c'], cwd=tmp_path, check=True)
+    library_at(tmp_path / 'libscan.so')
+    assert native.unavailable().startswith('The native library belongs to another version of mmmamba')
 
 
 def build(tmp_path: Path, compiler: str | None) -> Path:

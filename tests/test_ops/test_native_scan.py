@@ -209,6 +209,41 @@ def test_not_a_number_stays_one(way):
         assert y[0, 3:, 2].all() and y.sum() == 67
 
 
+@pytest.mark.parametrize('way', ISAS)
+def test_not_a_number_hides_no_large_step(way):
+    case = Case('sequence', 1, 1, 8, 1, 1, 0, bias=False, softplus=False)
+    inputs = make_inputs(case)
+    inputs['A'].fill_(-1)
+    inputs['delta'].fill_(0.5)[0, 1] = 95
+    options = case.pattern, case.width, case.softplus
+    expected = scan.forward(*inputs.values(), *options, False, isa=isa_of(way))[0]
+    inputs['delta'][0, 5] = torch.nan
+    got = scan.forward(*inputs.values(), *options, False, isa=isa_of(way))[0]
+    assert torch.equal(got[:, :5], expected[:, :5]) and got[:, 5:].isnan().all()
+
+
+@needs_library
+def test_tensors_that_the_kernel_would_misread_are_refused():
+    case = Case('cross', 1, 4, 6, 5, 4, 2)
+    inputs = make_inputs(case)
+    for name in ('x', 'projected', 'A'):
+        for wrong in (inputs[name].double(), inputs[name].repeat_interleave(2, dim=-1)[..., ::2]):
+            with pytest.raises(ValueError, match='native'):
+                outputs({**inputs, name: wrong}, case, None)
+    y, last_state, states = scan.forward(*inputs.values(), 'cross', 6, True, True)
+    with pytest.raises(ValueError, match='torch.float32 tensor on the CPU, .* not torch.float16'):
+        scan.backward(y.half(), None, *inputs.values(), states, 'cross', 6, True)
+
+
+@needs_library
+def test_impossible_sizes_are_refused():
+    case = Case('cross', 1, 4, 6, 5, 4, 2)
+    with pytest.raises(ValueError, match='A map of 24 pixels has no rows of 7'):
+        outputs(make_inputs(case), case._replace(width=7), None)
+    with pytest.raises(ValueError, match=r'fewer than 2\^31 pixels'):
+        scan._order('sequence', 2**31, 2**31)
+
+
 @needs_library
 @pytest.mark.parametrize('case', [
     Case('cross', 1, 16, 25, 8, 16, 2),
@@ -268,7 +303,7 @@ def test_memory_is_linear_and_below_a_sequence_for_each_direction(count, dtype, 
     for side in (32, 64):
         case = Case('cross', 1, side, side, 64, 16, 2)
         inputs = make_inputs(case, dtype)
-        scan._order(case.pattern, side, side)  # kept between calls
+        scan._order(case.pattern, side * side, side)  # kept between calls
         with LargestOutput() as counter:
             outputs(inputs, case, None)
         assert counter.largest < 4 * inputs['x'].numel()

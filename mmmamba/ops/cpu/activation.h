@@ -17,7 +17,7 @@
  */
 INLINE void gelu(Vec *x, int count) {
     Vec a[MOST], t[MOST], e[MOST], p[MOST];
-    EACH a[i] = (Vec)((VecInt)x[i] & 0x7fffffff);
+    EACH a[i] = magnitude(x[i]);
     EACH t[i] = splat(1.0f) / (splat(0.2757716446627535f) * a[i] + splat(1.0f));
     EACH e[i] = exp2_lanes(splat(-0.7213475204444817f) * a[i] * a[i], 1);
     EACH p[i] = splat(-0.2273059971365075f) * t[i] + splat(0.8857538771700845f);
@@ -31,10 +31,9 @@ INLINE void gelu(Vec *x, int count) {
 
 /* x / (1 + exp(-x)). */
 INLINE void silu(Vec *x, int count) {
-    const Vec bound = splat(-80.0f); /* exp(-x) stays finite */
     Vec e[MOST];
-    EACH e[i] = select_lanes(x[i] < bound, bound, x[i]);
-    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * e[i], 1);
+    EACH x[i] = larger(splat(-80.0f), x[i]); /* exp(-x) stays finite, and the result is nearly zero; a NaN passes */
+    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * x[i], 1);
     EACH x[i] = x[i] / (e[i] + splat(1.0f));
 }
 

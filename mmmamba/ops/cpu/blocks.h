@@ -1,6 +1,7 @@
 /*
  * The interface between Python (blocks.py mirrors these structures) and the kernels of the blocks around the scan:
- * inference only, plain C. A map is channels-last and dense, a row of channels for each pixel; no size is zero.
+ * inference only, plain C. A map is channels-last and dense, a row of channels for each pixel. There is at least one
+ * pixel, one hidden channel and one output channel.
  */
 #ifndef MMMAMBA_BLOCKS_H
 #define MMMAMBA_BLOCKS_H

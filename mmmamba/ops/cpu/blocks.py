@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.cpu import native
+from mmmamba.ops.cpu.native import address
 
 ABI = 1
 _ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
@@ -101,9 +102,9 @@ def pointwise(
     gate_inputs = 0 if gate_weight is None else gate_weight.shape[1]
     sizes = (batch * height * width, inputs, outputs, gate_inputs, _ACTIVATION_INDEX[activation])
     _run('blocks_pointwise',
-         Pointwise(*sizes, *map(_address, (x, weight, bias)), _layer_norm(norm_weight, norm_bias, eps),
-                   *map(_address, (gate, gate_weight)), _layer_norm(gate_norm_weight, gate_norm_bias, gate_eps),
-                   *map(_address, (residual, output))), isa)
+         Pointwise(*sizes, _map_address(x), address(weight), address(bias), _layer_norm(norm_weight, norm_bias, eps),
+                   _map_address(gate), address(gate_weight), _layer_norm(gate_norm_weight, gate_norm_bias, gate_eps),
+                   _map_address(residual), _map_address(output)), isa)
     return output
 
 
@@ -135,14 +136,17 @@ def inverted_bottleneck(
     output = _empty_map(x, outputs)
     if not output.numel():
         return output
-    gated = expand_weight.shape[0] // hidden - 1
+    if not hidden:
+        raise ValueError('inverted_bottleneck: nothing to reduce, there are no hidden channels.')
+    gated = expand_weight.shape[0] > hidden
     sizes = (batch, height, width, inputs, hidden, outputs, _ACTIVATION_INDEX[activation], gated)
     norm = _layer_norm(norm_weight, norm_bias, eps)
-    stencil = Stencil(_address(depthwise_weight), _address(depthwise_bias), skip)
+    stencil = Stencil(address(depthwise_weight), address(depthwise_bias), skip)
     _run('blocks_inverted_bottleneck',
-         InvertedBottleneck(*sizes, torch.get_num_threads(), _address(x), norm,
-                            *map(_address, (expand_weight, expand_bias)), stencil,
-                            *map(_address, (reduce_weight, reduce_bias, residual, output))), isa)
+         InvertedBottleneck(*sizes, native.threads(), _map_address(x), norm,
+                            address(expand_weight), address(expand_bias), stencil,
+                            address(reduce_weight), address(reduce_bias),
+                            _map_address(residual), _map_address(output)), isa)
     return output
 
 
@@ -155,19 +159,20 @@ def _dense(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _map_address(x: Tensor | None) -> int | None:
+    return address(x, memory_format=torch.channels_last)
 
 
 def _layer_norm(weight: Tensor | None, bias: Tensor | None, eps: float) -> LayerNorm:
-    return LayerNorm(_address(weight), _address(bias), eps)
+    return LayerNorm(address(weight), address(bias), eps)
 
 
 def _empty_map(like: Tensor, channels: int) -> Tensor:
-    return torch.empty((like.shape[0], channels, *like.shape[2:]), dtype=like.dtype, memory_format=torch.channels_last)
+    size = (like.shape[0], channels, *like.shape[2:])
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _run(function: str, problem: Structure, isa: str | None) -> None:
     index = native.isa_index(isa)
-    if getattr(native.NATIVE.library, function)(byref(problem), index, torch.get_num_threads()):
+    if getattr(native.NATIVE.library, function)(byref(problem), index, native.threads()):
         raise MemoryError('The native kernel could not allocate its workspace.')

@@ -10,8 +10,6 @@
 #include "scan.h"
 #include "vector.h"
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
 #define LOG2E 1.4426950408889634f
 #define LN2 0.6931471805599453f
 /* As many states as registers hold, in the forward pass and in the backward pass. */
@@ -21,11 +19,8 @@
 #define SLICE 8
 #endif
 #define HALF (LANES / 2)
-#define UNROLL _Pragma("GCC unroll 16")
 
 int64_t JOIN(scan_lanes_, SCAN_ISA)(void) { return LANES; }
-
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* One head of one batch item, and its chunks that belong to an item of work. */
 typedef struct {
@@ -147,7 +142,7 @@ static void *allocate(Work *work, const ScanProblem *p, int64_t part, int64_t pa
         for (int64_t i = 0; i < work->blocks; i++) {
             Channels w;
             w.first = (first + i) * LANES;
-            w.count = (int)smaller(LANES, p->channels - w.first);
+            w.count = (int)at_most(LANES, p->channels - w.first);
             lay_out_channels(&w, &memory, p, backward);
             if (pass) work->channels[i] = w;
         }
@@ -180,7 +175,7 @@ static void load_parameters(const Channels *w, const Head *head) {
         w->dt_weight[r] = load_column(p->dt_weight + row * p->rank, p->rank, r, w->count);
     for (int64_t n = 0; n < p->states; n++) {
         w->A[n] = load_column(p->A + row * p->states, p->states, n, w->count) * splat(LOG2E);
-        *w->widest = larger(*w->widest, magnitude(w->A[n]));
+        *w->widest = larger(magnitude(w->A[n]), *w->widest); /* a NaN hides no other */
     }
 }
 
@@ -273,7 +268,7 @@ INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const in
         if (backward) s->derivative[i] = derivative;
         else s->sum[i] = D * s->u[i];
         total += d;
-        largest = larger(largest, softplus ? d : magnitude(d));
+        largest = larger(softplus ? d : magnitude(d), largest); /* a NaN hides no other */
     }
     *w->total = total;
     return largest;
@@ -297,7 +292,7 @@ INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const vo
     const Vec largest = *w->widest * (head->problem->softplus ? size_steps(s, w, steps, 1, backward)
                                                               : size_steps(s, w, steps, 0, backward));
     int limit = 0;
-    for (int i = 0; i < LANES; i++) limit |= largest[i] > EXPONENT_LIMIT;
+    for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* infinity times zero too */
     return limit;
 }
 
@@ -394,7 +389,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
             pass_segment(out->ends, &head, w, w->h, out->segments, k);
     }
     for (int64_t c = head.first_chunk; c < head.end_chunk; c++) {
-        const int64_t begin = c * p->chunk, end = smaller(p->tokens, begin + p->chunk);
+        const int64_t begin = c * p->chunk, end = at_most(p->tokens, begin + p->chunk);
         visit(s, &head, begin, end);
         for (const Channels *w = work.channels; w < end_block; w++) {
             if (out->chunk_states && !item->ends_only)
@@ -403,7 +398,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
                     store(out->chunk_states + at, w->h[n], LANES);
                 }
             const int limit = prepare(s, &head, w, NULL, end - begin, 0);
-            Next next = next_chunk(&head, w, end, smaller(p->chunk, p->tokens - end), w == work.channels);
+            Next next = next_chunk(&head, w, end, at_most(p->chunk, p->tokens - end), w == work.channels);
             next.maps[1] = (const char *)(out->sum + head.x + w->first);
             next.strides[1] = head.width * (int64_t)sizeof(float);
             forward_states(s, w, p, &next, end - begin, limit, (int)item->ends_only);
@@ -603,7 +598,7 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
     const Channels *end_block = work.channels + work.blocks;
     for (const Channels *w = work.channels; w < end_block; w++) begin_backward(w, &head, grad, item);
     for (int64_t c = head.end_chunk - 1; c >= head.first_chunk; c--) {
-        const int64_t begin = c * p->chunk, end = smaller(p->tokens, begin + p->chunk), steps = end - begin;
+        const int64_t begin = c * p->chunk, end = at_most(p->tokens, begin + p->chunk), steps = end - begin;
         visit(s, &head, begin, end);
         for (int64_t i = 0; i < steps && !item->ends_only; i++)
             if (s->pixel[i] >= 0) memset(grad_projected + s->pixel[i] * head.rows, 0, (size_t)each * sizeof(float));

@@ -8,8 +8,6 @@
 
 #include "activation.h"
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
 #if LANES == 16
 #define TILE_ROWS 8
 #else
@@ -18,9 +16,7 @@
 #define TILE_COLUMNS 3
 #define PANEL (TILE_COLUMNS * LANES) /* output channels whose weights are packed together */
 #define GATES 4                      /* vectors of a gate that are activated at a time */
-#define UNROLL _Pragma("GCC unroll 16")
 
-INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 

@@ -63,13 +63,14 @@ def load() -> Native:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return Native(None, f'The native library cannot be loaded: {error}.')
-    for name in ('scan_abi', 'scan_has_threads', 'scan_has_isa', 'scan_lanes', 'scan_forward', 'scan_backward'):
+    library.scan_abi.restype = c_int64
+    if library.scan_abi() != ABI:  # another version may lack the functions below
+        return Native(None, 'The native library belongs to another version of mmmamba; install again to rebuild it.')
+    for name in ('scan_has_threads', 'scan_has_isa', 'scan_lanes', 'scan_forward', 'scan_backward'):
         getattr(library, name).restype = c_int64
     library.scan_has_isa.argtypes = library.scan_lanes.argtypes = [c_int64]
     library.scan_forward.argtypes = [POINTER(Problem), POINTER(Outputs), c_int64, c_int64]
     library.scan_backward.argtypes = [POINTER(Problem), POINTER(Gradients), c_int64, c_int64]
-    if library.scan_abi() != ABI:
-        return Native(None, 'The native library belongs to another version of mmmamba; install again to rebuild it.')
     return Native(library)
 
 
@@ -103,12 +104,23 @@ def lanes(isa: str | None) -> int:
     return NATIVE.library.scan_lanes(isa_index(isa))
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Returns where a contiguous tensor begins; None for None."""
+def address(
+    tensor: Tensor | None,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> int | None:
+    """Returns where a dense tensor begins; None for None.
+
+    Raises:
+        ValueError: The tensor is not what the kernels would take it for. A registered operator can be called with any.
+    """
     if tensor is None:
         return None
-    assert tensor.is_contiguous() and tensor.device.type == 'cpu'
-    assert tensor.dtype in TYPES or tensor.dtype == torch.int32
+    if tensor.device.type != 'cpu' or tensor.dtype != dtype or not tensor.is_contiguous(memory_format=memory_format):
+        raise ValueError(
+            f'The native kernels need a {dtype} tensor on the CPU, dense in {memory_format}, '
+            f'not {tensor.dtype} on {tensor.device} with strides {tensor.stride()}.'
+        )
     return tensor.data_ptr()
 
 

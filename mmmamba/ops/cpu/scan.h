@@ -37,7 +37,7 @@ typedef struct {
  */
 typedef struct {
     void *y;                  /* as x */
-    float *sum;               /* as y but float32; y itself where y is float32 */
+    float *sum;               /* as y but float32; y itself where y is float32, or without overlap */
     float *last_state;        /* (batch, heads, channels, states) */
     float *chunk_states;      /* (batch, heads, chunks, states, channels up to a multiple of 16), or NULL */
     float *ends;              /* (batch, heads, segments, states + 1, same channels): workspace, or NULL */
@@ -63,11 +63,7 @@ typedef struct {
 /* Instruction sets, worst first. */
 enum { SCAN_PORTABLE, SCAN_AVX2, SCAN_AVX512, SCAN_ISAS };
 
-#if defined(_WIN32)
-#define SCAN_EXPORT __declspec(dllexport)
-#else
 #define SCAN_EXPORT __attribute__((visibility("default")))
-#endif
 
 SCAN_EXPORT int64_t scan_abi(void);
 /* Whether the library was built with OpenMP. */
@@ -81,7 +77,10 @@ SCAN_EXPORT int64_t scan_forward(const ScanProblem *problem, const ScanOutputs *
 SCAN_EXPORT int64_t scan_backward(const ScanProblem *problem, const ScanGradients *gradients, int64_t isa,
                                   int64_t threads);
 
-/* What one thread does at a time. `turn` counts the directions that were here before, and ends_only the first pass. */
+/*
+ * What one thread does at a time. `turn` counts the rounds before this one, each of as many directions as run at once;
+ * `ends_only` says that this is the first pass over the segments.
+ */
 typedef struct {
     int64_t batch, group, direction, part, segment, turn, ends_only;
 } ScanItem;

@@ -53,7 +53,7 @@ def forward(
         The sum over the directions, as ``x``; the last states (batch, heads, channels, N); and what the backward pass
         needs, empty unless ``keep``.
     """
-    order = _order(pattern, x.shape[1] // max(width, 1), width)
+    order = _order(pattern, x.shape[1], width)
     problem = _problem(x, projected, delta, dt_weight, bias, A, D, order, pattern, softplus)
     batch, heads, channels, states = x.shape[0], *A.shape
     chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
@@ -65,8 +65,9 @@ def forward(
     last_state = A.new_empty(batch, heads, channels, states)
     chunk_states = A.new_empty(states_size(x, projected, A, pattern, width) if keep else 0)
     ends = A.new_empty(batch, heads, segments, states + 1, padded) if segments > 1 else None
-    arrays = map(native.address, (y, total, last_state, chunk_states if keep else None, ends))
-    native.forward(problem, native.Outputs(*arrays, parts, segments), isa)
+    maps = (native.address(y, x.dtype), native.address(total, total.dtype))
+    arrays = map(native.address, (last_state, chunk_states if keep else None, ends))
+    native.forward(problem, native.Outputs(*maps, *arrays, parts, segments), isa)
     return y, last_state, chunk_states
 
 
@@ -95,7 +96,7 @@ def backward(
 
     The others are those of :func:`forward`.
     """
-    order = _order(pattern, x.shape[1] // max(width, 1), width)
+    order = _order(pattern, x.shape[1], width)
     problem = _problem(x, projected, delta, dt_weight, bias, A, D, order, pattern, softplus)
     batch, heads, channels, _ = x.shape[0], *A.shape
     chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
@@ -111,8 +112,10 @@ def backward(
     shape = (batch, segments, heads, channels)
     parameters = [A.new_empty(*shape, *columns) for columns in ((problem.rank,), (), (problem.states,), ())]
     ends = A.new_empty(batch, heads, segments, A.shape[2] + 1, padded) if segments > 1 else None
-    outputs = (grad_y, grad_last_state, states, ends, grad_x, grad_delta, grad_projected, *parameters)
-    native.backward(problem, native.Gradients(*map(native.address, outputs), copies, segments), isa)
+    arrays = map(
+        native.address, (grad_last_state, states, ends, grad_x, grad_delta, grad_projected, *parameters)
+    )
+    native.backward(problem, native.Gradients(native.address(grad_y, x.dtype), *arrays, copies, segments), isa)
     grad_dt_weight, grad_bias, grad_A, grad_D = (part.sum((0, 1)) for part in parameters)
     return (
         _sum(grad_x, x.dtype),
@@ -136,9 +139,14 @@ def states_size(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: in
     return x.shape[0] * heads * chunks * states * -(-channels // WIDEST) * WIDEST
 
 
-@lru_cache(maxsize=64)
-def _order(pattern: str, height: int, width: int) -> Tensor:
+@lru_cache(maxsize=16)
+def _order(pattern: str, pixels: int, width: int) -> Tensor:
     """Which pixel each step visits (directions, tokens), int32; the index ``pixels`` is a padded pixel."""
+    height = pixels // max(width, 1)
+    if height * width != pixels:
+        raise ValueError(f'A map of {pixels} pixels has no rows of {width}.')
+    if pixels >= 2**31:
+        raise ValueError(f'The native scan takes fewer than 2^31 pixels, not {pixels}.')
     with torch.inference_mode(False):  # a kept tensor must serve training too
         return scan_orders(pattern, height, width, torch.device('cpu')).to(torch.int32).contiguous()
 
@@ -158,9 +166,19 @@ def _problem(
     heads, channels, states = A.shape
     directions, tokens = order.shape
     sizes = (x.shape[0], heads // directions, directions, channels, states, projected.shape[3] - 2 * states)
-    types = (native.TYPES[x.dtype], native.TYPES[(x if delta is None else delta).dtype])
-    arrays = map(native.address, (order, x, projected, delta, dt_weight, bias, A, D))
+    delta_dtype = (x if delta is None else delta).dtype
+    types = map(_type, (x.dtype, delta_dtype))
+    arrays = (
+        native.address(order, torch.int32), native.address(x, x.dtype), native.address(projected),
+        native.address(delta, delta_dtype), *map(native.address, (dt_weight, bias, A, D)),
+    )
     return native.Problem(*sizes, x.shape[1], tokens, CHUNK, softplus, pattern == 'cross', *types, *arrays)
+
+
+def _type(dtype: torch.dtype) -> int:
+    if dtype not in native.TYPES:
+        raise ValueError(f'The native scan does not take {dtype}.')
+    return native.TYPES[dtype]
 
 
 @lru_cache(maxsize=256)

@@ -17,6 +17,11 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t VecInt __attribute__((vector_size(4 * LANES)));
@@ -130,7 +135,8 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
 /*
  * 2^t, relative error below 2e-7, and exactly 1 at 0 with an exact slope there so that a slow decay gathers no bias
  * over a long sequence. Adding `shift` rounds t to `whole`, a multiple of the last bit kept, and leaves that in the low
- * bits of the sum. Without `limit`, |t| must stay below EXPONENT_LIMIT; with it, the result stays above 2^-126.
+ * bits of the sum. Without `limit`, |t| must stay below EXPONENT_LIMIT; with it, the result stays between 2^-126 and
+ * 2^127.9: it neither vanishes nor becomes infinite.
  */
 INLINE Vec exp2_lanes(Vec t, const int limit) {
     if (limit) {

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.dispatch import Tolerance
-from mmmamba.ops.inference_backend import InferenceBackend
+from mmmamba.ops.inference_backend import InferenceBackend, refuse_gradient
 
 # Not torch.library.custom_op: its wrapper takes longer than the kernel does on a small map.
 torch.library.define(
@@ -17,6 +17,7 @@ torch.library.define(
     'Tensor? residual, str? isa=None) -> Tensor',
 )
 torch.library.impl('mmmamba::pointwise_conv', 'cpu', blocks.pointwise)
+torch.library.register_autograd('mmmamba::pointwise_conv', refuse_gradient)
 
 
 @torch.library.register_fake('mmmamba::pointwise_conv')
