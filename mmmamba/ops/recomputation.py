@@ -13,7 +13,7 @@ def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
     The backward pass calls the function again as far as the last result that it needs. So a matrix product or a
     convolution at its end costs nothing, and what stands before should be cheap beside its memory, as activations,
-    products of elements and depthwise convolutions are. Not under ``torch.func``, which refuses checkpoints.
+    products of elements, depthwise convolutions and those from few channels to many are. ``torch.func`` refuses it.
 
     Args:
         function: Deterministic, and without changes to anything outside of it.

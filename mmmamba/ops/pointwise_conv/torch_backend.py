@@ -34,10 +34,10 @@ def run(
     residual: Tensor | None,
 ) -> Tensor:
     """Takes and returns what :func:`pointwise_conv` does."""
-    if gate_weight is not None:
-        gate = F.conv2d(layer_norm(gate, gate_norm_weight, gate_norm_bias, gate_eps), gate_weight)
 
     def gated_conv(x: Tensor, gate: Tensor) -> Tensor:
+        if gate_weight is not None:
+            gate = F.conv2d(layer_norm(gate, gate_norm_weight, gate_norm_bias, gate_eps), gate_weight)
         gated = layer_norm(x, norm_weight, norm_bias, eps) * F.gelu(gate)
         return F.conv2d(gated.to(gate.dtype), weight, bias)
 
