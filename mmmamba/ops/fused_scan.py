@@ -39,7 +39,7 @@ def register(
 
     * x (batch, pixels, groups · channels): float32, float16 or bfloat16; the pixels of a map in row-major order.
     * projected (batch, pixels, heads, R + 2 N), float32: dt (R), B (N) and C (N) of every pixel and head.
-    * delta: step sizes shaped as x, or None: then they are ``dt_weight @ dt``.
+    * delta: with ``'sequence'``, step sizes shaped as x; or None: then they are ``dt_weight @ dt``.
     * dt_weight (heads, channels, R), float32; None with delta.
     * bias (heads, channels), float32: added to the step sizes; or None.
     * A (heads, channels, N), float32, and D (heads, channels), float32, the skip weights, or None.
