@@ -1,6 +1,7 @@
 """What a wheel and an editable install contain."""
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -65,7 +66,7 @@ def test_requirements_are_pinned_and_name_neither_mmcv() -> None:
     def names(path: str) -> set[str]:
         lines = (ROOT / 'requirements' / path).read_text(encoding='utf-8').splitlines()
         specs = [line for line in lines if line and not line.startswith('#')]
-        return {spec.split('==')[0].split('>')[0].split('<')[0].lower() for spec in specs}
+        return {re.match(r'[\w.-]+', spec).group().lower() for spec in specs}
 
     asked = names('runtime.txt') | names('demo.txt') | names('tests.txt')
     assert not {name for name in asked if name.startswith('mmcv')}

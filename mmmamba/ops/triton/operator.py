@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
@@ -16,8 +17,9 @@ OLDEST = (3, 6)  # that the kernels were compiled or made for
 def _reason() -> str | None:
     if find_spec('triton') is None:
         return 'Triton is not installed.'
-    if tuple(map(int, version('triton').split('.')[:2])) < OLDEST:
-        return f'The kernels need Triton {OLDEST[0]}.{OLDEST[1]} or later, and this is {version("triton")}.'
+    with suppress(PackageNotFoundError):  # some builds go by another name, and these are recent
+        if tuple(map(int, version('triton').split('.')[:2])) < OLDEST:
+            return f'The kernels need Triton {OLDEST[0]}.{OLDEST[1]} or later, and this is {version("triton")}.'
     if torch.version.hip is not None:
         return 'The kernels are made for warps of 32 threads, which AMD GPUs do not all have.'
     return None
