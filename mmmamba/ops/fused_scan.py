@@ -119,18 +119,15 @@ def _contiguous(value: Any) -> Any:
 def _register_flops(name: str) -> None:
     operator, backward_operator = (getattr(torch.ops.mmmamba, name + suffix) for suffix in ('', '_backward'))
 
+    def sizes(x: Any, dt_weight: Any, A: Any, pattern: str, width: int) -> tuple[int, ...]:
+        (heads, channels, states), rank = A, 0 if dt_weight is None else dt_weight[2]
+        return x[0], token_count(pattern, x[1], width), heads * channels, states, rank
+
     @register_flop_formula(operator)
-    def _(x_shape, projected_shape, delta_shape, dt_weight_shape, bias_shape, A_shape, D_shape, pattern, width,
-          *_: Any, **__: Any) -> int:
-        heads, channels, states = A_shape
-        rank = 0 if dt_weight_shape is None else dt_weight_shape[2]
-        tokens = token_count(pattern, x_shape[1], width)
-        return scan_flops(x_shape[0], tokens, heads * channels, states, rank)
+    def _(x, projected, delta, dt_weight, bias, A, D, pattern, width, *_: Any, **__: Any) -> int:
+        return scan_flops(*sizes(x, dt_weight, A, pattern, width))
 
     @register_flop_formula(backward_operator)
-    def _(grad_y_shape, grad_last_state_shape, x_shape, projected_shape, delta_shape, dt_weight_shape, bias_shape,
-          A_shape, D_shape, states_shape, pattern, width, *_: Any, **__: Any) -> int:
-        heads, channels, states = A_shape
-        rank = 0 if dt_weight_shape is None else dt_weight_shape[2]
-        tokens = token_count(pattern, x_shape[1], width)
-        return scan_backward_flops(x_shape[0], tokens, heads * channels, states, rank)
+    def _(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, states, pattern, width,
+          *_: Any, **__: Any) -> int:
+        return scan_backward_flops(*sizes(x, dt_weight, A, pattern, width))
