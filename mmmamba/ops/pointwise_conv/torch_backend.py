@@ -11,10 +11,11 @@ from mmmamba.ops.recomputation import recomputed
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """The layer norm over the channels of each pixel, in x's precision; the map as it is where ``weight`` is None."""
+    """The layer norm over the channels of each pixel; the map as it is where ``weight`` is None."""
     if weight is None:
         return x
-    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    # A float32 x before float16 parameters stays float32; parameters are never rounded.
+    weight, bias = (p.to(torch.promote_types(x.dtype, p.dtype)) for p in (weight, bias))
     return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
 
 
