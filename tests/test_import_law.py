@@ -15,7 +15,7 @@ ALLOWED = {
     'ops': set(),
     'layers': {'ops'},
     'deploy': {'layers', 'ops'},
-    'models': {'layers', 'ops'},
+    'models': {'convert', 'layers', 'ops'},
     'compat': set(),
     'convert': set(),  # pure maps of keys and reading of files, without any model
     'engine': {'convert', 'models', 'layers', 'ops'},

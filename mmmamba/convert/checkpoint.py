@@ -16,7 +16,7 @@ from mmmamba.convert.key_map import StateDict
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 
-_ENTRIES = ('ema', 'model', 'state_dict')
+_ENTRIES = ('ema', 'model_ema', 'state_dict_ema', 'model', 'state_dict')
 """Where a checkpoint keeps its weights, the preferred first: results are reported of the averaged ones."""
 
 _MAX_DEPTH = 64
@@ -45,7 +45,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads weights from a file of ``torch.save`` without importing or executing anything that the file names.
 
     The file holds a state dict; a pickled model, whose classes need not exist here; or a dict with one of these under
-    ``ema``, ``model`` or ``state_dict``. Of several, the first in this order is taken.
+    ``ema``, ``model_ema``, ``state_dict_ema``, ``model`` or ``state_dict``. Of several, the first in this order is
+    taken.
 
     Raises:
         InputError: No such file, a damaged one, or one without weights.

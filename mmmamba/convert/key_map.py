@@ -16,7 +16,7 @@ StateDict = dict[str, Tensor]
 LEAVES = frozenset({'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'})
 
 _FINGERPRINTS = {
-    'this project (nothing to convert)': r'backbone\.stem\.|bbox_head\.reg_branches\.',
+    'this project (nothing to convert)': r'(module\.)?(backbone\.)?stem\.|bbox_head\.reg_branches\.',
     'mamba-yolo': r'.*\.(pw_linear|proj_conv)\.0\.|.*\.ss2d\.\d+\.',
     'mamba-vision': r'.*patch_embed\.conv_down\.',
     'efficient-vmamba': r'.*\.conv_branch\.0\.',

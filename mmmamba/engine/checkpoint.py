@@ -1,14 +1,11 @@
 """Loading weights with the questions asked first: is this a checkpoint, and is it one of this model?"""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mmmamba.convert import read_checkpoint
-from mmmamba.errors import InputError
-
-_NAMED = 3
+from mmmamba.convert import read_checkpoint, require_fit
 
 
 def load_checkpoint_checked(model: nn.Module, path: str) -> dict:
@@ -45,16 +42,4 @@ def check_weights_fit(model: nn.Module, weights: Mapping[str, Tensor], source: s
     Raises:
         InputError: Names are missing or unknown, or shapes differ; it names the first of each kind.
     """
-    expected = model.state_dict()
-    missing = [name for name in expected if name not in weights]
-    unknown = [name for name in weights if name not in expected]
-    reshaped = [f'{name} is {tuple(weights[name].shape)}, not {tuple(tensor.shape)}'
-                for name, tensor in expected.items() if name in weights and weights[name].shape != tensor.shape]
-    kinds = (('weights are missing', missing), ('are unknown', unknown), ('have another shape', reshaped))
-    problems = [f'{len(names)} {phrase} ({_first(names)})' for phrase, names in kinds if names]
-    if problems:
-        raise InputError(f'{source} does not fit this {type(model).__name__}: {"; ".join(problems)}')
-
-
-def _first(names: Sequence[str]) -> str:
-    return ', '.join(names[:_NAMED]) + (', …' if len(names) > _NAMED else '')
+    require_fit(model.state_dict(), weights, f'{source} does not fit this {type(model).__name__}')

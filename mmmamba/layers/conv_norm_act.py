@@ -1,6 +1,8 @@
 """Convolution, normalisation, activation."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
@@ -14,6 +16,7 @@ class ConvNormAct(nn.Module):
         out_channels: Channels of the output.
         kernel_size: Odd side of the kernel; the padding is half of it.
         stride: Stride of the convolution.
+        groups: Groups of the convolution; as many as channels for a depthwise one.
         bias: Whether the convolution has a bias of its own.
         norm_layer: Makes the normalisation.
         act_layer: Makes the activation.
@@ -28,12 +31,14 @@ class ConvNormAct(nn.Module):
         out_channels: int,
         kernel_size: int = 1,
         stride: int = 1,
+        groups: int = 1,
         bias: bool = False,
         norm_layer: NormLayer = YOLO_BATCH_NORM,
-        act_layer: type[nn.Module] = nn.SiLU,
+        act_layer: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=bias)
         self.norm = norm_layer(out_channels)
         self.act = act_layer()
 

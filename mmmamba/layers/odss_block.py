@@ -1,9 +1,6 @@
 """ODSS block: the unit that ODMamba and ODSS-PAFPN are built of."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -13,6 +10,7 @@ from mmmamba.layers.drop_path import DropPath
 from mmmamba.layers.ls_block import LSBlock
 from mmmamba.layers.mlp import MLPS
 from mmmamba.layers.norm import YOLO_BATCH_NORM, LayerNorm2d, NormLayer
+from mmmamba.layers.pre_norm import pre_norm_residual
 from mmmamba.layers.ss2d import SS2D
 
 
@@ -82,14 +80,8 @@ class ODSSBlock(nn.Module):
         return self._residuals(x, local)
 
     def _residuals(self, x: Tensor, local: Tensor) -> Tensor:
-        x = self._residual(x, self._scans, self.norm1, local)
-        return self._residual(x, self.mlp, self.norm2, x)
-
-    def _residual(self, x: Tensor, branch: Callable[..., Tensor], norm: LayerNorm2d, branch_input: Tensor) -> Tensor:
-        """``x + DropPath(branch(norm(branch_input)))``; without gradients, norm and sum are a part of the branch."""
-        if torch.is_grad_enabled() or (self.training and self.drop_path.drop_prob):
-            return x + self.drop_path(branch(norm(branch_input)))
-        return branch(branch_input, norm, x)
+        x = pre_norm_residual(x, self._scans, self.norm1, self.drop_path, local)
+        return pre_norm_residual(x, self.mlp, self.norm2, self.drop_path)
 
     def _scans(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         *others, last = self.ss2d

@@ -14,19 +14,23 @@ DIRECTIONS = 4
 
 
 class SS2D(nn.Module):
-    """2-D selective scan with a multiplicative gate (Mamba YOLO, 'ODSSBlock'; VMamba, arXiv 2401.10166)::
+    """2-D selective scan (VMamba, arXiv 2401.10166), with a gate as in Mamba YOLO, unless ``gated`` is False::
 
-        x, z = split(in_proj(input))
-        y    = out_norm(scan(gelu(dwconv(x))))
-        out  = out_proj(y · gelu(z))
+        x, z = split(in_proj(input))                                     no z without the gate
+        y    = out_norm(scan(act(dwconv(x))))
+        out  = out_proj(y · act(z))
 
-    ``scan`` walks the map in four directions, row by row and column by column, forwards and backwards, each with its
-    own data-dependent step, input and output matrices, and sums what the four return.
+    ``scan`` walks the map in four directions, each with its own data-dependent step, input and output matrices, and
+    sums what the four return.
 
     Args:
         channels: C of the input and the output.
         d_state: N, states of every scanned channel.
         ssm_ratio: D / C, where D channels are scanned.
+        act: ``'gelu'``, ``'silu'`` or ``'relu'``, behind the depthwise convolution and on the gate.
+        gated: Whether the scan's output is multiplied with a gate.
+        conv_bias: Whether the depthwise convolution has a bias.
+        pattern: ``'cross'`` or ``'atrous'``, see :func:`mmmamba.ops.ss2d_scan`.
         ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
         scan_backend: Backend of :func:`mmmamba.ops.ss2d_scan`; None takes the fastest that can run.
 
@@ -39,15 +43,22 @@ class SS2D(nn.Module):
         channels: int,
         d_state: int = 16,
         ssm_ratio: float = 2.0,
+        act: str = 'gelu',
+        gated: bool = True,
+        conv_bias: bool = True,
+        pattern: str = 'cross',
         ssm_init: str = 'reference',
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()
         inner = int(ssm_ratio * channels)
         rank = math.ceil(channels / 16)
+        self.act = act
+        self.gated = gated
+        self.pattern = pattern
         self.scan_backend = scan_backend
-        self.in_proj = nn.Conv2d(channels, 2 * inner, 1, bias=False)
-        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.in_proj = nn.Conv2d(channels, 2 * inner if gated else inner, 1, bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=conv_bias)
         self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
         self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
         self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
@@ -61,10 +72,10 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        x_proj, z_proj = self.in_proj.weight.chunk(2)
+        x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
         arguments = norm.arguments if norm else {}
         u = inverted_bottleneck(
-            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation='gelu', **arguments)
+            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation=self.act, **arguments)
         if u.dtype == torch.float16:
             u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(
@@ -74,12 +85,10 @@ class SS2D(nn.Module):
             self.dt_projs_bias,
             self.A_logs,
             self.Ds,
+            pattern=self.pattern,
             backend=self.scan_backend)
-        return pointwise_conv(  # z is made where it is needed, pixel by pixel
-            y,
-            self.out_proj.weight,
-            gate=x,
-            gate_weight=z_proj,
-            residual=residual,
-            **self.out_norm.arguments,
-            **{f'gate_{name}': value for name, value in arguments.items()})
+        gate = {}
+        if self.gated:  # z is made where it is needed, pixel by pixel
+            gate = dict(gate=x, gate_weight=z_proj[0], gate_activation=self.act,
+                        **{f'gate_{name}': value for name, value in arguments.items()})
+        return pointwise_conv(y, self.out_proj.weight, residual=residual, **self.out_norm.arguments, **gate)

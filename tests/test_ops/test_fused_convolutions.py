@@ -15,6 +15,7 @@ from mmmamba.ops.inverted_bottleneck import interface as bottleneck_interface
 from mmmamba.ops.pointwise_conv import interface as pointwise_interface
 
 INTERFACES = {pointwise_conv: pointwise_interface, inverted_bottleneck: bottleneck_interface}
+GATE_ACTIVATIONS = {None: 'silu', 'gelu': None, 'silu': 'relu', 'relu': 'gelu'}  # beside another behind the product
 WAYS = ('torch', *(f'cpu-{isa}' for isa in native.ISAS))
 # Odd channels, fewer than a vector has lanes, more than a panel of weights; maps of a pixel, a row, a column.
 SHAPES = [(1, 3, 5, 1, 1), (2, 17, 33, 1, 5), (2, 8, 16, 7, 1), (1, 32, 85, 5, 4), (2, 50, 70, 9, 18),
@@ -106,9 +107,11 @@ def seeded():
 def test_results_equal_those_in_double_precision(way, op, parts, activation, monkeypatch):
     run = run_on(way, op, monkeypatch)
     for shape in SHAPES:
-        case = CASES[op, parts](*shape)
-        expected = op(**case, activation=activation, backend='torch')
-        assert error(run(**cast(case, torch.float32), activation=activation), expected) < 2e-6, shape
+        case = dict(CASES[op, parts](*shape), activation=activation)
+        if op is pointwise_conv:
+            case.update(gate_activation=GATE_ACTIVATIONS[activation])
+        expected = op(**case, backend='torch')
+        assert error(run(**cast(case, torch.float32)), expected) < 2e-6, shape
 
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
@@ -171,7 +174,7 @@ def test_no_hidden_channels_are_refused(requires):
 def test_operators_refuse_what_the_kernel_would_misread(requires):
     requires('cpu')
     x, weight = torch.randn(1, 6, 3, 4), torch.randn(8, 6, 1, 1)
-    tail = (None, None, None, 0.0, None, None, None, None, 0.0, None, None)
+    tail = (None, None, None, 0.0, None, None, None, None, 0.0, None, None, None)
     for wrong in (torch.float16, torch.float64, torch.int8):
         for arguments in ((x.to(wrong), weight), (x, weight.to(wrong))):
             with pytest.raises(ValueError, match=f'float32 tensor on the CPU, .* not {wrong}'):
@@ -313,6 +316,8 @@ def test_wrong_arguments_are_named():
         pointwise_conv(**{**case, 'norm_bias': None})
     with pytest.raises(ValueError, match="no activation named 'tanh'; it has gelu, silu, relu"):
         pointwise_conv(**case, activation='tanh')
+    with pytest.raises(ValueError, match="no activation named 'tanh'"):
+        pointwise_conv(**case, gate_activation='tanh')
     with pytest.raises(ValueError, match=r'x must be \(batch, channels, height, width\)'):
         pointwise_conv(case['x'][0], case['weight'])
     with pytest.raises(ValueError, match="no backend named 'cuda'; it has cpu, torch"):

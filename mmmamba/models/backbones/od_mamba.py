@@ -102,10 +102,5 @@ class ODMamba(StagedBackbone):
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
 
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = [self.stages[index]]
-        if index > 0:
-            modules.insert(0, self.downsamples[index - 1])
-        if index == NUM_STAGES - 1:
-            modules.append(self.sppf)
-        return modules
+    def stage_names(self, index: int) -> list[str]:
+        return super().stage_names(index) + (['sppf'] if index == NUM_STAGES - 1 else [])

@@ -1,14 +1,15 @@
-"""What the backbones of this package share: outputs, freezing, evaluation of norms."""
+"""What the backbones of this package share: outputs, freezing, evaluation of norms, pretrained weights."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.errors import InputError
+from mmmamba.models.backbones.pretrained import load_pretrained
 
 NUM_STAGES = 4
 
@@ -16,14 +17,17 @@ NUM_STAGES = 4
 class StagedBackbone(BaseModule):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
-    A subclass makes ``self.stem`` and whatever :meth:`stage_modules` returns, then calls :meth:`freeze`. Stages behind
-    the last of ``out_indices`` need not be made: their parameters would never get a gradient.
+    A subclass makes ``self.stem`` and the modules that :meth:`stage_names` lists, then calls :meth:`freeze`. Stages
+    behind the last of ``out_indices`` are not made: their parameters would never get a gradient. Where the maps have
+    norms of their own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
 
     Args:
         out_indices: Stages whose maps are returned, ascending: 0 is C2 (stride 4), 3 is C5 (stride 32).
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages (with their down-sampling).
+            The norms of the outputs are never frozen: no pretrained classifier has them.
         norm_eval: Keep the batch norms' running statistics as they are while training.
-        init_cfg: mmengine's initialisation, e.g. ``dict(type='Pretrained', checkpoint=...)``.
+        init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=...)`` takes what
+            :func:`mmmamba.models.backbones.pretrained.load_pretrained` does, and is strict.
 
     Raises:
         InputError: ``out_indices`` or ``frozen_stages`` name no stage.
@@ -49,10 +53,40 @@ class StagedBackbone(BaseModule):
         self.num_stages = out_indices[-1] + 1
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.out_norms = nn.ModuleDict()
+
+    def stage_names(self, index: int) -> list[str]:
+        """Names of the modules of stage ``index``, in the order in which they run."""
+        return [f'downsamples.{index - 1}', f'stages.{index}'] if index else ['stages.0']
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         """The modules of stage ``index``, in the order in which they run."""
-        raise NotImplementedError
+        return [self.get_submodule(name) for name in self.stage_names(index)]
+
+    def make_out_norms(self, widths: Sequence[int], norm_layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
+        """A norm for each of the maps that are returned."""
+        return nn.ModuleDict({str(index): norm_layer(widths[index]) for index in self.out_indices})
+
+    def absent_modules(self) -> list[str]:
+        """Names of what the architecture has and this instance, for its ``out_indices``, has not."""
+        stages = [name for index in range(self.num_stages, NUM_STAGES) for name in self.stage_names(index)]
+        return stages + [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
+
+    def init_weights(self) -> None:
+        """As mmengine's, but pretrained weights have to fit.
+
+        Raises:
+            InputError: They do not.
+        """
+        given = self.init_cfg
+        cfgs = [given] if isinstance(given, dict) else list(given or ())
+        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        first = not self.is_init
+        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        super().init_weights()
+        self.init_cfg = given
+        for cfg in pretrained if first else ():
+            load_pretrained(self, **{key: value for key, value in cfg.items() if key != 'type'})
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps of the stages in ``out_indices``.
@@ -70,7 +104,7 @@ class StagedBackbone(BaseModule):
             for module in self.stage_modules(index):
                 x = module(x)
             if index in self.out_indices:
-                outs.append(x)
+                outs.append(self.out_norms[str(index)](x) if self.out_norms else x)
         return tuple(outs)
 
     def freeze(self) -> None:

@@ -67,8 +67,6 @@ class YOLOv8CSPDarknet(StagedBackbone):
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
 
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = [self.downsamples[index], self.stages[index]]
-        if index == NUM_STAGES - 1:
-            modules.append(self.sppf)
-        return modules
+    def stage_names(self, index: int) -> list[str]:
+        names = [f'downsamples.{index}', f'stages.{index}']
+        return names + (['sppf'] if index == NUM_STAGES - 1 else [])

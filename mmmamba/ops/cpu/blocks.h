@@ -11,7 +11,7 @@
 #include "scan.h"
 
 /* Raised with every change of a structure or function below; blocks.py refuses a library of another version. */
-#define BLOCKS_ABI 1
+#define BLOCKS_ABI 2
 
 enum { ACTIVATION_NONE, ACTIVATION_GELU, ACTIVATION_SILU, ACTIVATION_RELU };
 
@@ -22,12 +22,12 @@ typedef struct {
 } LayerNorm;
 
 /*
- * output = activation(weight · (norm(input) * gelu(g)) + bias) + residual, for each pixel; g is the gate, or
- * gate_weight · gate_norm(gate) where gate_inputs is not zero.
+ * output = activation(weight · (norm(input) * gate_activation(g)) + bias) + residual, for each pixel; g is the
+ * gate, or gate_weight · gate_norm(gate) where gate_inputs is not zero.
  */
 typedef struct {
     int64_t pixels, inputs, outputs, gate_inputs; /* all but the first are channels */
-    int64_t activation;
+    int64_t activation, gate_activation;
     const float *input;       /* (pixels, inputs) */
     const float *weight;      /* (outputs, inputs) */
     const float *bias;        /* (outputs), or NULL */

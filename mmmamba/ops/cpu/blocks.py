@@ -10,7 +10,7 @@ from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.cpu import native
 from mmmamba.ops.cpu.native import address
 
-ABI = 1
+ABI = 2
 _ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
 
 
@@ -24,7 +24,7 @@ class Pointwise(Structure):
     """Pointwise of blocks.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'gate_inputs', 'activation')),
+        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'gate_inputs', 'activation', 'gate_activation')),
         *((name, c_void_p) for name in ('input', 'weight', 'bias')),
         ('norm', LayerNorm),
         *((name, c_void_p) for name in ('gate', 'gate_weight')),
@@ -85,6 +85,7 @@ def pointwise(
     gate_norm_weight: Tensor | None,
     gate_norm_bias: Tensor | None,
     gate_eps: float,
+    gate_activation: str | None,
     activation: str | None,
     residual: Tensor | None,
     isa: str | None = None,
@@ -100,7 +101,8 @@ def pointwise(
     if not output.numel():
         return output
     gate_inputs = 0 if gate_weight is None else gate_weight.shape[1]
-    sizes = (batch * height * width, inputs, outputs, gate_inputs, _ACTIVATION_INDEX[activation])
+    sizes = (batch * height * width, inputs, outputs, gate_inputs, _ACTIVATION_INDEX[activation],
+             _ACTIVATION_INDEX[gate_activation])
     _run('blocks_pointwise',
          Pointwise(*sizes, _map_address(x), address(weight), address(bias), _layer_norm(norm_weight, norm_bias, eps),
                    _map_address(gate), address(gate_weight), _layer_norm(gate_norm_weight, gate_norm_bias, gate_eps),

@@ -97,8 +97,8 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
             memmove(hidden, hidden + rows * line, (size_t)(2 * line) * sizeof(float));
         }
         const int64_t done = from - (first - 1);
-        prepare(&p->norm, p->input + (pixels + from * p->width) * p->inputs, 0, 0, p->inputs, (to - from) * p->width,
-                normal + done * in_line);
+        prepare(&p->norm, p->input + (pixels + from * p->width) * p->inputs, 0, 0, ACTIVATION_NONE, p->inputs,
+                (to - from) * p->width, normal + done * in_line);
         expand(p, packed + at.expand, normal + done * in_line, (to - from) * p->width, hidden + done * line);
         if (p->gated) expand(p, packed + at.gate, normal + in_line, (last - first) * p->width, result);
         for (int64_t y = first; y < last; y++) {

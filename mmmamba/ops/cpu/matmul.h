@@ -60,8 +60,8 @@ INLINE void moments(const float *rows, int64_t n, int count, float epsilon, Vec 
 }
 
 /* Pixels of n channels, normalised and gated, into `to`, whose rows have room for whole vectors. */
-static void prepare(const LayerNorm *norm, const float *rows, const float *gate, int64_t gate_stride, int64_t n,
-                    int64_t count, float *to) {
+static void prepare(const LayerNorm *norm, const float *rows, const float *gate, int64_t gate_stride,
+                    int64_t gate_activation, int64_t n, int64_t count, float *to) {
     const int64_t stride = round_up(n, LANES);
     for (int64_t first = 0; first < count; first += LANES) {
         const int group = (int)at_most(LANES, count - first);
@@ -84,7 +84,7 @@ static void prepare(const LayerNorm *norm, const float *rows, const float *gate,
                 Vec g[GATES];
                 const float *at = gate + first * gate_stride + i;
                 UNROLL for (int k = 0; k < GATES; k++) g[k] = load(at + at_most(r + k, group - 1) * gate_stride, lanes);
-                gelu(g, GATES);
+                activate(g, GATES, gate_activation);
                 for (int k = 0; k < GATES && r + k < group; k++) *(VecUnaligned *)(out + (r + k) * stride) *= g[k];
             }
         }

@@ -40,7 +40,7 @@ static const float *make_gates(const Pointwise *p, const float *packed, int64_t 
         .packed = packed + gate_packed(p), .inputs = p->gate_inputs, .outputs = round_up(p->inputs, LANES),
         .rows = normal, .stride = round_up(p->gate_inputs, LANES), .count = count, .output = scratch,
     };
-    prepare(&p->gate_norm, p->gate + first * p->gate_inputs, 0, 0, p->gate_inputs, count, normal);
+    prepare(&p->gate_norm, p->gate + first * p->gate_inputs, 0, 0, ACTIVATION_NONE, p->gate_inputs, count, normal);
     multiply(&product, ACTIVATION_NONE);
     return scratch;
 }
@@ -60,7 +60,7 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
             gate = make_gates(p, packed, first, product.count, scratch + gate_scratch(p));
             gate_stride = round_up(p->inputs, LANES);
         }
-        prepare(&p->norm, product.rows, gate, gate_stride, p->inputs, product.count, scratch);
+        prepare(&p->norm, product.rows, gate, gate_stride, p->gate_activation, p->inputs, product.count, scratch);
         product.rows = scratch;
         product.stride = round_up(p->inputs, LANES);
     }

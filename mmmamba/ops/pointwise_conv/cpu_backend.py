@@ -13,8 +13,8 @@ from mmmamba.ops.inference_backend import InferenceBackend, refuse_gradient
 torch.library.define(
     'mmmamba::pointwise_conv',
     '(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, Tensor? norm_bias, float eps, Tensor? gate, '
-    'Tensor? gate_weight, Tensor? gate_norm_weight, Tensor? gate_norm_bias, float gate_eps, str? activation, '
-    'Tensor? residual, str? isa=None) -> Tensor',
+    'Tensor? gate_weight, Tensor? gate_norm_weight, Tensor? gate_norm_bias, float gate_eps, '
+    'str? gate_activation, str? activation, Tensor? residual, str? isa=None) -> Tensor',
 )
 torch.library.impl('mmmamba::pointwise_conv', 'cpu', blocks.pointwise)
 torch.library.register_autograd('mmmamba::pointwise_conv', refuse_gradient)

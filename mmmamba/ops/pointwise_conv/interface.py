@@ -20,13 +20,14 @@ def pointwise_conv(
     gate_norm_weight: Tensor | None = None,
     gate_norm_bias: Tensor | None = None,
     gate_eps: float = 1e-6,
+    gate_activation: str | None = 'gelu',
     activation: str | None = None,
     residual: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """A 1x1 convolution with what stands before and behind it in a block, each part where it is given::
 
-        activation(weight ∗ (LN(x) · gelu(g)) + bias) + residual        g = gate, or gate_weight ∗ LN(gate)
+        activation(weight ∗ (LN(x) · gate_activation(g)) + bias) + residual     g = gate, or gate_weight ∗ LN(gate)
 
     LN is the layer norm over the channels of a pixel. Without gradients on a CPU all of it is one pass over the maps.
 
@@ -42,6 +43,7 @@ def pointwise_conv(
         gate_norm_weight: γ of the gate's layer norm (gate inputs,), with ``gate_weight``; None for no norm.
         gate_norm_bias: β of the gate's layer norm (gate inputs,), with ``gate_norm_weight``.
         gate_eps: ε of the gate's layer norm.
+        gate_activation: As ``activation``.
         activation: 'gelu' (the exact one), 'silu', 'relu', or None.
         residual: (batch, outputs, height, width).
         backend: Name of the backend; None for the first that can run these inputs.
@@ -55,6 +57,7 @@ def pointwise_conv(
     """
     require_map('pointwise_conv', x)
     require_activation('pointwise_conv', activation)
+    require_activation('pointwise_conv', gate_activation)
     require_norm('pointwise_conv', norm_weight, norm_bias)
     require_norm('pointwise_conv', gate_norm_weight, gate_norm_bias)
     if (gate is None and gate_weight is not None) or (gate_weight is None and gate_norm_weight is not None):
@@ -75,4 +78,4 @@ def pointwise_conv(
     ))
     chosen = select('pointwise_conv', BACKENDS, given, backend)
     return chosen.run(x, weight, bias, norm_weight, norm_bias, eps, gate, gate_weight, gate_norm_weight,
-                      gate_norm_bias, gate_eps, activation, residual)
+                      gate_norm_bias, gate_eps, gate_activation, activation, residual)

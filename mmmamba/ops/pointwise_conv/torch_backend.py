@@ -31,6 +31,7 @@ def run(
     gate_norm_weight: Tensor | None,
     gate_norm_bias: Tensor | None,
     gate_eps: float,
+    gate_activation: str | None,
     activation: str | None,
     residual: Tensor | None,
 ) -> Tensor:
@@ -39,7 +40,7 @@ def run(
     def gated_conv(x: Tensor, gate: Tensor) -> Tensor:
         if gate_weight is not None:
             gate = F.conv2d(layer_norm(gate, gate_norm_weight, gate_norm_bias, gate_eps), gate_weight)
-        gated = layer_norm(x, norm_weight, norm_bias, eps) * F.gelu(gate)
+        gated = layer_norm(x, norm_weight, norm_bias, eps) * ACTIVATIONS[gate_activation](gate)
         return F.conv2d(gated.to(gate.dtype), weight, bias)
 
     if gate is None:

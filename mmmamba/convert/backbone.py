@@ -1,0 +1,66 @@
+"""Pretrained backbones: what a classifier and a detector of the references have in common."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from mmmamba.convert.key_map import Names, StateDict, rename
+from mmmamba.errors import InputError
+
+BACKBONE = 'backbone.'
+_WRAPPERS = ('module.', 'model.')
+
+CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    'mamba-vision': ('norm', 'head'),
+    'efficient-vmamba': ('norm', 'head', 'classifier'),
+    'vmamba': ('norm', 'head', 'classifier'),
+})
+"""The modules of a reference's classifier that stand behind its backbone, by system."""
+
+
+def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDict:
+    """The weights of a classifier or of a whole mmdet detector with the backbone in our names, below ``backbone.``.
+
+    A classifier's head is dropped (:func:`dropped` lists it). A detector's neck and heads are mmdet's own and keep
+    their names.
+
+    Args:
+        state_dict: In the reference's names.
+        names: Table of the backbone's modules, and of the parameters that stand in none.
+        system: What the user asked for.
+
+    Raises:
+        InputError: A state dict of something else.
+    """
+    state_dict = without_wrappers(state_dict)
+    backbone = {key[len(BACKBONE):]: value for key, value in state_dict.items() if key.startswith(BACKBONE)}
+    others = {key: value for key, value in state_dict.items() if not key.startswith(BACKBONE)}
+    if not backbone:  # a classifier
+        backbone, others = others, {}
+    heads = set(dropped(backbone, system))
+    renamed = rename({key: value for key, value in backbone.items() if key not in heads}, names, system)
+    return {**{BACKBONE + key: value for key, value in renamed.items()}, **others}
+
+
+def dropped(keys: Iterable[str], system: str | None) -> list[str]:
+    """The keys of a reference's classifier that a detector has no use for."""
+    modules = tuple(f'{module}.' for module in CLASSIFIERS.get(system or '', ()))
+    return [key for key in keys if modules and _bare(key).removeprefix(BACKBONE).startswith(modules)]
+
+
+def without_wrappers(state_dict: StateDict) -> StateDict:
+    """Keys without any run of ``module.`` and ``model.`` before them.
+
+    Raises:
+        InputError: Two keys become one.
+    """
+    bare = {_bare(key): value for key, value in state_dict.items()}
+    if len(bare) < len(state_dict):
+        raise InputError('ambiguous state dict: some of its keys differ in their prefixes only')
+    return bare
+
+
+def _bare(key: str) -> str:
+    while key.startswith(_WRAPPERS):
+        key = key.partition('.')[2]
+    return key
