@@ -141,14 +141,13 @@ def test_retinanet_is_near_the_published_figure():
     assert cost.linear_flops * 16 / GIGA == pytest.approx(2 * 239.32, rel=0.03)
 
 
-@pytest.mark.parametrize('arch, published', [('t', 271), ('t-s2l5', 270)])
-def test_vmamba_is_near_the_published_figure(arch, published):
-    config = Path(__file__).parents[2] / f'configs/vmamba/mask-rcnn_vmamba-{arch}_fpn_1x_coco.py'
+def test_vmamba_is_near_the_published_figure():
+    config = Path(__file__).parents[2] / 'configs/vmamba/mask-rcnn_vmamba-t_fpn_1x_coco.py'
     with DefaultScope.overwrite_default_scope('mmdet'):
         detector = MODELS.build(Config.fromfile(config).model)
     cost = count_detector(detector, 800, 1280).total
     # Its table has multiply-adds of convolutions and linear layers, and of the scans the operations.
-    assert (cost.linear_flops / 2 + cost.scan_flops) / GIGA == pytest.approx(published, rel=0.003)
+    assert (cost.linear_flops / 2 + cost.scan_flops) / GIGA == pytest.approx(271, rel=0.003)
 
 
 def test_two_stage_detector_and_its_parts():
