@@ -22,8 +22,8 @@ class VMamba(StagedBackbone):
 
         image → stem → VSS × depths[0] → down → VSS × depths[1] → down → VSS × depths[2] → down → VSS × depths[3]
 
-    The stem is two 3x3 convolutions of stride 2, ``down`` is one; a layer norm stands behind each, and one more on each
-    map that is returned. There is no batch norm.
+    The stem is two 3x3 convolutions of stride 2, ``down`` is one; a layer norm stands behind each, and one more on
+    each map that is returned. There is no batch norm.
 
     Args:
         arch: ``'t'`` (s1l8), ``'s'``, ``'b'`` (s1l20), or those that scan twice as many channels in fewer blocks:
@@ -76,9 +76,9 @@ class VMamba(StagedBackbone):
         depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
         if ssm_ratio is None:
             ssm_ratio = self.ssm_ratios.get(arch or '', 1.0)
-        sizes = dict(ssm_ratio=ssm_ratio, d_state=d_state, mlp_ratio=mlp_ratio)
-        if min(sizes.values()) <= 0:
-            raise InputError(f'ssm_ratio, d_state and mlp_ratio must be positive, got {sizes}')
+        if min(ssm_ratio, d_state, mlp_ratio) <= 0:
+            raise InputError(f'ssm_ratio, d_state and mlp_ratio must be positive, got {ssm_ratio}, {d_state} and '
+                             f'{mlp_ratio}')
         blocks = sum(depths)
         drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
         conv = partial(
@@ -90,10 +90,12 @@ class VMamba(StagedBackbone):
         self.stages = nn.ModuleList(
             nn.Sequential(*(VSSBlock(
                 width,
+                d_state=d_state,
+                ssm_ratio=ssm_ratio,
+                mlp_ratio=mlp_ratio,
                 ssm_init=ssm_init,
                 drop_path=next(drop_paths),
-                with_cp=with_cp,
-                **sizes) for _ in range(depth)))
+                with_cp=with_cp) for _ in range(depth)))
             for depth, width in zip(depths[:self.num_stages], widths))
         self.out_norms = self.make_out_norms(widths, LAYER_NORM)
         self.freeze()
