@@ -4,14 +4,16 @@ from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkp
 from mmmamba.convert.fit import first_names, require_fit
 from mmmamba.convert.key_map import system_of
 from mmmamba.convert.mamba_yolo import mamba_yolo
+from mmmamba.convert.vmamba import vmamba
 from mmmamba.convert.yolov8 import yolov8
 
 SYSTEMS = {
     'mamba-yolo': mamba_yolo,
+    'vmamba': vmamba,
     'yolov8': yolov8,
 }
 
 __all__ = [
     'SYSTEMS', 'Checkpoint', 'dropped', 'first_names', 'mamba_yolo', 'read_checkpoint', 'require_fit', 'system_of',
-    'write_checkpoint', 'yolov8'
+    'vmamba', 'write_checkpoint', 'yolov8'
 ]

@@ -20,7 +20,7 @@ _FINGERPRINTS = {
     'mamba-yolo': r'.*\.(pw_linear|proj_conv)\.0\.|.*\.ss2d\.\d+\.',
     'mamba-vision': r'.*patch_embed\.conv_down\.',
     'efficient-vmamba': r'.*\.conv_branch\.0\.',
-    'vmamba': r'.*\.op\.(x_proj\.|x_proj_weight)',
+    'vmamba': r'.*\.(op|self_attention)\.x_proj(\.|_weight)',
     'yolov8': r'.*\.m\.\d+\.cv1\.conv\.weight',
 }
 """A key that only one system has; the first that matches decides."""
@@ -77,7 +77,7 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
         system: What the user asked for, for the error message.
 
     Raises:
-        InputError: Tensors that the table lacks; says which other system they look like, if any.
+        InputError: Tensors that the table lacks; says which other system they look like, if any. Or two of one name.
     """
     renamed, unknown = {}, []
     for key, value in state_dict.items():
@@ -90,6 +90,8 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
             unknown.append(key)
     if unknown or not renamed:
         raise InputError(_complaint(list(state_dict), unknown, system))
+    if len(renamed) < len(state_dict):
+        raise InputError('ambiguous state dict: some of its tensors stand there in two spellings')
     return renamed
 
 

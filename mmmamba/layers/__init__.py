@@ -11,8 +11,9 @@ from mmmamba.layers.simple_stem import SimpleStem
 from mmmamba.layers.sppf import SPPF
 from mmmamba.layers.ss2d import SS2D
 from mmmamba.layers.vision_clue_merge import VisionClueMerge
+from mmmamba.layers.vss_block import VSSBlock
 
 __all__ = [
     'MLPS', 'SPPF', 'SS2D', 'C2f', 'ConvMlp', 'ConvNormAct', 'DropPath', 'GatedMlp', 'LSBlock', 'LayerNorm2d', 'Mlp',
-    'ODSSBlock', 'RGBlock', 'ResConvMlp', 'SimpleStem', 'VisionClueMerge'
+    'ODSSBlock', 'RGBlock', 'ResConvMlp', 'SimpleStem', 'VSSBlock', 'VisionClueMerge'
 ]

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmmamba.layers.activation import build_activation
+from mmmamba.layers.activation import activation_name, build_activation
 from mmmamba.layers.norm import LayerNorm2d
 from mmmamba.layers.rg_block import RGBlock
+from mmmamba.ops import pointwise_conv
 
 
 class Mlp(nn.Module):
@@ -28,12 +29,16 @@ class Mlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        """As above, of ``norm(x)`` and plus ``residual`` where they are given."""
-        y = self._mlp(norm(x) if norm else x)
-        return y if residual is None else residual + y
+        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
+        return pointwise_conv(self._hidden(x, norm), self.fc2.weight, self.fc2.bias, residual=residual)
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        """What ``fc2`` reads."""
+        return self._expand(x, norm, activation_name(self.act))
+
+    def _expand(self, x: Tensor, norm: LayerNorm2d | None, activation: str | None = None) -> Tensor:
+        arguments = norm.arguments if norm else {}
+        return pointwise_conv(x, self.fc1.weight, self.fc1.bias, activation=activation, **arguments)
 
 
 class ConvMlp(Mlp):
@@ -44,16 +49,16 @@ class ConvMlp(Mlp):
         hidden = self.fc1.out_channels
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.dwconv(self.fc1(x))))
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        return self.act(self.dwconv(self._expand(x, norm)))
 
 
 class ResConvMlp(ConvMlp):
     """``fc2(act(dwconv(h) + h))`` with ``h = fc1(x)``: :class:`ConvMlp` with the convolution as a residual."""
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x)
-        return self.fc2(self.act(self.dwconv(hidden) + hidden))
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        x = self._expand(x, norm)
+        return self.act(self.dwconv(x) + x)
 
 
 class GatedMlp(Mlp):
@@ -65,9 +70,9 @@ class GatedMlp(Mlp):
         self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        x, v = self.fc1(x).chunk(2, dim=1)
-        return self.fc2(self.act(x) * v)
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        x, v = self._expand(x, norm).chunk(2, dim=1)
+        return self.act(x) * v
 
 
 MLPS: dict[str, type[nn.Module]] = {

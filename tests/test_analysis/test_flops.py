@@ -1,9 +1,12 @@
 """FLOPs against numbers worked out by hand, and against published tables."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -136,6 +139,15 @@ def test_retinanet_is_near_the_published_figure():
     cost = count_detector(_published('retinanet/retinanet_r50_fpn_1x_coco.py'), 200, 320).total
     # mmdet's table has multiply-adds, at 800x1280.
     assert cost.linear_flops * 16 / GIGA == pytest.approx(2 * 239.32, rel=0.03)
+
+
+def test_vmamba_is_near_the_published_figure():
+    config = Path(__file__).parents[2] / 'configs/vmamba/mask-rcnn_vmamba-t_fpn_1x_coco.py'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = MODELS.build(Config.fromfile(config).model)
+    cost = count_detector(detector, 800, 1280).total
+    # Its table has multiply-adds of convolutions and linear layers, and of the scans the operations.
+    assert (cost.linear_flops / 2 + cost.scan_flops) / GIGA == pytest.approx(271, rel=0.003)
 
 
 def test_two_stage_detector_and_its_parts():

@@ -44,6 +44,8 @@ def test_table_and_json_agree(tool, config, capsys):
         assert int(parameters.replace(',', '')) == costs[name]['parameters']
         assert linear == f'{costs[name]["linear_flops"] / 1e9:.2f}'
         assert scan == f'{costs[name]["scan_flops"] / 1e9:.2f}'
+    multiply_adds, scans = costs['total']['linear_flops'] / 2e9, costs['total']['scan_flops'] / 1e9
+    assert lines[-2].endswith(f': {multiply_adds:.2f} G, {multiply_adds + scans:.2f} G with the scans')
     without = (costs['total']['linear_flops'] - costs['total']['projection_flops']) / 1e9
     assert lines[-1].endswith(f': {without:.2f}')
 

@@ -1,6 +1,8 @@
 """The contract over every backbone: strides, channels, gradients, freezing, checkpointing, independence."""
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -11,8 +13,13 @@ from mmmamba.layers import ConvMlp, ConvNormAct, LSBlock, RGBlock, VisionClueMer
 
 BACKBONES = {
     'ODMamba': dict(widths=(16, 24, 32, 40)),
+    'VMamba': dict(widths=(16, 24, 32, 40), depths=(1, 2, 1, 1)),
     'YOLOv8CSPDarknet': dict(widths=(16, 24, 32, 40)),
 }
+
+
+def that_take(argument):
+    return [name for name in BACKBONES if argument in inspect.signature(MODELS.get(name)).parameters]
 
 
 def build(name, **settings):
@@ -61,7 +68,12 @@ def test_freezing_survives_train(name, frozen_stages):
         isinstance(child, _BatchNorm) for module in frozen for child in module.modules())
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+def test_norm_eval_is_an_argument_of_those_with_batch_norms():
+    with_batch_norms = [name for name in BACKBONES if any(isinstance(m, _BatchNorm) for m in build(name).modules())]
+    assert that_take('norm_eval') == with_batch_norms
+
+
+@pytest.mark.parametrize('name', that_take('norm_eval'))
 def test_norm_eval_keeps_the_statistics(name):
     model = build(name, norm_eval=True).train()
     before = {key: value.clone() for key, value in model.named_buffers()}
@@ -70,11 +82,12 @@ def test_norm_eval_keeps_the_statistics(name):
     assert model.training
 
 
-def test_with_cp_changes_neither_outputs_nor_gradients():
+@pytest.mark.parametrize('name', that_take('with_cp'))
+def test_with_cp_changes_neither_outputs_nor_gradients(name):
     x = torch.rand(2, 3, 64, 96)
     results = []
     for with_cp in (False, True):
-        model = build('ODMamba', with_cp=with_cp)
+        model = build(name, with_cp=with_cp)
         outs = model(x)
         sum(out.square().sum() for out in outs).backward()
         results.append([*outs, *(p.grad for p in model.parameters())])
@@ -129,6 +142,26 @@ def test_od_mamba_arguments_have_their_effect():
     assert build('ODMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
     with pytest.raises(InputError, match='clue_merge'):
         build('ODMamba', downsample='pool')
+
+
+def test_vmamba_arguments_have_their_effect():
+    plain = build('VMamba')
+    block = plain.stages[0][0]
+    assert (block.ss2d.A_logs == 0).all() and block.ss2d.A_logs.shape == (4 * 16, 1)
+    assert (block.ss2d.conv2d.in_channels, block.mlp.fc1.out_channels) == (16, 64)
+    assert build('VMamba', ssm_ratio=2).stages[0][0].ss2d.conv2d.in_channels == 32
+    assert build('VMamba', arch='t_s2l5').stages[0][0].ss2d.conv2d.in_channels == 32
+    assert build('VMamba', arch='t_s2l5', ssm_ratio=1).stages[0][0].ss2d.conv2d.in_channels == 16
+    assert build('VMamba', d_state=4).stages[0][0].ss2d.A_logs.shape == (4 * 16, 4)
+    assert build('VMamba', mlp_ratio=2).stages[0][0].mlp.fc1.out_channels == 32
+    steps = {name: build('VMamba', ssm_init=name).stages[0][0].ss2d.dt_projs_bias for name in ('mamba', 'reference')}
+    assert steps['mamba'].max() < 0 < steps['reference'].max()  # steps of at most 0.1; of order 1
+    rates = [block.drop_path.drop_prob for stage in build('VMamba', drop_path_rate=0.2).stages for block in stage]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert build('VMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
+    for name in ('ssm_ratio', 'd_state', 'mlp_ratio'):
+        with pytest.raises(InputError, match='must be positive'):
+            build('VMamba', **{name: 0})
 
 
 @pytest.mark.parametrize('name', BACKBONES)

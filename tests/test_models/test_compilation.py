@@ -59,3 +59,27 @@ def test_exports_with_any_batch_and_size(network):
         for shape in ((2, 64, 96), (1, 96, 160), (3, 64, 64)):
             for got, expected in zip(exported.module()(images(*shape)), network(images(*shape))):
                 torch.testing.assert_close(got, expected)
+
+
+BACKBONES = {'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24))}
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_backbones_train_compiled_and_export(name, mmdet_scope):
+    torch.manual_seed(0)
+    backbone = MODELS.build(dict(type=name, **BACKBONES[name])).train()
+    compiled = torch.compile(backbone, fullgraph=True, backend='aot_eager')
+    gradients = []
+    for run in (backbone, compiled):
+        backbone.zero_grad()
+        sum(output.square().mean() for output in run(images(2, 64, 96))).backward()
+        gradients.append([p.grad.clone() for p in backbone.parameters()])
+    for eager, traced in zip(*gradients):
+        torch.testing.assert_close(traced, eager)
+
+    backbone.eval()
+    sizes = {0: Dim('batch', max=64), 2: 32 * Dim('rows', min=2, max=60), 3: 32 * Dim('columns', min=2, max=60)}
+    exported = torch.export.export(backbone, (images(2, 64, 96),), dynamic_shapes=(sizes,)).module()
+    with torch.no_grad():
+        for shape in ((2, 64, 96), (1, 96, 160)):
+            torch.testing.assert_close(exported(images(*shape)), backbone(images(*shape)))

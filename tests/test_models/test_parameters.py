@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -36,3 +37,23 @@ def test_paper_depths_with_ls_block(arch, expected):
     cfg.backbone.local_spatial = cfg.neck.local_spatial = True
     model = MODELS.build(cfg)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+@pytest.mark.parametrize(('arch', 'expected'), [
+    ('t', 29_481_408),
+    ('s', 48_245_184),
+    ('b', 85_591_296),
+    ('t_s2l5', 29_938_176),
+])
+def test_vmamba_with_the_norms_of_its_outputs(arch, expected):
+    with torch.device('meta'):
+        model = MODELS.build(dict(type='VMamba', arch=arch))
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+@pytest.mark.parametrize(('arch', 'published'), [('t', 50), ('t-s2l5', 50), ('s-s2l15', 70), ('b-s2l15', 108)])
+def test_mask_rcnn_on_vmamba_has_the_published_millions(arch, published):
+    config = Config.fromfile(CONFIGS / f'vmamba/mask-rcnn_vmamba-{arch}_fpn_1x_coco.py')
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == published

@@ -59,6 +59,9 @@ def table(cost: ModelCost, depth: int) -> str:
 
     header = f'{"":{width}}  {"Parameters":>12}  {"Conv+linear GFLOPs":>18}  {"Scan GFLOPs":>11}'
     lines = [header, *(row(name, part) for name, part in parts.items()), '-' * len(header), row('total', cost.total)]
+    multiply_adds, scans = cost.total.linear_flops / 2e9, cost.total.scan_flops / 1e9
+    lines.append(f"Conv+linear in multiply-adds, as mmdet's tables count: {multiply_adds:.2f} G"
+                 + (f', {multiply_adds + scans:.2f} G with the scans' if scans else ''))
     if cost.total.projection_flops:
         projections, rest = (flops / 1e9 for flops in (cost.total.projection_flops, cost.total.convention_flops))
         lines.append(f'Conv+linear without the projections that make the inputs of the scans ({projections:.2f}), as '

@@ -1,0 +1,63 @@
+"""VMamba's reference names to ours."""
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmmamba.convert.backbone import BACKBONE, rename_backbone, without_wrappers
+from mmmamba.convert.key_map import Names, StateDict, indices, under
+
+DIRECTIONS = 4
+_STAGES = 4
+
+_STEM = {'0': '0.conv', '2': '0.norm', '5': '1.conv', '7': '1.norm', 'proj': '0.conv', 'norm': '0.norm'}
+_DOWNSAMPLE = {'1': 'conv', '3': 'norm'}
+_SS2D = {
+    **{name: name for name in ('in_proj', 'conv2d', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs',
+                               'Ds', 'out_norm', 'out_proj')},
+    'x_proj.weight': 'x_proj_weight',
+    'dt_projs.weight': 'dt_projs_weight',
+}
+_BLOCK = {
+    'norm': 'norm1',
+    'ln_1': 'norm1',
+    **under('op', 'ss2d', _SS2D),
+    **under('self_attention', 'ss2d', _SS2D),
+    'norm2': 'norm2',
+    'mlp.fc1': 'mlp.fc1',
+    'mlp.fc2': 'mlp.fc2',
+}
+
+_LINEAR = tuple(f'.{name}.weight' for name in ('in_proj', 'out_proj', 'fc1', 'fc2'))
+_OF_ALL_DIRECTIONS = ('.x_proj_weight', '.dt_projs_weight')
+
+
+def vmamba(state_dict: StateDict) -> StateDict:
+    """A VMamba classifier, or an mmdet detector on VMamba, for :class:`mmmamba.models.backbones.VMamba`.
+
+    Any depths, widths and ratios, in the spellings that the public loading code knows; weights of linear layers become
+    those of 1x1 convolutions. Vanilla VMamba (with gates and without MLPs) is another architecture, and is refused.
+
+    Args:
+        state_dict: Keys as ``layers.0.blocks.0.op.in_proj.weight``, also behind ``backbone.`` or wrappers.
+
+    Raises:
+        InputError: A state dict of something else.
+    """
+    keys = [key.removeprefix(BACKBONE) for key in without_wrappers(state_dict)]
+    names: Names = under('patch_embed', 'stem', _STEM)
+    for stage in range(_STAGES):
+        names[f'outnorm{stage}'] = f'out_norms.{stage}'
+        names.update(under(f'layers.{stage}.downsample', f'downsamples.{stage}', _DOWNSAMPLE))
+        for block in indices(keys, f'layers.{stage}.blocks'):
+            names.update(under(f'layers.{stage}.blocks.{block}', f'stages.{stage}.{block}', _BLOCK))
+    renamed = rename_backbone(state_dict, names, 'vmamba')
+    return {key: _shaped(key, value) if key.startswith(BACKBONE) else value for key, value in renamed.items()}
+
+
+def _shaped(key: str, value: Tensor) -> Tensor:
+    """A matrix as our modules have it: as a 1x1 convolution, or cut into the directions."""
+    if value.dim() == 2 and key.endswith(_LINEAR):
+        return value[:, :, None, None]
+    if value.dim() == 2 and key.endswith(_OF_ALL_DIRECTIONS) and len(value) % DIRECTIONS == 0:
+        return value.unflatten(0, (DIRECTIONS, len(value) // DIRECTIONS))
+    return value

@@ -1,0 +1,68 @@
+"""VSS block: the unit that VMamba is built of."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmmamba.layers.drop_path import DropPath
+from mmmamba.layers.mlp import Mlp
+from mmmamba.layers.norm import LayerNorm2d
+from mmmamba.layers.pre_norm import pre_norm_residual
+from mmmamba.layers.ss2d import SS2D
+
+
+class VSSBlock(nn.Module):
+    """Visual state space block (VMamba, arXiv 2401.10166, figure 3)::
+
+        x = x + DropPath(SS2D(LN(x)))
+        x = x + DropPath(MLP(LN(x)))
+
+    The SS2D is the fast one of the paper's section 4.3: no gate, SiLU behind a depthwise convolution without a bias.
+
+    Args:
+        channels: C of the input and the output.
+        d_state: N, states of every scanned channel.
+        ssm_ratio: Scanned channels over C.
+        mlp_ratio: Hidden channels of the MLP over C.
+        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        drop_path: Probability of dropping a residual branch.
+        with_cp: Recompute the block in the backward pass, rather than keep its activations.
+
+    Without gradients, the norms and the residual sums are computed inside of the SS2D and of the MLP: forward hooks on
+    those see the sum, and hooks on the norms see nothing.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        d_state: int = 1,
+        ssm_ratio: float = 1.0,
+        mlp_ratio: float = 4.0,
+        ssm_init: str = 'mamba',
+        drop_path: float = 0.0,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.norm1 = LayerNorm2d(channels, eps=1e-5)
+        self.ss2d = SS2D(
+            channels, d_state, ssm_ratio, act='silu', gated=False, conv_bias=False, ssm_init=ssm_init)
+        self.norm2 = LayerNorm2d(channels, eps=1e-5)
+        self.mlp = Mlp(channels, mlp_ratio)
+        self.drop_path = DropPath(drop_path)
+        for linear in (self.ss2d.in_proj, self.ss2d.out_proj, self.mlp.fc1, self.mlp.fc2):
+            nn.init.trunc_normal_(linear.weight, std=0.02)  # the reference's start for what it has as linear layers
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._residuals, x, use_reentrant=False)
+        return self._residuals(x)
+
+    def _residuals(self, x: Tensor) -> Tensor:
+        x = pre_norm_residual(x, self.ss2d, self.norm1, self.drop_path)
+        return pre_norm_residual(x, self.mlp, self.norm2, self.drop_path)

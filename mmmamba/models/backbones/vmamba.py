@@ -1,0 +1,101 @@
+"""VMamba: a hierarchical backbone of VSS blocks."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from types import MappingProxyType
+
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmmamba.errors import InputError
+from mmmamba.layers import ConvNormAct, LayerNorm2d, VSSBlock
+from mmmamba.models.backbones.arch import Arch, resolve_arch
+from mmmamba.models.backbones.staged_backbone import StagedBackbone
+
+LAYER_NORM = partial(LayerNorm2d, eps=1e-5)
+
+
+@MODELS.register_module()
+class VMamba(StagedBackbone):
+    """VMamba (arXiv 2401.10166), in the channels-first form of its public detectors::
+
+        image → stem → VSS × depths[0] → down → VSS × depths[1] → down → VSS × depths[2] → down → VSS × depths[3]
+
+    The stem is two 3x3 convolutions of stride 2, ``down`` is one; a layer norm stands behind each, and one more on
+    each map that is returned. There is no batch norm.
+
+    Args:
+        arch: ``'t'`` (s1l8), ``'s'``, ``'b'`` (s1l20), or those that scan twice as many channels in fewer blocks:
+            ``'t_s2l5'``, ``'s_s2l15'``, ``'b_s2l15'``. None where ``depths`` and ``widths`` are given.
+        depths: VSS blocks of each stage, in place of the arch's.
+        widths: Channels of the four stages, in place of the arch's.
+        in_channels: Channels of the image.
+        out_indices: Maps to return: 0 has stride 4 … 3 has stride 32. Stages behind the last are not made.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
+        with_cp: Recompute the blocks in the backward pass, for less memory and more time.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
+        ssm_ratio: Scanned channels over a stage's channels; None for the arch's.
+        d_state: N, states of every scanned channel.
+        mlp_ratio: Hidden channels of the MLPs over a stage's channels.
+        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        InputError: An argument that names nothing, or out of range.
+    """
+
+    arch_settings = MappingProxyType({
+        't': Arch((2, 2, 8, 2), (96, 192, 384, 768)),
+        's': Arch((2, 2, 20, 2), (96, 192, 384, 768)),
+        'b': Arch((2, 2, 20, 2), (128, 256, 512, 1024)),
+        't_s2l5': Arch((2, 2, 5, 2), (96, 192, 384, 768)),
+        's_s2l15': Arch((2, 2, 15, 2), (96, 192, 384, 768)),
+        'b_s2l15': Arch((2, 2, 15, 2), (128, 256, 512, 1024)),
+    })
+    ssm_ratios = MappingProxyType({'t_s2l5': 2.0, 's_s2l15': 2.0, 'b_s2l15': 2.0})
+    """Those that are not 1."""
+
+    def __init__(
+        self,
+        arch: str | None = 't',
+        depths: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+        ssm_ratio: float | None = None,
+        d_state: int = 1,
+        mlp_ratio: float = 4.0,
+        ssm_init: str = 'mamba',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(out_indices, frozen_stages, norm_eval=False, init_cfg=init_cfg)
+        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
+        if ssm_ratio is None:
+            ssm_ratio = self.ssm_ratios.get(arch or '', 1.0)
+        if min(ssm_ratio, d_state, mlp_ratio) <= 0:
+            raise InputError(f'ssm_ratio, d_state and mlp_ratio must be positive, got {ssm_ratio}, {d_state} and '
+                             f'{mlp_ratio}')
+        blocks = sum(depths)
+        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
+        conv = partial(
+            ConvNormAct, kernel_size=3, stride=2, bias=True, norm_layer=LAYER_NORM, act_layer=nn.Identity)
+
+        self.stem = nn.Sequential(
+            conv(in_channels, widths[0] // 2, act_layer=nn.GELU), conv(widths[0] // 2, widths[0]))
+        self.downsamples = nn.ModuleList(conv(widths[i], widths[i + 1]) for i in range(self.num_stages - 1))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(VSSBlock(
+                width,
+                d_state=d_state,
+                ssm_ratio=ssm_ratio,
+                mlp_ratio=mlp_ratio,
+                ssm_init=ssm_init,
+                drop_path=next(drop_paths),
+                with_cp=with_cp) for _ in range(depth)))
+            for depth, width in zip(depths[:self.num_stages], widths))
+        self.out_norms = self.make_out_norms(widths, LAYER_NORM)
+        self.freeze()
