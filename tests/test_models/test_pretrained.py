@@ -1,8 +1,11 @@
-"""Pretrained weights of a backbone: everything fits, or nothing is loaded and the first names of each side are said."""
+"""Pretrained weights of a backbone: all of them fit, or none is loaded and the first names of each side are said."""
 from __future__ import annotations
 
 import json
 import logging
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,29 @@ def test_no_key_has_the_prefix_or_no_file_is_there(tmp_path):
     backbone = MODELS.build(dict(SMALL, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth'))))
     with pytest.raises(InputError, match='none.pth'):
         backbone.init_weights()
+
+
+def test_an_address_is_downloaded_once(tmp_path, monkeypatch):
+    source = weights()
+    (tmp_path / 'server/a#b').mkdir(parents=True)
+    torch.save(source, tmp_path / 'server/a#b/weights.pth')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'server'))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}/a%23b/weights.pth'
+        assert_equal(from_address(address), source)
+        with pytest.raises(InputError, match=r'cannot download http.*none\.pth: .*404'):
+            from_address(address.replace('weights', 'none'))
+        server.shutdown()
+    assert_equal(from_address(address), source)  # nobody serves it any more
+    assert [path.name for path in (tmp_path / 'hub/checkpoints').iterdir()] == ['weights.pth']
+
+
+def from_address(address: str) -> torch.nn.Module:
+    backbone = MODELS.build(dict(SMALL, init_cfg=dict(type='Pretrained', checkpoint=address)))
+    backbone.init_weights()
+    return backbone
 
 
 def test_other_initialisations_still_run_and_weights_are_loaded_once(tmp_path):

@@ -1,12 +1,18 @@
 """Pretrained weights for a backbone, all of them or none."""
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.parse import unquote, urlsplit
 
+import torch
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
+from torch import Tensor
 
 from mmmamba.convert import SYSTEMS, dropped, first_names, read_checkpoint, require_fit, system_of
+from mmmamba.errors import InputError
 
 if TYPE_CHECKING:
     from mmmamba.models.backbones.staged_backbone import StagedBackbone
@@ -24,15 +30,15 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
 
     Args:
         backbone: It is changed only if everything fits.
-        checkpoint: File, or address that mmengine's file clients know, of weights in the names of this project
-            (``backbone.…`` or bare) or of its reference implementation, which are converted. Nothing in it is run.
+        checkpoint: File of weights in the names of this project (``backbone.…`` or bare) or of its reference
+            implementation, which are converted; or the file's address. What comes by HTTP is downloaded once, into
+            PyTorch's folder of checkpoints. Nothing in the file is run.
         prefix: Take the keys that begin so. None: ``backbone.`` if some key does, else all.
 
     Raises:
         InputError: No such file, no such keys, or the weights of something else; it names the first of each side.
     """
-    with get_local_path(checkpoint) as path:
-        weights = read_checkpoint(path).state_dict
+    weights = _read(checkpoint)
     system = system_of(weights)
     unused: list[str] = []
     if system in SYSTEMS:
@@ -56,3 +62,22 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
     print_log(f'{checkpoint}: {len(weights)} tensors for {type(backbone).__name__}'
               + (f'; {len(unused)} not used: {first_names(unused)}' if unused else '')
               + ('; the norms of the outputs start anew' if fresh else ''), logger='current')
+
+
+def _read(checkpoint: str) -> dict[str, Tensor]:
+    if checkpoint.startswith(('http://', 'https://')):
+        return read_checkpoint(_downloaded(checkpoint)).state_dict
+    with get_local_path(checkpoint) as path:  # also of the other storages that mmengine knows
+        return read_checkpoint(path).state_dict
+
+
+def _downloaded(address: str) -> Path:
+    """The file of an address, which appears whole or not at all: several processes may ask for it at once."""
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(unquote(urlsplit(address).path)).name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(address, str(path))
+        except (URLError, OSError) as error:
+            raise InputError(f'cannot download {address}: {error}') from error
+    return path
