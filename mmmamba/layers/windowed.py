@@ -25,12 +25,13 @@ class Windowed(nn.Sequential):
         self.window_size = window_size
 
     def forward(self, x: Tensor) -> Tensor:
-        size, (height, width) = self.window_size, x.shape[2:]
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % size, 0, -height % size))
-        # (B, rows of windows, columns of windows, rows, columns, C)
-        windows = x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)
-        tokens = super().forward(windows.flatten(3, 4).flatten(0, 2))
-        x = tokens.reshape(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        size, (batch, channels, height, width) = self.window_size, x.shape
+        rows, columns = -(-height // size), -(-width // size)
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns * size - width, 0, rows * size - height))
+        windows = x.view(batch, rows, size, columns, size, channels).transpose(2, 3)
+        tokens = super().forward(windows.reshape(batch * rows * columns, size * size, channels))
+        windows = tokens.view(batch, rows, columns, size, size, channels).transpose(2, 3)
+        x = windows.reshape(batch, rows * size, columns * size, channels)
         return x[:, :height, :width].permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
