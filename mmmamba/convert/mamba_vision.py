@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 
 from mmmamba.convert.backbone import rename_backbone
-from mmmamba.convert.key_map import Names, StateDict, under
+from mmmamba.convert.key_map import StateDict, under
 from mmmamba.errors import InputError
 
 _SYSTEM = 'mamba-vision'

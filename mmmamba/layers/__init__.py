@@ -19,7 +19,7 @@ from mmmamba.layers.vision_clue_merge import VisionClueMerge
 from mmmamba.layers.windowed import Windowed
 
 __all__ = [
-    'MLPS', 'SPPF', 'SS2D', 'Attention', 'C2f', 'ConvMlp', 'ConvNormAct', 'ConvStem', 'DropPath', 'GatedMlp', 'LSBlock',
-    'LayerNorm2d', 'MambaVisionBlock', 'MambaVisionMixer', 'Mlp', 'ODSSBlock', 'RGBlock', 'ResConvMlp',
+    'MLPS', 'SPPF', 'SS2D', 'Attention', 'C2f', 'ConvMlp', 'ConvNormAct', 'ConvStem', 'DropPath', 'GatedMlp',
+    'LSBlock', 'LayerNorm2d', 'MambaVisionBlock', 'MambaVisionMixer', 'Mlp', 'ODSSBlock', 'RGBlock', 'ResConvMlp',
     'ResidualConvBlock', 'SimpleStem', 'VisionClueMerge', 'Windowed'
 ]

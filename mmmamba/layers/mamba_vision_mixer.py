@@ -48,7 +48,7 @@ class MambaVisionMixer(nn.Module):
         xz = self.in_proj(tokens).transpose(1, 2).unsqueeze(2)
         x, z = F.silu(self.conv(xz)).squeeze(2).transpose(1, 2).chunk(2, dim=2)
         dt, B, C = self.x_proj(x).split(self.sizes, dim=2)
-        y = selective_scan(
+        y: Tensor = selective_scan(  # type: ignore[assignment]  # a pair only where the last state is asked for
             x.transpose(1, 2),
             self.dt_proj(dt).transpose(1, 2),
             -self.A_log.exp(),

@@ -1,4 +1,4 @@
-"""MambaVision against the reference implementation's outputs, through the weight converter; and the converter alone."""
+"""MambaVision against the reference implementation's outputs, through the weight converter; and the converter."""
 from __future__ import annotations
 
 import json
@@ -157,7 +157,7 @@ def test_wrapped_classifiers_and_detectors(prefix):
     assert all(key.startswith('backbone.') for key in plain) and len(dropped(source, 'mamba-vision')) == 7
     wrapped = {prefix + key: value for key, value in source.items()}
     assert mamba_vision(wrapped).keys() == plain.keys()
-    heads = {'neck.lateral_convs.0.conv.weight': torch.zeros(1), 'roi_head.mask_head.0.conv_logits.bias': torch.ones(1)}
+    heads = {'neck.lateral_convs.0.conv.weight': torch.zeros(1), 'roi_head.bbox_head.0.fc_cls.bias': torch.ones(1)}
     detector = {**{f'backbone.{key}': value for key, value in reference_weights().items()}, **heads}
     assert mamba_vision(detector).keys() == mamba_vision(reference_weights()).keys() | heads.keys()
 
@@ -177,7 +177,8 @@ def test_a_classifier_loads_through_init_cfg(tmp_path, out_indices, monkeypatch)
     messages = []
     monkeypatch.setattr('mmmamba.models.backbones.pretrained.print_log', lambda text, **_: messages.append(text))
     torch.save(dict(state_dict=classifier()), tmp_path / 'tiny.pth.tar')
-    model = backbone(out_indices=out_indices, init_cfg=dict(type='Pretrained', checkpoint=f'{tmp_path}/tiny.pth.tar'))
+    init_cfg = dict(type='Pretrained', checkpoint=f'{tmp_path}/tiny.pth.tar')
+    model = backbone(out_indices=out_indices, init_cfg=init_cfg)
     model.init_weights()
     assert len(messages) == 1 and re.search(r'not used: norm\.weight.*; the norms of the outputs start anew', messages[0])
     expected = {key.removeprefix('backbone.'): value for key, value in mamba_vision(classifier()).items()}
@@ -192,6 +193,7 @@ def test_a_classifier_loads_through_init_cfg(tmp_path, out_indices, monkeypatch)
 def test_weights_of_another_size_are_refused(tmp_path):
     torch.save(dict(state_dict=classifier()), tmp_path / 'tiny.pth.tar')
     model = backbone(depths=(1, 3, 8, 5), init_cfg=dict(type='Pretrained', checkpoint=f'{tmp_path}/tiny.pth.tar'))
-    missing, unknown = re.escape('weights are missing (stages.3.2.mixer.A_log'), re.escape('unknown (stages.3.2.mixer.')
+    missing = re.escape('weights are missing (stages.3.2.mixer.A_log')
+    unknown = re.escape('unknown (stages.3.2.mixer.')
     with pytest.raises(InputError, match=rf'does not fit this MambaVision: \d+ {missing}.*{unknown}'):
         model.init_weights()

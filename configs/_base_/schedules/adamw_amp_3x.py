@@ -5,7 +5,8 @@ train_cfg = dict(max_epochs=36)
 
 optim_wrapper = dict(
     _delete_=True,
-    type='AmpOptimWrapper',
+    type='AutocastOptimWrapper',
+    dtype='float16',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0))
 
