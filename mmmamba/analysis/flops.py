@@ -4,14 +4,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmmamba.analysis.scan_cost import scans_reported
+from mmmamba.analysis.two_stage import forward_two_stage, is_usual_two_stage
 
 
 @dataclass(frozen=True)
@@ -71,30 +73,40 @@ def count_detector(detector: nn.Module, height: int, width: int) -> ModelCost:
     """Cost of an mmdet detector on one image: backbone, neck and heads, without the post-processing.
 
     Args:
-        detector: Of any kind. What depends on the image, as the number of a two-stage detector's proposals, depends
-            on it here too: the image is black.
+        detector: Of any kind. Those of the R-CNN family are counted with 1000 proposals and masks of 100, as in
+            published tables. What depends on the image in others depends on it here too: the image is black.
         height: In pixels.
         width: In pixels.
     """
     device = next(detector.parameters()).device
     shape = (height, width)
+    image = torch.zeros(1, 3, height, width, device=device)
+    if is_usual_two_stage(detector):
+        return _count(detector, partial(forward_two_stage, detector, image))
     sample = DetDataSample(metainfo=dict(
         img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
-    return count_flops(detector, torch.zeros(1, 3, height, width, device=device), [sample], mode='tensor')
+    return count_flops(detector, image, [sample], mode='tensor')
 
 
 def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:
     """Cost of ``model(*args, **kwargs)`` in eval mode, without gradients.
 
-    Convolutions and matrix products are counted where they are computed, whichever function called them. Scans are
-    counted by formula and not computed, so the model's outputs mean nothing.
+    Convolutions and matrix products are counted where they are computed, whichever function called them; those of
+    attention, fused or not, are its two products and its projections. Scans are counted by formula and not computed,
+    so the model's outputs mean nothing.
     """
+    return _count(model, partial(model, *args, **kwargs))
+
+
+def _count(model: nn.Module, run: Callable[[], Any]) -> ModelCost:
+    """Cost of ``run()``, which calls ``model`` or its modules."""
     own = {name: Cost() for name, _ in model.named_modules()}
     for name, parameter in model.named_parameters():
         own[name.rpartition('.')[0]] += Cost(parameters=parameter.numel())
 
     stack = ['']
-    counter = FlopCounterMode(display=False)
+    formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
     counted = 0
 
     def settle() -> None:
@@ -115,10 +127,16 @@ def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:
     def report(projections: int, scan: int) -> None:
         own[stack[-1]] += Cost(linear_flops=projections, projection_flops=projections, scan_flops=scan)
 
-    with _eval_mode(model), _hooked(model, enter, leave), torch.no_grad(), scans_reported(report), counter:
-        model(*args, **kwargs)
+    with _eval_mode(model), _hooked(model, enter, leave), torch.no_grad(), _fused_layers_taken_apart(), \
+            scans_reported(report), counter:
+        run()
     settle()
     return ModelCost(own)
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    """The formula that PyTorch has for the fused attention of GPUs, but not for that of CPUs."""
+    return sdpa_flop_count(query, key, value)
 
 
 @contextmanager
@@ -132,6 +150,17 @@ def _hooked(model: nn.Module, enter: Callable[[str], None], leave: Callable[[], 
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _fused_layers_taken_apart() -> Iterator[None]:
+    """Keeps PyTorch's attention and transformer layers off their inference path, one operator without a formula."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager

@@ -3,17 +3,19 @@ from mmmamba.convert.backbone import dropped
 from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mmmamba.convert.fit import first_names, require_fit
 from mmmamba.convert.key_map import system_of
+from mmmamba.convert.mamba_vision import mamba_vision
 from mmmamba.convert.mamba_yolo import mamba_yolo
 from mmmamba.convert.vmamba import vmamba
 from mmmamba.convert.yolov8 import yolov8
 
 SYSTEMS = {
+    'mamba-vision': mamba_vision,
     'mamba-yolo': mamba_yolo,
     'vmamba': vmamba,
     'yolov8': yolov8,
 }
 
 __all__ = [
-    'SYSTEMS', 'Checkpoint', 'dropped', 'first_names', 'mamba_yolo', 'read_checkpoint', 'require_fit', 'system_of',
-    'vmamba', 'write_checkpoint', 'yolov8'
+    'SYSTEMS', 'Checkpoint', 'dropped', 'first_names', 'mamba_vision', 'mamba_yolo', 'read_checkpoint',
+    'require_fit', 'system_of', 'vmamba', 'write_checkpoint', 'yolov8'
 ]

@@ -20,7 +20,7 @@ def init_ssm_(
     dt_min: float = 1e-3,
     dt_max: float = 1e-1,
 ) -> None:
-    """Fills the parameters of K scans over D channels with N states, in place.
+    """Fills the parameters of K scans over D channels with N states, in place; those of one scan may lack the K.
 
     * ``'reference'``: what Mamba YOLO's public code starts from. Every A is -1, and the dt projection is standard
       normal, so the step softplus(·) is of order 1 and the memory of order one pixel.

@@ -56,6 +56,14 @@ def test_depth_lists_modules(tool, config, capsys):
     assert {'backbone', 'backbone.stages', 'neck.top_down_blocks', 'total'} <= rows.keys()
 
 
+def test_settings_and_meta_device(tool, config, capsys):
+    totals = []
+    for options in ([], ['--device', 'meta'], ['--cfg-options', 'model.backbone.depths=(1,1,1,3)']):
+        assert tool(config, '--shape', 64, 64, '--json', *options) == 0
+        totals.append(json.loads(capsys.readouterr().out)['total'])
+    assert totals[0] == totals[1] and totals[0]['parameters'] < totals[2]['parameters']
+
+
 @pytest.mark.parametrize('args, message', [
     (['--shape', 0, 64], '--shape must be positive'),
     (['--depth', 0], '--depth must be positive'),

@@ -12,6 +12,7 @@ from mmmamba.errors import InputError
 from mmmamba.layers import ConvMlp, ConvNormAct, LSBlock, RGBlock, VisionClueMerge
 
 BACKBONES = {
+    'MambaVision': dict(widths=(8, 16, 32, 48), depths=(1, 2, 2, 2), window_sizes=(4, 2)),
     'ODMamba': dict(widths=(16, 24, 32, 40)),
     'VMamba': dict(widths=(16, 24, 32, 40), depths=(1, 2, 1, 1)),
     'YOLOv8CSPDarknet': dict(widths=(16, 24, 32, 40)),

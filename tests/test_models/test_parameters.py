@@ -24,11 +24,27 @@ EXPECTED = {
     'yolov8/yolov8_l_8xb64-300e_coco.py': 43_691_520,
 }
 
+BACKBONES = {  # with the norms of the four outputs
+    ('MambaVision', 't'): 31_154_368,
+    ('MambaVision', 't2'): 34_464_128,
+    ('MambaVision', 's'): 49_372_928,
+    ('MambaVision', 'b'): 96_662_080,
+    ('MambaVision', 'l'): 226_394_792,
+    ('MambaVision', 'l2'): 239_988_568,
+}
+
 
 @pytest.mark.parametrize('name', EXPECTED)
 def test_parameters(name):
     model = MODELS.build(Config.fromfile(CONFIGS / name).model)
     assert sum(parameter.numel() for parameter in model.parameters()) == EXPECTED[name]
+
+
+@pytest.mark.parametrize(('name', 'arch'), BACKBONES)
+def test_backbone(name, arch):
+    with torch.device('meta'):
+        model = MODELS.build(dict(type=name, arch=arch))
+    assert sum(parameter.numel() for parameter in model.parameters()) == BACKBONES[name, arch]
 
 
 @pytest.mark.parametrize(('arch', 'expected'), [('t', 5_879_924), ('b', 20_882_468), ('l', 53_466_160)])

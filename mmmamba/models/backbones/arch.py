@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mmmamba.errors import InputError
 from mmmamba.models.backbones.staged_backbone import NUM_STAGES
@@ -15,8 +15,18 @@ class Arch(NamedTuple):
     widths: tuple[int, ...]
 
 
+class ArchRow(Protocol):
+    """Row of a table: an :class:`Arch`, or a tuple of more than that."""
+
+    @property
+    def depths(self) -> tuple[int, ...]: ...
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
+
 def resolve_arch(
-    table: Mapping[str, Arch],
+    table: Mapping[str, ArchRow],
     name: str | None,
     depths: Sequence[int] | None,
     widths: Sequence[int] | None,

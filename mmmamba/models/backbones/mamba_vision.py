@@ -1,0 +1,133 @@
+"""MambaVision: convolutions at high resolution, then scans and attention in windows."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
+
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmmamba.errors import InputError
+from mmmamba.layers import (
+    Attention,
+    ConvStem,
+    LayerNorm2d,
+    MambaVisionBlock,
+    MambaVisionMixer,
+    ResidualConvBlock,
+    Windowed,
+)
+from mmmamba.models.backbones.arch import resolve_arch
+from mmmamba.models.backbones.staged_backbone import StagedBackbone
+
+CONV_STAGES = 2
+
+
+class MambaVisionArch(NamedTuple):
+    """A published size; heads are those of the last two stages."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    stem_width: int = 64
+    num_heads: tuple[int, int] = (8, 16)
+    layer_scale: float | None = None
+
+
+@MODELS.register_module()
+class MambaVision(StagedBackbone):
+    """Hybrid of Mamba and Transformer (MambaVision, arXiv 2407.08083, figure 2)::
+
+        image → stem → conv block × depths[0] = C2 → conv, stride 2 → conv block × depths[1] = C3
+              → conv, stride 2 → window block × depths[2] = C4 → conv, stride 2 → window block × depths[3] = C5
+
+    In a stage of window blocks, the first half (rounded up) mixes the tokens with MambaVision mixers, the rest with
+    self-attention. The maps of ``out_indices`` pass a layer norm of their own.
+
+    Args:
+        arch: ``'t'``, ``'t2'``, ``'s'``, ``'b'``, ``'l'`` or ``'l2'``; None where ``depths`` and ``widths`` are given,
+            with the other settings of ``'t'``.
+        depths: Blocks of each stage, in place of the arch's.
+        widths: Channels of C2 … C5, in place of the arch's; the last two are even.
+        stem_width: Channels of the first convolution, in place of the arch's.
+        num_heads: Heads of the attention in C4 and C5, in place of the arch's.
+        layer_scale: What the scales of the window blocks' residual branches start from, in place of the arch's (None,
+            or 1e-5 from B on); 0 for no scales.
+        window_sizes: Sides of the windows of C4 and C5, in pixels of these maps. The default is that of the published
+            detectors; the classifiers were trained with ``(14, 7)``. No weight depends on it.
+        in_channels: Channels of the image.
+        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages behind the last are not made.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
+        norm_eval: Keep the batch norms' running statistics as they are while training.
+        with_cp: Recompute the window blocks in the backward pass, for less memory and more time.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        InputError: An argument that names nothing, or out of range.
+    """
+
+    arch_settings = MappingProxyType({
+        't': MambaVisionArch((1, 3, 8, 4), (80, 160, 320, 640), stem_width=32),
+        't2': MambaVisionArch((1, 3, 11, 4), (80, 160, 320, 640), stem_width=32),
+        's': MambaVisionArch((3, 3, 7, 5), (96, 192, 384, 768)),
+        'b': MambaVisionArch((3, 3, 10, 5), (128, 256, 512, 1024), layer_scale=1e-5),
+        'l': MambaVisionArch((3, 3, 10, 5), (196, 392, 784, 1568), num_heads=(16, 32), layer_scale=1e-5),
+        'l2': MambaVisionArch((3, 3, 12, 5), (196, 392, 784, 1568), num_heads=(16, 32), layer_scale=1e-5),
+    })
+
+    def __init__(
+        self,
+        arch: str | None = 't',
+        depths: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        stem_width: int | None = None,
+        num_heads: Sequence[int] | None = None,
+        layer_scale: float | None = None,
+        window_sizes: Sequence[int] = (112, 56),
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
+        row = self.arch_settings[arch or 't']
+        stem_width = row.stem_width if stem_width is None else stem_width
+        num_heads = row.num_heads if num_heads is None else num_heads
+        layer_scale = row.layer_scale if layer_scale is None else layer_scale
+        for name, values in (('num_heads', num_heads), ('window_sizes', window_sizes)):
+            if len(values) != len(widths) - CONV_STAGES or min(values) < 1:
+                raise InputError(f'{name} must be two positive integers, for C4 and C5, got {tuple(values)}')
+        if any(width % 2 for width in widths[CONV_STAGES:]):
+            raise InputError(f'the widths of C4 and C5 must be even, got {widths}')
+        blocks = sum(depths)
+        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
+
+        self.stem = ConvStem(in_channels, stem_width, widths[0])
+        self.downsamples = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1, bias=False) for i in range(self.num_stages - 1))
+        stages: list[nn.Module] = [
+            nn.Sequential(*(ResidualConvBlock(width, next(drop_paths)) for _ in range(depth)))
+            for depth, width in zip(depths[:min(CONV_STAGES, self.num_stages)], widths)]
+        for depth, width, heads, window_size in zip(
+                depths[CONV_STAGES:self.num_stages], widths[CONV_STAGES:], num_heads, window_sizes):
+            stages.append(Windowed(window_size, *(MambaVisionBlock(
+                width,
+                mixer,
+                layer_scale=layer_scale or None,
+                drop_path=next(drop_paths),
+                with_cp=with_cp) for mixer in _mixers(depth, width, heads))))
+        self.stages = nn.ModuleList(stages)
+        self.out_norms = self.make_out_norms(widths, partial(LayerNorm2d, eps=1e-5))
+        self.freeze()
+
+
+def _mixers(depth: int, width: int, num_heads: int) -> Iterator[nn.Module]:
+    """Of each block of a stage: scans in the first half, attention behind them."""
+    for index in range(depth):
+        yield MambaVisionMixer(width) if 2 * index < depth else Attention(width, num_heads)
