@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmmamba.analysis.scan_cost import scans_reported
 
@@ -86,15 +86,17 @@ def count_detector(detector: nn.Module, height: int, width: int) -> ModelCost:
 def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:
     """Cost of ``model(*args, **kwargs)`` in eval mode, without gradients.
 
-    Convolutions and matrix products are counted where they are computed, whichever function called them. Scans are
-    counted by formula and not computed, so the model's outputs mean nothing.
+    Convolutions and matrix products are counted where they are computed, whichever function called them; those of
+    attention, fused or not, are its two products and its projections. Scans are counted by formula and not computed,
+    so the model's outputs mean nothing.
     """
     own = {name: Cost() for name, _ in model.named_modules()}
     for name, parameter in model.named_parameters():
         own[name.rpartition('.')[0]] += Cost(parameters=parameter.numel())
 
     stack = ['']
-    counter = FlopCounterMode(display=False)
+    formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
     counted = 0
 
     def settle() -> None:
@@ -115,10 +117,16 @@ def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:
     def report(projections: int, scan: int) -> None:
         own[stack[-1]] += Cost(linear_flops=projections, projection_flops=projections, scan_flops=scan)
 
-    with _eval_mode(model), _hooked(model, enter, leave), torch.no_grad(), scans_reported(report), counter:
+    with _eval_mode(model), _hooked(model, enter, leave), torch.no_grad(), _fused_layers_taken_apart(), \
+            scans_reported(report), counter:
         model(*args, **kwargs)
     settle()
     return ModelCost(own)
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    """The formula that PyTorch has for the fused attention of GPUs, but not for that of CPUs."""
+    return sdpa_flop_count(query, key, value)
 
 
 @contextmanager
@@ -132,6 +140,17 @@ def _hooked(model: nn.Module, enter: Callable[[str], None], leave: Callable[[], 
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _fused_layers_taken_apart() -> Iterator[None]:
+    """Keeps PyTorch's attention and transformer layers off their inference path, one operator without a formula."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager

@@ -45,6 +45,37 @@ def test_functional_products_belong_to_the_module_that_runs():
     assert list(cost.parts(2)) == ['0', '0.out']
 
 
+def _attention_flops(batch: int, queries: int, keys: int, channels: int) -> int:
+    return 2 * (2 * batch * queries * keys * channels)
+
+
+def test_fused_attention_is_two_products():
+    class Attention(nn.Module):
+
+        def forward(self, q, k, mask=None):
+            return nn.functional.scaled_dot_product_attention(q, k, k, mask)
+
+    q, k = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 7, 4)
+    for mask in ((), (torch.zeros(5, 7),)):
+        assert count_flops(Attention(), q, k, *mask).total.linear_flops == _attention_flops(2, 5, 7, 3 * 4)
+
+
+@pytest.mark.parametrize('batch_first', [False, True])
+@pytest.mark.parametrize('need_weights', [False, True])
+def test_multi_head_attention(batch_first, need_weights):
+    attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+    x = torch.randn(3, 5, 8) if batch_first else torch.randn(5, 3, 8)
+    cost = count_flops(attention, x, x, x, need_weights=need_weights).total.linear_flops
+    assert cost == _attention_flops(3, 5, 5, 8) + 4 * (2 * 3 * 5 * 8 * 8)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_transformer_layer_as_in_training():
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True)
+    linear = 2 * 3 * 5 * 8 * (4 * 8 + 2 * 16)
+    assert count_flops(layer, torch.randn(3, 5, 8)).total.linear_flops == _attention_flops(3, 5, 5, 8) + linear
+
+
 @pytest.mark.parametrize('backend', [None, 'reference', 'torch'])
 def test_ss2d(backend):
     batch, height, width, channels = 2, 3, 5, 32
