@@ -21,7 +21,7 @@ def test_instances_are_apart_inside_and_of_one_colour(tmp_path):
         assert 1 <= len(items) <= 3 and masks.sum(axis=0).max() == 1
         for item, mask in zip(items, masks):
             x, y, width, height = item['bbox']
-            assert 0 <= x and 0 <= y and x + width <= entry['width'] and y + height <= entry['height']
+            assert min(x, y) >= 0 and x + width <= entry['width'] and y + height <= entry['height']
             assert abs(mask.sum() - item['area']) < 0.2 * item['area']
             inner = pixels[cv2.erode(mask, np.ones((3, 3))).astype(bool)]
             assert len(inner) > 0 and (inner == inner[0]).all()
