@@ -26,6 +26,7 @@ NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('[!_]*/*.
 # Of each folder and detector one, the smallest where sizes are called T or N.
 KINDS = {(Path(name).parent, Path(name).name.split('_')[0]): name
          for name in sorted(NAMES, key=lambda name: bool(re.search('[-_][nt]_', name)))}
+ODMAMBA_IN_MMDET = [name for name in NAMES if re.fullmatch('od_mamba/.*_coco.py', name)]
 FRUITS_AND_NUTS = ROOT.parent / 'shared/data/fruits_nuts'
 
 IMAGE_SIZE = (96, 64)  # width and height
@@ -151,7 +152,7 @@ def check_result(result: DetDataSample, with_mask: bool) -> None:
         assert found.masks.shape == (len(found), height, width) and found.masks.dtype == torch.bool
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if name.startswith('od_mamba/')])
+@pytest.mark.parametrize('name', ODMAMBA_IN_MMDET)
 def test_time_scales_of_scans_do_not_decay_and_no_rate_is_for_trained_weights(name):
     cfg = Config.fromfile(CONFIGS / name)
     with torch.device('meta'):
@@ -163,6 +164,32 @@ def test_time_scales_of_scans_do_not_decay_and_no_rate_is_for_trained_weights(na
     assert not any(decay for name, decay in decays.items() if scan.search(name))
     assert all(decay for name, decay in decays.items() if name.endswith('dt_projs_weight'))
     assert {group_of[parameter]['lr'] for parameter in model.backbone.parameters()} == {cfg.optim_wrapper.optimizer.lr}
+
+
+def test_the_backbone_starts_from_a_trained_mamba_yolo(tmp_path):
+    trained = MODELS.build(Config.fromfile(CONFIGS / 'mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py').model)
+    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
+    cfg = Config.fromfile(CONFIGS / 'od_mamba/mask-rcnn_od-mamba-t_fpn_1x_coco.py').model
+    checkpoint = str(tmp_path / 'trained.pth')
+    cfg.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    model = MODELS.build(cfg)
+    model.init_weights()
+    started = model.backbone.state_dict()
+    assert started.keys() == trained.backbone.state_dict().keys()
+    assert all(torch.equal(started[name], value) for name, value in trained.backbone.state_dict().items())
+    modules = (*trained.backbone.modules(), *model.backbone.modules())
+    norms = [module for module in modules if hasattr(module, 'momentum')]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.03)}
+
+
+def test_data_root_is_settable_by_the_environment(monkeypatch):
+    monkeypatch.setenv('COCO', '/somewhere')
+    for name in [name for name in ODMAMBA_IN_MMDET if '-mamba-t_' in name]:  # the other sizes inherit these
+        cfg = Config.fromfile(CONFIGS / name)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            assert loader.dataset.data_root == '/somewhere'
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            assert evaluator.ann_file == '/somewhere/annotations/instances_val2017.json'
 
 
 def test_a_size_of_each_kind_is_there():
