@@ -1,19 +1,36 @@
-"""Every config builds: model, optimizer with its parameter groups, hooks, samplers' names and each transform."""
+"""Every config builds: model, optimizer with its parameter groups, hooks, samplers' names and each transform.
+
+And every model trains and predicts on photographs, made small for the sake of time.
+"""
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from composed_instances import compose_instances
 from mmcv.transforms import Compose
 from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDULERS
+from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
-CONFIGS = Path(__file__).parents[1] / 'configs'
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('[!_]*/*.py'))
+# Of each folder and detector one, the smallest where sizes are called T or N.
+KINDS = {(Path(name).parent, Path(name).name.split('_')[0]): name
+         for name in sorted(NAMES, key=lambda name: bool(re.search('[-_][nt]_', name)))}
+ODMAMBA_IN_MMDET = [name for name in NAMES if re.fullmatch('od_mamba/.*_coco.py', name)]
+FRUITS_AND_NUTS = ROOT.parent / 'shared/data/fruits_nuts'
+
+IMAGE_SIZE = (96, 64)  # width and height
+QUERY_IMAGE_SIZE = (256, 192)  # for two-stage DETRs: as many tokens as they choose queries from
 
 
 def datasets(cfg: dict):
@@ -27,8 +44,7 @@ def datasets(cfg: dict):
 def test_config_builds(name):
     cfg = Config.fromfile(CONFIGS / name)
     DetLocalVisualizer.get_instance('configs')  # the visualisation hook asks for the current one
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     grouped = [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
     assert len(grouped) == sum(parameter.requires_grad for parameter in model.parameters())
@@ -52,5 +68,129 @@ def test_config_builds(name):
         MODELS.build(dict(**cfg.tta_model, module=model))
 
 
+@pytest.fixture(scope='module')
+def composed(tmp_path_factory) -> Path:
+    return compose_instances(tmp_path_factory.mktemp('instances') / 'data', images=2, size=QUERY_IMAGE_SIZE)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_trains_and_predicts(name, composed):
+    check_model(Config.fromfile(CONFIGS / name), composed / 'annotations/train.json', composed / 'train')
+
+
+@pytest.mark.skipif(not FRUITS_AND_NUTS.is_dir(), reason=f'needs {FRUITS_AND_NUTS}')
+@pytest.mark.parametrize('name', KINDS.values())
+def test_config_trains_and_predicts_on_photographed_objects(name):
+    annotations = FRUITS_AND_NUTS / 'annotations/instances_train.json'
+    check_model(Config.fromfile(CONFIGS / name), annotations, FRUITS_AND_NUTS / 'images')
+
+
+def check_model(cfg: Config, annotations: Path, images: Path) -> None:
+    """Two steps of the config's optimizer on a batch of two, with a gradient in every parameter, then a prediction."""
+    torch.manual_seed(0)
+    with_mask = 'segm' in cfg.val_evaluator.get('metric', ())
+    size = QUERY_IMAGE_SIZE if cfg.model.get('as_two_stage') else IMAGE_SIZE
+    batch = load_batch(annotations, images, size, with_mask)
+    cfg.model.backbone.pop('init_cfg', None)  # its weights are elsewhere
+    for test_cfg in (cfg.model.test_cfg, cfg.model.test_cfg.get('rcnn', ConfigDict())):
+        test_cfg.update(score_thr=0.0, max_per_img=10)  # what has not learnt finds something all the same
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    without_gradient, without_finite_gradient = set(), set()
+
+    def look_at_gradients(*_) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                without_gradient.add(name)
+            elif parameter.requires_grad and not parameter.grad.isfinite().all():
+                without_finite_gradient.add(name)
+
+    wrapper.optimizer.register_step_pre_hook(look_at_gradients)
+    model.train()
+    for _ in range(2):
+        losses = model.train_step(batch, wrapper)
+        assert all(loss.isfinite() for loss in losses.values()), losses
+    assert not without_gradient and not without_finite_gradient
+
+    model.eval()
+    with torch.no_grad():
+        results = model.test_step(batch)
+    assert len(results) == 2
+    for result in results:
+        check_result(result, with_mask)
+
+
+def load_batch(annotations: Path, images: Path, size: tuple[int, int], with_mask: bool) -> dict:
+    """The first two images of a data set, of that width and height, as a data loader would give them."""
+    dataset = DATASETS.build(dict(
+        type='CocoDataset',
+        ann_file=str(annotations),
+        data_prefix=dict(img=f'{images}/'),
+        metainfo=dict(classes=[item['name'] for item in json.loads(annotations.read_text())['categories']]),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=with_mask),
+            dict(type='Resize', scale=size),
+            dict(type='PackDetInputs'),
+        ]))
+    return pseudo_collate([dataset[0], dataset[1]])
+
+
+def check_result(result: DetDataSample, with_mask: bool) -> None:
+    """Boxes, scores and labels, and masks of a model that has them: some, finite, and inside the image."""
+    height, width = result.ori_shape
+    found = result.pred_instances
+    assert set(found.keys()) == {'bboxes', 'scores', 'labels'} | ({'masks'} if with_mask else set())
+    assert found.bboxes.shape == (len(found), 4) and found.scores.shape == found.labels.shape == (len(found),)
+    assert len(found) > 0 and found.bboxes.isfinite().all() and found.scores.isfinite().all()
+    corners = found.bboxes.reshape(-1, 2, 2)
+    assert (corners[:, 0] <= corners[:, 1]).all() and (found.scores >= 0).all() and (found.labels >= 0).all()
+    assert (corners >= 0).all() and (corners <= 1e-3 + corners.new_tensor([width, height])).all()
+    if with_mask:
+        assert found.masks.shape == (len(found), height, width) and found.masks.dtype == torch.bool
+
+
+@pytest.mark.parametrize('name', ODMAMBA_IN_MMDET)
+def test_time_scales_of_scans_do_not_decay_and_no_rate_is_for_trained_weights(name):
+    cfg = Config.fromfile(CONFIGS / name)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    group_of = {parameter: group for group in groups for parameter in group['params']}
+    scan = re.compile(r'\.(A_logs|Ds|dt_projs_bias)$')
+    decays = {name: group_of[parameter]['weight_decay'] for name, parameter in model.backbone.named_parameters()}
+    assert not any(decay for name, decay in decays.items() if scan.search(name))
+    assert all(decay for name, decay in decays.items() if name.endswith('dt_projs_weight'))
+    assert {group_of[parameter]['lr'] for parameter in model.backbone.parameters()} == {cfg.optim_wrapper.optimizer.lr}
+
+
+def test_the_backbone_starts_from_a_trained_mamba_yolo(tmp_path):
+    trained = MODELS.build(Config.fromfile(CONFIGS / 'mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py').model)
+    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
+    cfg = Config.fromfile(CONFIGS / 'od_mamba/mask-rcnn_od-mamba-t_fpn_1x_coco.py').model
+    checkpoint = str(tmp_path / 'trained.pth')
+    cfg.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    model = MODELS.build(cfg)
+    model.init_weights()
+    started = model.backbone.state_dict()
+    assert started.keys() == trained.backbone.state_dict().keys()
+    assert all(torch.equal(started[name], value) for name, value in trained.backbone.state_dict().items())
+    modules = (*trained.backbone.modules(), *model.backbone.modules())
+    norms = [module for module in modules if hasattr(module, 'momentum')]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.03)}
+
+
+def test_data_root_is_settable_by_the_environment(monkeypatch):
+    monkeypatch.setenv('COCO', '/somewhere')
+    for name in [name for name in ODMAMBA_IN_MMDET if '-mamba-t_' in name]:  # the other sizes inherit these
+        cfg = Config.fromfile(CONFIGS / name)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            assert loader.dataset.data_root == '/somewhere'
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            assert evaluator.ann_file == '/somewhere/annotations/instances_val2017.json'
+
+
 def test_a_size_of_each_kind_is_there():
-    assert len(NAMES) >= 12 + 10 + 3 + 1
+    assert len(NAMES) >= 12 + 10 + 3 + 1 + 27 + 3

@@ -127,7 +127,7 @@ def _count(model: nn.Module, run: Callable[[], Any]) -> ModelCost:
     def report(projections: int, scan: int) -> None:
         own[stack[-1]] += Cost(linear_flops=projections, projection_flops=projections, scan_flops=scan)
 
-    with _eval_mode(model), _hooked(model, enter, leave), torch.no_grad(), _fused_layers_taken_apart(), \
+    with _inference_mode(model), _hooked(model, enter, leave), torch.no_grad(), _fused_layers_taken_apart(), \
             scans_reported(report), counter:
         run()
     settle()
@@ -164,11 +164,15 @@ def _fused_layers_taken_apart() -> Iterator[None]:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def _inference_mode(model: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
-    model.eval()
+    # A part of a parameter, by torch.split, wants a gradient even under no_grad, and PyTorch's counter trips over it.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
     try:
         yield
     finally:
         for module, mode in training.items():
             module.training = mode
+        for parameter in trained:
+            parameter.requires_grad_(True)

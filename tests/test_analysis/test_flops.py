@@ -79,6 +79,22 @@ def test_transformer_layer_as_in_training():
     assert count_flops(layer, torch.randn(3, 5, 8)).total.linear_flops == _attention_flops(3, 5, 5, 8) + linear
 
 
+def test_a_part_of_a_parameter_as_input():
+    class Queries(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.queries, self.frozen = nn.Parameter(torch.zeros(5, 8)), nn.Parameter(torch.zeros(1), False)
+            self.out = nn.Linear(4, 3)
+
+        def forward(self):
+            return self.out(self.queries.split(4, dim=1)[0])
+
+    model = Queries()
+    assert count_flops(model).total.linear_flops == 2 * 5 * 4 * 3
+    assert model.queries.requires_grad and model.out.weight.requires_grad and not model.frozen.requires_grad
+
+
 @pytest.mark.parametrize('backend', [None, 'reference', 'torch'])
 def test_ss2d(backend):
     batch, height, width, channels = 2, 3, 5, 32

@@ -1,0 +1,3 @@
+_base_ = './deformable-detr_od-mamba-t_16xb2-50e_coco.py'
+
+model = dict(backbone=dict(arch='b'), neck=dict(in_channels=[128, 256, 512]))

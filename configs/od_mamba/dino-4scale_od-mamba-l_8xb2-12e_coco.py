@@ -1,0 +1,3 @@
+_base_ = './dino-4scale_od-mamba-t_8xb2-12e_coco.py'
+
+model = dict(backbone=dict(arch='l'), neck=dict(in_channels=[192, 384, 576]))

@@ -1,0 +1,3 @@
+_base_ = './faster-rcnn_od-mamba-t_fpn_1x_coco.py'
+
+model = dict(backbone=dict(arch='l'), neck=dict(in_channels=[96, 192, 384, 576]))
