@@ -30,8 +30,6 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 FOLDERS = ('od_mamba', 'odss_pafpn')
 # Height and width: RTMDet and the YOLO-style detectors are trained at the second.
 MMDET_SIZE, YOLO_SIZE = (800, 1280), (640, 640)
-# Of two-stage detectors: boxes that are classified, as in their configs, and masks, of which prediction draws no more.
-PROPOSALS, MASKS = 1000, 100
 # Of the composed images, in pixels; two-stage DETRs choose as many queries from the image's tokens as they have.
 SIDE, QUERY_SIDE = 128, 224
 AVERAGED = 3
@@ -43,17 +41,11 @@ def config_names() -> list[str]:
 
 
 def costs(cfg: Config, model: nn.Module) -> Row:
-    """Parameters and FLOPs at the size for which the config is made.
-
-    A two-stage detector has been given :data:`MASKS` proposals; its box heads, whose cost is in proportion, are
-    counted for :data:`PROPOSALS`.
-    """
+    """Parameters and FLOPs at the size for which the config is made."""
     height, width = YOLO_SIZE if cfg.model.type in ('RTMDet', 'SingleStageDetector') else MMDET_SIZE
-    cost = count_detector(model, height, width)
-    linear, scan = cost.total.linear_flops, cost.total.scan_flops
-    linear += cost.part('roi_head.bbox_head').linear_flops * (PROPOSALS // MASKS - 1)
-    return {'height': height, 'width': width, 'parameters': cost.total.parameters,
-            'linear_gflops': round(linear / 1e9, 2), 'scan_gflops': round(scan / 1e9, 2)}
+    cost = count_detector(model, height, width).total
+    return {'height': height, 'width': width, 'parameters': cost.parameters,
+            'linear_gflops': round(cost.linear_flops / 1e9, 2), 'scan_gflops': round(cost.scan_flops / 1e9, 2)}
 
 
 def losses(cfg: Config, model: nn.Module, data: Path, steps: int, lr: float) -> Row:
@@ -95,8 +87,6 @@ def measure(name: str, data: Path, steps: int, lr: float) -> Row:
     """The row of a config, named by its path under ``configs/``."""
     cfg = Config.fromfile(CONFIGS / name)
     cfg.model.backbone.pop('init_cfg', None)  # pretrained weights, which this does without
-    if 'roi_head' in cfg.model:
-        cfg.model.test_cfg.rpn.max_per_img = MASKS
     torch.manual_seed(0)
     np.random.seed(0)
     model = MODELS.build(cfg.model)
