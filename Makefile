@@ -7,11 +7,12 @@
 #   make lint               ruff and mypy alone
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
 #
-# Variables: PYTHON (makes .venv), PYTEST_ARGS, and TORCH, what pip is asked for first. On Linux the
+# Variables: PYTHON (makes .venv), PYTEST_ARGS, JOBS (processes of the tests), and TORCH, what pip is asked for first. On Linux the
 # package index usually serves PyTorch's CUDA build of several GB; where you know an index of CPU builds, say
 #   make demo TORCH='torch==2.13.0 --index-url <address>'
 PYTHON ?= python3
 TORCH ?=
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -27,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(if $(DATA),--data '$(DATA)')
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several processes, which would wait for each other's threads
+    torch.set_num_threads(1)
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests start
+
 if not torch.cuda.is_available():
     # Before anything of the package is imported: Triton's kernels run in its interpreter, on tensors of the CPU.
     os.environ['TRITON_INTERPRET'] = '1'
