@@ -1,18 +1,22 @@
 """The contract over every backbone: strides, channels, gradients, freezing, checkpointing, independence."""
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 from mmdet.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.errors import InputError
-from mmmamba.layers import ConvMlp, ConvNormAct, LSBlock, RGBlock, VisionClueMerge
+from mmmamba.layers import ConvMlp, ConvNormAct, EVSSBlock, InvertedResidual, LSBlock, RGBlock, VisionClueMerge
 
 BACKBONES = {
+    'EfficientVMamba': dict(widths=(16, 24, 32, 40)),
     'ODMamba': dict(widths=(16, 24, 32, 40)),
     'YOLOv8CSPDarknet': dict(widths=(16, 24, 32, 40)),
 }
+CHECKPOINTED = [name for name in BACKBONES if 'with_cp' in signature(MODELS.get(name)).parameters]
 
 
 def build(name, **settings):
@@ -70,14 +74,15 @@ def test_norm_eval_keeps_the_statistics(name):
     assert model.training
 
 
-def test_with_cp_changes_neither_outputs_nor_gradients():
+@pytest.mark.parametrize('name', CHECKPOINTED)
+def test_with_cp_changes_neither_outputs_nor_gradients(name):
     x = torch.rand(2, 3, 64, 96)
     results = []
     for with_cp in (False, True):
-        model = build('ODMamba', with_cp=with_cp)
+        model = build(name, with_cp=with_cp)
         outs = model(x)
         sum(out.square().sum() for out in outs).backward()
-        results.append([*outs, *(p.grad for p in model.parameters())])
+        results.append([*outs, *(p.grad for p in model.parameters()), *model.buffers()])
     for plain, recomputed in zip(*results):
         torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-5)
 
@@ -129,6 +134,19 @@ def test_od_mamba_arguments_have_their_effect():
     assert build('ODMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
     with pytest.raises(InputError, match='clue_merge'):
         build('ODMamba', downsample='pool')
+
+
+def test_efficient_vmamba_arguments_have_their_effect():
+    plain = build('EfficientVMamba')
+    assert [{type(block) for block in stage} for stage in plain.stages] == [{EVSSBlock}] * 2 + [{InvertedResidual}] * 2
+    assert [len(stage) for stage in build('EfficientVMamba', depths=(1, 3, 2, 1)).stages] == [1, 3, 2, 1]
+    assert {block.ss2d.pattern for stage in plain.stages[:2] for block in stage} == {'atrous'}
+    rates = [block.drop_path.drop_prob for stage in build('EfficientVMamba', drop_path_rate=0.9).stages[:2]
+             for block in stage]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])  # of ten blocks; the convolutional ones drop nothing
+    grouped = build('EfficientVMamba', norm_cfg=dict(type='GN', num_groups=4))
+    assert not any(isinstance(m, _BatchNorm) for m in grouped.modules())
+    assert build('EfficientVMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
 
 
 @pytest.mark.parametrize('name', BACKBONES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -35,4 +36,20 @@ def test_paper_depths_with_ls_block(arch, expected):
     cfg = Config.fromfile(CONFIGS / f'mamba_yolo/mamba-yolo_{arch}_8xb64-300e_coco.py').model
     cfg.backbone.local_spatial = cfg.neck.local_spatial = True
     model = MODELS.build(cfg)
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+EFFICIENT_VMAMBAS = {  # backbones with the norms of their outputs
+    't': (dict(arch='t'), 6_109_332),
+    's': (dict(arch='s'), 10_761_584),
+    'b': (dict(arch='b'), 32_949_480),
+    's as released': (dict(arch='s', widths=(96, 192, 384, 768)), 23_989_800),
+}
+
+
+@pytest.mark.parametrize('name', EFFICIENT_VMAMBAS)
+def test_efficient_vmamba(name):
+    settings, expected = EFFICIENT_VMAMBAS[name]
+    with torch.device('meta'):
+        model = MODELS.build(dict(type='EfficientVMamba', **settings))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
