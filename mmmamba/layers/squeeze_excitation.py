@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class SqueezeExcitation(nn.Module):
-    """Squeeze-and-excitation (arXiv 1709.01507): ``x · sigmoid(expand(act(reduce(mean of norm(x) over the pixels))))``.
+    """Squeeze-and-excitation (arXiv 1709.01507)::
+
+        out = x · sigmoid(expand(act(reduce(mean of norm(x) over the pixels))))
 
     Args:
         channels: C of the input and the output.
