@@ -10,7 +10,7 @@ undecayed = ('norm', 'A_logs', 'Ds', 'dt_projs_bias')
 amp_adamw = dict(
     _delete_=True,
     type='AutocastOptimWrapper',
-    dtype='float16',
+    dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={name: dict(decay_mult=0.0) for name in undecayed}))
 swin_1x = [

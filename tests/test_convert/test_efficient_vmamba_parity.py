@@ -16,8 +16,10 @@ import mmmamba  # noqa: F401  (registers the models)
 from mmmamba.convert import SYSTEMS, dropped
 from mmmamba.errors import InputError
 from mmmamba.layers import SS2D
+from mmmamba.models.backbones import pretrained
 
 DATA = Path(__file__).parents[1] / 'data'
+TOOL = Path(__file__).parents[2] / 'tools/model_converters/convert_weights.py'
 TOLERANCE = {'reference': 1e-5, None: 1e-4}
 SYSTEM = 'efficient-vmamba'
 INPUTS = {'efficient_vmamba_t': (1, 3, 64, 96), 'efficient_vmamba_t_odd': (1, 3, 60, 92)}
@@ -135,15 +137,27 @@ def built_with(checkpoint: Path, **settings) -> nn.Module:
     return model
 
 
-def test_a_file_of_the_reference_loads_through_init_cfg(tmp_path, capsys):
+def test_a_file_of_the_reference_loads_through_init_cfg(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(pretrained, 'print_log', lambda message, **_: logged.append(message))
     torch.save({'state_dict': classifier('module.module.')}, tmp_path / 'tiny.ckpt')
     model = built_with(tmp_path / 'tiny.ckpt', arch='t')
     expected = loaded('efficient_vmamba_t').state_dict()
     for key, value in model.state_dict().items():
         assert torch.equal(value, expected[key]) or key.startswith('out_norms.'), key
-    printed = ''.join(capsys.readouterr())
-    assert '4 not used: module.module.norm.weight, module.module.norm.bias, module.module.head.weight' in printed
-    assert 'the norms of the outputs start anew' in printed
+    message, = logged
+    assert '4 not used: module.module.norm.weight, module.module.norm.bias, module.module.head.weight' in message
+    assert 'the norms of the outputs start anew' in message
+
+
+def test_a_converted_file_loads_through_init_cfg(tmp_path, run_script, capsys):
+    torch.save({'state_dict': classifier()}, tmp_path / 'tiny.ckpt')
+    assert run_script(TOOL, SYSTEM, tmp_path / 'tiny.ckpt', tmp_path / 'tiny.pth') == 0
+    printed = capsys.readouterr().out
+    assert 'from its state_dict; without the 4 of the classifier: norm.weight, norm.bias, head.weight, …' in printed
+    models = [built_with(tmp_path / name, arch='t', out_indices=(1, 2)) for name in ('tiny.ckpt', 'tiny.pth')]
+    for ours, theirs in zip(*(model.state_dict().values() for model in models)):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_file_of_another_size_is_refused(tmp_path):

@@ -7,9 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from composed_instances import CLASSES, compose_instances
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 from pycocotools import mask as mask_util
+
+from mmmamba.demo.detector import Detector
 
 ROOT = Path(__file__).resolve().parents[2]
 FRUITS_AND_NUTS = ROOT.parent / 'shared/data/fruits_nuts'
@@ -84,3 +89,18 @@ def test_masks_are_trained_measured_written_and_drawn(config_and_image, run_tool
     found = json.loads((tmp_path / f'demo/preds/{image.name}.json').read_text())
     assert len(found['masks']) == len(found['bboxes']) > 0
     assert all(mask_util.decode(mask).shape == (height, width) for mask in found['masks'])
+    check_one_mask(Detector(Config.fromfile(config), checkpoint, torch.device('cpu')))
+
+
+def check_one_mask(detector: Detector) -> None:
+    """That a known mask is drawn where it is, and comes back from the plain data."""
+    mask = np.zeros((60, 80), np.uint8)
+    cv2.fillPoly(mask, [np.array([(10, 10), (60, 20), (20, 50)])], 1)
+    found = dict(bboxes=[[10, 10, 60, 50], [0, 0, 5, 5]], scores=[0.9, 0.1], labels=[1, 0])
+    sample = DetDataSample(pred_instances=InstanceData(
+        **{key: torch.tensor(value) for key, value in found.items()},
+        masks=torch.from_numpy(np.stack([mask, 1 - mask])).bool()))
+    changed = (detector.draw(np.full((60, 80, 3), 128, np.uint8), sample, 0.3) != 128).any(axis=-1)
+    assert changed[mask == 1].all() and not changed[56:].any() and not changed[:, 66:].any()
+    encoded, = detector.describe(sample, 0.3)['masks']
+    assert (mask_util.decode(encoded) == mask).all()
