@@ -14,7 +14,7 @@ SE_REDUCTION = 8
 
 
 class EVSSBlock(nn.Module):
-    """Efficient visual state space block (EfficientVMamba, arXiv 2403.09977, section 3.3)::
+    """Efficient visual state space block (EfficientVMamba, arXiv 2403.09977)::
 
         n   = norm(x)
         out = x + DropPath(SE(ES2D(n)) + SE(local(n)))         the same SE for both

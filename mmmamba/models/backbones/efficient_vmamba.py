@@ -18,7 +18,7 @@ EVSS_STAGES = 2
 
 @MODELS.register_module()
 class EfficientVMamba(StagedBackbone):
-    """EfficientVMamba (arXiv 2403.09977, figure 3)::
+    """EfficientVMamba (arXiv 2403.09977)::
 
         image → patches → EVSS × depths[0]  → LN = C2
               → merge   → EVSS × depths[1]  → LN = C3
