@@ -37,8 +37,7 @@ class EfficientVMamba(StagedBackbone):
         frozen_stages: -1 freezes nothing, 0 the patch embedding, k this and the first k stages.
         norm_eval: Keep the batch norms' running statistics as they are while training.
         with_cp: Recompute the scans in the backward pass, for less memory and more time.
-        drop_path_rate: Stochastic depth that the last block would have; it rises linearly from 0 at the first. Only
-            EVSS blocks have it.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         norm_cfg: mmdet's normalisation config, for all norms behind convolutions; None for PyTorch's batch norm.
         init_cfg: mmengine's initialisation config.
 
@@ -72,13 +71,15 @@ class EfficientVMamba(StagedBackbone):
         blocks = sum(depths)
         drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
 
+        def block(stage: int) -> nn.Module:
+            if stage < EVSS_STAGES:
+                return EVSSBlock(widths[stage], next(drop_paths), with_cp, norm_layer)
+            return InvertedResidual(widths[stage], next(drop_paths), norm_layer)
+
         self.stem = PatchEmbed(in_channels, widths[0])
         self.downsamples = nn.ModuleList(
             PatchMerging(widths[i], widths[i + 1]) for i in range(self.num_stages - 1))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(
-                EVSSBlock(width, next(drop_paths), with_cp, norm_layer)
-                if index < EVSS_STAGES else InvertedResidual(width, norm_layer) for _ in range(depth)))
-            for index, (depth, width) in enumerate(zip(depths[:self.num_stages], widths)))
+            nn.Sequential(*(block(stage) for _ in range(depths[stage]))) for stage in range(self.num_stages))
         self.out_norms = self.make_out_norms(widths, partial(LayerNorm2d, eps=1e-5))
         self.freeze()
