@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         metavar='PREFIX',
-        help='write PREFIX.bbox.json (detections, in the format of COCO results) and PREFIX.metrics.json')
+        help='write PREFIX.bbox.json and, of masks, PREFIX.segm.json (in the format of COCO results), and '
+        'PREFIX.metrics.json')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
     parser.add_argument('--show-dir', help='draw detections beside the ground truth into this folder')
     parser.add_argument(

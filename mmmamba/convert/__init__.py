@@ -1,6 +1,7 @@
 """Weights of the reference implementations for our models: pure key maps, one function a system."""
 from mmmamba.convert.backbone import dropped
 from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from mmmamba.convert.efficient_vmamba import efficient_vmamba
 from mmmamba.convert.fit import first_names, require_fit
 from mmmamba.convert.key_map import system_of
 from mmmamba.convert.mamba_vision import mamba_vision
@@ -9,6 +10,7 @@ from mmmamba.convert.vmamba import vmamba
 from mmmamba.convert.yolov8 import yolov8
 
 SYSTEMS = {
+    'efficient-vmamba': efficient_vmamba,
     'mamba-vision': mamba_vision,
     'mamba-yolo': mamba_yolo,
     'vmamba': vmamba,
@@ -16,6 +18,6 @@ SYSTEMS = {
 }
 
 __all__ = [
-    'SYSTEMS', 'Checkpoint', 'dropped', 'first_names', 'mamba_vision', 'mamba_yolo', 'read_checkpoint',
-    'require_fit', 'system_of', 'vmamba', 'write_checkpoint', 'yolov8'
+    'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'first_names', 'mamba_vision', 'mamba_yolo',
+    'read_checkpoint', 'require_fit', 'system_of', 'vmamba', 'write_checkpoint', 'yolov8'
 ]

@@ -9,6 +9,7 @@ import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
 from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
@@ -52,19 +53,27 @@ class Detector:
         return [sample.cpu() for sample in self.model.test_step(data)]
 
     def draw(self, image: np.ndarray, sample: DetDataSample, score_thr: float) -> np.ndarray:
-        """Draws the boxes above ``score_thr`` on a BGR image and returns a BGR image."""
+        """Draws the boxes and masks above ``score_thr`` on a BGR image and returns a BGR image."""
         self.visualizer.add_datasample('image', image[..., ::-1], sample, draw_gt=False, pred_score_thr=score_thr)
         return self.visualizer.get_image()[..., ::-1]
 
     def describe(self, sample: DetDataSample, score_thr: float) -> dict[str, list]:
-        """Returns the detections above ``score_thr``, best first: bboxes (x1, y1, x2, y2), labels, names, scores."""
+        """Returns the detections above ``score_thr``, best first.
+
+        They are bboxes (x1, y1, x2, y2), labels, names, scores and, if the model finds masks, those of the whole image
+        in COCO's compressed run-length encoding.
+        """
         found = sample.pred_instances
         found = found[found.scores > score_thr]
         found = found[found.scores.argsort(descending=True)]
         classes = self.dataset_meta['classes']
-        return {
+        plain = {
             'bboxes': [[round(value, 2) for value in box] for box in found.bboxes.tolist()],
             'labels': found.labels.tolist(),
             'class_names': [classes[label] for label in found.labels.tolist()],
             'scores': [round(score, 4) for score in found.scores.tolist()],
         }
+        if 'masks' in found:
+            encoded = encode_mask_results(found.masks.numpy())
+            plain['masks'] = [{**mask, 'counts': mask['counts'].decode()} for mask in encoded]
+        return plain

@@ -1,12 +1,11 @@
 """Vision clue merge: the down-sampling of ODMamba."""
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.layers.conv_norm_act import ConvNormAct
 from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
+from mmmamba.layers.patch_merging import join_squares
 
 
 class VisionClueMerge(nn.Module):
@@ -28,8 +27,4 @@ class VisionClueMerge(nn.Module):
         self.proj = ConvNormAct(4 * in_channels, out_channels, bias=True, norm_layer=norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if height % 2 or width % 2:
-            x = F.pad(x, (0, width % 2, 0, height % 2))
-        corners = [x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.proj(torch.cat(corners, dim=1))
+        return self.proj(join_squares(x))

@@ -13,7 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.deploy import fuse
 from mmmamba.errors import InputError
-from mmmamba.layers import MLPS, SPPF, C2f, ConvNormAct, LSBlock, ODSSBlock, SimpleStem, VisionClueMerge
+from mmmamba.layers import (
+    MLPS,
+    SPPF,
+    C2f,
+    ConvNormAct,
+    EVSSBlock,
+    InvertedResidual,
+    LSBlock,
+    ODSSBlock,
+    SimpleStem,
+    VisionClueMerge,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ('mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py', 'mamba_yolo/mamba-yolo_t_released_8xb64-300e_coco.py',
@@ -30,6 +41,8 @@ BLOCKS = {
     'sppf': partial(SPPF, CHANNELS),
     'c2f': partial(C2f, CHANNELS, 8, 2, True),
     **{f'odss_{mlp}': partial(ODSSBlock, CHANNELS, 16, local_spatial=True, mlp=mlp) for mlp in MLPS},
+    'evss': partial(EVSSBlock, CHANNELS),
+    'inverted_residual': partial(InvertedResidual, CHANNELS),
     'odss_neck': partial(ODSSBlock, CHANNELS, CHANNELS, num_ss2d=2, proj_bias=False),
 }
 

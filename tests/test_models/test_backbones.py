@@ -9,9 +9,10 @@ from mmdet.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.errors import InputError
-from mmmamba.layers import ConvMlp, ConvNormAct, LSBlock, RGBlock, VisionClueMerge
+from mmmamba.layers import ConvMlp, ConvNormAct, EVSSBlock, InvertedResidual, LSBlock, RGBlock, VisionClueMerge
 
 BACKBONES = {
+    'EfficientVMamba': dict(widths=(16, 24, 32, 40)),
     'MambaVision': dict(widths=(8, 16, 32, 48), depths=(1, 2, 2, 2), window_sizes=(4, 2)),
     'ODMamba': dict(widths=(16, 24, 32, 40)),
     'VMamba': dict(widths=(16, 24, 32, 40), depths=(1, 2, 1, 1)),
@@ -91,7 +92,7 @@ def test_with_cp_changes_neither_outputs_nor_gradients(name):
         model = build(name, with_cp=with_cp)
         outs = model(x)
         sum(out.square().sum() for out in outs).backward()
-        results.append([*outs, *(p.grad for p in model.parameters())])
+        results.append([*outs, *(p.grad for p in model.parameters()), *model.buffers()])
     for plain, recomputed in zip(*results):
         torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-5)
 
@@ -143,6 +144,19 @@ def test_od_mamba_arguments_have_their_effect():
     assert build('ODMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
     with pytest.raises(InputError, match='clue_merge'):
         build('ODMamba', downsample='pool')
+
+
+def test_efficient_vmamba_arguments_have_their_effect():
+    plain = build('EfficientVMamba')
+    assert [{type(block) for block in stage} for stage in plain.stages] == [{EVSSBlock}] * 2 + [{InvertedResidual}] * 2
+    assert [len(stage) for stage in build('EfficientVMamba', depths=(1, 3, 2, 1)).stages] == [1, 3, 2, 1]
+    assert {block.ss2d.pattern for stage in plain.stages[:2] for block in stage} == {'atrous'}
+    rates = [block.drop_path.drop_prob for stage in build('EfficientVMamba', drop_path_rate=0.9).stages
+             for block in stage]
+    assert rates == pytest.approx([0.1 * index for index in range(10)])
+    grouped = build('EfficientVMamba', norm_cfg=dict(type='GN', num_groups=4))
+    assert not any(isinstance(m, _BatchNorm) for m in grouped.modules())
+    assert build('EfficientVMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
 
 
 def test_vmamba_arguments_have_their_effect():

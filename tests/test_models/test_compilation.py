@@ -28,10 +28,14 @@ class Network(nn.Module):
         return [*scores, *boxes]
 
 
-@pytest.fixture
-def network(mmdet_scope) -> Network:
+def efficient_vmamba() -> nn.Module:
+    return MODELS.build(dict(type='EfficientVMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24)))
+
+
+@pytest.fixture(params=[Network, efficient_vmamba])
+def network(request, mmdet_scope) -> nn.Module:
     torch.manual_seed(0)
-    return Network().eval()
+    return request.param().eval()
 
 
 def images(batch: int, height: int, width: int) -> Tensor:

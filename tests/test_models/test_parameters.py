@@ -73,3 +73,19 @@ def test_mask_rcnn_on_vmamba_has_the_published_millions(arch, published):
     with torch.device('meta'):
         model = MODELS.build(config.model)
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == published
+
+
+EFFICIENT_VMAMBAS = {  # backbones with the norms of their outputs
+    't': (dict(arch='t'), 6_109_332),
+    's': (dict(arch='s'), 10_761_584),
+    'b': (dict(arch='b'), 32_949_480),
+    's as released': (dict(arch='s', widths=(96, 192, 384, 768)), 23_989_800),
+}
+
+
+@pytest.mark.parametrize('name', EFFICIENT_VMAMBAS)
+def test_efficient_vmamba(name):
+    settings, expected = EFFICIENT_VMAMBAS[name]
+    with torch.device('meta'):
+        model = MODELS.build(dict(type='EfficientVMamba', **settings))
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected

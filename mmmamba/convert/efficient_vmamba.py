@@ -1,0 +1,71 @@
+"""EfficientVMamba's reference names to ours."""
+from __future__ import annotations
+
+import re
+
+from mmmamba.convert.backbone import rename_backbone
+from mmmamba.convert.key_map import Names, StateDict, under
+
+_CONV_NORM = {'0': 'conv', '1': 'norm'}
+_STEM = {'0': 'conv', '2': 'norm', 'proj': 'conv', 'norm': 'norm'}  # the last two as older checkpoints have them
+_SS2D = {
+    name: name
+    for name in ('in_proj', 'conv2d', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds', 'out_norm',
+                 'out_proj')
+}
+_EVSS_BLOCK = {
+    'norm': 'norm',
+    'ln_1': 'norm',  # older
+    **under('op', 'ss2d', _SS2D),
+    **under('self_attention', 'ss2d', _SS2D),  # older
+    'conv_branch.0': 'local.0.conv',
+    'conv_branch.1': 'local.0.norm',
+    'conv_branch.3': 'local.1',
+    'se.norm': 'se.norm',
+    'se.global_reduce': 'se.reduce',
+    'se.channel_select': 'se.expand',
+}
+_INVERTED_RESIDUAL = {
+    **under('conv_pw', 'expand', _CONV_NORM),
+    **under('conv_dw', 'depthwise', _CONV_NORM),
+    **under('conv_pw2', 'reduce', _CONV_NORM),
+    'se.conv_reduce': 'se.reduce',
+    'se.conv_expand': 'se.expand',
+}
+_MERGE = {'norm': 'norm', 'reduction': 'reduction'}
+# Blocks of stages 2 and 3 are numbered from 1 among layers without weights, and the merging behind them by its place.
+_MODULE = re.compile(r'(?:.*\.)?(layers\.(\d+)\.(?:blocks\.(\d+)|([1-9]\d*)|downsample))\.(\w+)\.')
+_LINEAR = re.compile(r'.*\.(in_proj|out_proj|se\.reduce|se\.expand|reduction)\.weight')
+
+
+def efficient_vmamba(state_dict: StateDict) -> StateDict:
+    """An EfficientVMamba classifier, or a detector of mmdet on one, for EfficientVMamba under ``backbone.``.
+
+    Any size: which blocks a stage has is read off the keys. Linear layers become 1x1 convolutions.
+
+    Args:
+        state_dict: Keys as ``layers.0.blocks.0.norm.weight``, also behind ``backbone.``, ``module.`` or ``model.``.
+
+    Raises:
+        InputError: A state dict of something else.
+    """
+    names = under('patch_embed', 'stem', _STEM)
+    for key in state_dict:
+        names.update(_module(key))
+    names.update({f'outnorm{stage}': f'out_norms.{stage}' for stage in range(4)})
+    renamed = rename_backbone(state_dict, names, 'efficient-vmamba')
+    return {key: value[..., None, None] if _LINEAR.fullmatch(key) and value.ndim == 2 else value
+            for key, value in renamed.items()}
+
+
+def _module(key: str) -> Names:
+    """Table of the block or merging that ``key`` belongs to."""
+    match = _MODULE.match(key)
+    if match is None:
+        return {}
+    module, stage, scanning, convolving, part = match.groups()
+    if scanning is not None:
+        return under(module, f'stages.{stage}.{scanning}', _EVSS_BLOCK)
+    if convolving is None or part in _MERGE:
+        return under(module, f'downsamples.{stage}', _MERGE)
+    return under(module, f'stages.{stage}.{int(convolving) - 1}', _INVERTED_RESIDUAL)
