@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmmamba'
-BASE = {'errors', 'files', 'seeding', 'version'}
+BASE = ('errors', 'files', 'seeding', 'version')
 # What each part of the package may import from it, itself and BASE left out.
 ALLOWED = {
     **dict.fromkeys(BASE, set()),
@@ -50,7 +50,7 @@ def files(part: str) -> list[Path]:
 @pytest.mark.parametrize('part', ALLOWED)
 def test_parts_import_only_to_their_left(part):
     siblings = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or (path / '__init__.py').exists()}
-    forbidden = siblings - ALLOWED[part] - BASE - {part}
+    forbidden = siblings - ALLOWED[part] - {*BASE, part}
     for path in files(part):
         used = {name.split('.')[1] for name in imports(path) if name.startswith('mmmamba.')}
         assert not used & forbidden, f'{path.relative_to(ROOT)} imports mmmamba.{sorted(used & forbidden)[0]}'

@@ -127,7 +127,7 @@ def test_no_annotations_are_an_error_in_training_only(coco_folder):
     (setter('images', 0, file_name=3), ['image 1 has file_name 3']),
     (setter('images', 3, file_name='gone.jpg'), ['1 of 8 images of', 'train: gone.jpg']),
     (setter('images', 3, file_name='sub/000004.jpg'), ['1 of 8 images of', 'train: sub/000004.jpg']),
-], ids=str)
+], ids=lambda value: value[0] if isinstance(value, list) else 'entry')
 def test_bad_entries_are_named(coco_folder, change, phrases):
     root = coco_folder()
     edit(root, change)
