@@ -33,7 +33,7 @@ SIDES = (20, 40, 80, 160, 320)
 def scans_replaced(backend: Backend) -> AbstractContextManager[object]:
     """While it lasts, every SS2D scans with ``backend``."""
     scan = as_scan(backend)
-    return patch.object(mmmamba.layers.ss2d, 'ss2d_scan', lambda *inputs, backend: scan(*inputs))
+    return patch.object(mmmamba.layers.ss2d, 'ss2d_scan', lambda *inputs, **_: scan(*inputs))
 
 
 def block_step(backend: Backend, side: int, device: torch.device) -> Run:

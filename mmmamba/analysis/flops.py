@@ -23,9 +23,9 @@ class Cost:
     Attributes:
         parameters: Numbers of its parameters, frozen ones included.
         linear_flops: FLOPs of convolutions, linear layers and matrix products, 2 per multiply-add.
-        projection_flops: Of these, what the scans' own projections take, those that make step, B and C of every token.
-            Published tables leave them out.
-        scan_flops: FLOPs of the scans, see :func:`mmmamba.ops.flops.scan_flops`. Published tables leave
+        projection_flops: Of these, what SS2D's scans take to make step, B and C of every token. Mamba YOLO's published
+            table leaves them out; VMamba's counts them.
+        scan_flops: FLOPs of the scans, see :func:`mmmamba.ops.flops.scan_flops`. Mamba YOLO's published table leaves
             these out as well.
     """
 
@@ -36,7 +36,7 @@ class Cost:
 
     @property
     def convention_flops(self) -> int:
-        """What published tables of detectors count: convolutions and linear layers alone."""
+        """What Mamba YOLO's published table counts: convolutions and linear layers alone."""
         return self.linear_flops - self.projection_flops
 
     def __add__(self, other: Cost) -> Cost:

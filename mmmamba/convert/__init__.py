@@ -1,5 +1,5 @@
 """Weights of the reference implementations for our models: pure key maps, one function a system."""
-from mmmamba.convert.backbone import dropped
+from mmmamba.convert.backbone import dropped, without_wrappers
 from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mmmamba.convert.efficient_vmamba import efficient_vmamba
 from mmmamba.convert.fit import first_names, require_fit
@@ -19,5 +19,5 @@ SYSTEMS = {
 
 __all__ = [
     'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'first_names', 'mamba_vision', 'mamba_yolo',
-    'read_checkpoint', 'require_fit', 'system_of', 'vmamba', 'write_checkpoint', 'yolov8'
+    'read_checkpoint', 'require_fit', 'system_of', 'vmamba', 'without_wrappers', 'write_checkpoint', 'yolov8'
 ]

@@ -16,7 +16,7 @@ StateDict = dict[str, Tensor]
 LEAVES = frozenset({'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'})
 
 _FINGERPRINTS = {
-    'this project (nothing to convert)': r'(module\.)?(backbone\.)?stem\.|bbox_head\.reg_branches\.',
+    'this project (nothing to convert)': r'((module|model)\.)*(backbone\.)?stem\.',
     'mamba-yolo': r'.*\.(pw_linear|proj_conv)\.0\.|.*\.ss2d\.\d+\.',
     'mamba-vision': r'.*patch_embed\.conv_down\.',
     'efficient-vmamba': r'.*\.conv_branch\.0\.',
@@ -46,7 +46,7 @@ def system_of(keys: Iterable[str]) -> str | None:
     return None
 
 
-def without_wrappers(state_dict: StateDict) -> StateDict:
+def without_yolo_wrappers(state_dict: StateDict) -> StateDict:
     """Keys as ``model.<index>.…``, whatever wrapped the model: any run of ``module.`` and ``model.`` is taken off.
 
     ``module.`` comes from (Distributed)DataParallel, a second ``model.`` from the class that users call to train. All
@@ -97,8 +97,8 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
 
 def _complaint(keys: list[str], unknown: list[str], system: str) -> str:
     if not keys:
-        return f'not a {system} state dict: it is empty'
+        return f'no {system} state dict: it is empty'
     first = ', '.join(unknown[:3]) + (f' and {len(unknown) - 3} more' if len(unknown) > 3 else '')
     other = system_of(keys)
     hint = f'; it looks like {other}' if other not in (None, system) else ''
-    return f'not a {system} state dict: unknown {first}{hint}'
+    return f'no {system} state dict: unknown {first}{hint}'

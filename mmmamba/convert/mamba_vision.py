@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from mmmamba.convert.backbone import rename_backbone
-from mmmamba.convert.key_map import StateDict, under
+from mmmamba.convert.backbone import BACKBONE, rename_backbone, without_wrappers
+from mmmamba.convert.key_map import StateDict, indices, under
 from mmmamba.errors import InputError
 
 _SYSTEM = 'mamba-vision'
@@ -39,11 +39,11 @@ def mamba_vision(state_dict: StateDict) -> StateDict:
         InputError: A state dict of something else.
     """
     names = under('patch_embed.conv_down', 'stem', _STEM)
-    blocks = {part for key in state_dict for part in key.split('.') if part.isdecimal()}
+    keys = [key.removeprefix(BACKBONE) for key in without_wrappers(state_dict)]
     for stage, block in enumerate(_STAGES):
         names[f'levels.{stage}.downsample.reduction.0'] = f'downsamples.{stage}'
         names[f'outnorm{stage}'] = f'out_norms.{stage}'
-        for index in blocks:
+        for index in indices(keys, f'levels.{stage}.blocks'):
             names.update(under(f'levels.{stage}.blocks.{index}', f'stages.{stage}.{index}', block))
     return _join_halves(rename_backbone(state_dict, names, _SYSTEM))
 
@@ -58,6 +58,6 @@ def _join_halves(state_dict: StateDict) -> StateDict:
         stem = key[:-len(_HALVES[0])]
         halves = [state_dict.get(stem + half) for half in _HALVES]
         if any(half is None for half in halves):
-            raise InputError(f'not a {_SYSTEM} state dict: it has only one of {" and ".join(_HALVES)}')
+            raise InputError(f'no {_SYSTEM} state dict: it has only one of {" and ".join(_HALVES)}')
         joined[f'{stem}conv.weight'] = torch.cat(halves).unsqueeze(2)
     return joined

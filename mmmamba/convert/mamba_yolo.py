@@ -1,7 +1,7 @@
 """Mamba YOLO's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import Names, StateDict, indices, rename, under, without_wrappers
+from mmmamba.convert.key_map import Names, StateDict, indices, rename, under, without_yolo_wrappers
 from mmmamba.convert.yolov8 import CONV, SPPF, flatten_projection, head_names
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
@@ -48,7 +48,7 @@ def mamba_yolo(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    state_dict = without_wrappers(state_dict)
+    state_dict = without_yolo_wrappers(state_dict)
     names = {
         **under('model.0.conv', 'backbone.stem', _STEM),
         **under('model.8', 'backbone.sppf', SPPF),

@@ -1,7 +1,7 @@
 """YOLOv8's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import Names, StateDict, indices, rename, under, without_wrappers
+from mmmamba.convert.key_map import Names, StateDict, indices, rename, under, without_yolo_wrappers
 
 CONV = {'conv': 'conv', 'bn': 'norm'}
 SPPF = {**under('cv1', 'conv1', CONV), **under('cv2', 'conv2', CONV)}
@@ -27,7 +27,7 @@ def yolov8(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    state_dict = without_wrappers(state_dict)
+    state_dict = without_yolo_wrappers(state_dict)
     names = {**under('model.9', 'backbone.sppf', SPPF), **head_names(_HEAD)}
     for reference, ours in {**_BACKBONE_CONVS, **_NECK_CONVS}.items():
         names.update(under(reference, ours, CONV))

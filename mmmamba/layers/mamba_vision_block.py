@@ -40,8 +40,9 @@ class MambaVisionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
         self.drop_path = DropPath(drop_path)
-        scales = [None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale)) for _ in 'xy']
-        self.scale1, self.scale2 = scales
+        self.scale1, self.scale2 = (
+            None if layer_scale is None else nn.Parameter(torch.full((channels, ), float(layer_scale)))
+            for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and x.requires_grad:

@@ -1,4 +1,4 @@
-"""The MLPs that Mamba YOLO's table 3 compares the RG block with, as 1x1 convolutions on NCHW maps."""
+"""The plain MLP, and those that Mamba YOLO's table 3 compares the RG block with, as 1x1 convolutions on NCHW maps."""
 from __future__ import annotations
 
 from torch import Tensor, nn

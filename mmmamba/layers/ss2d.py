@@ -6,9 +6,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmmamba.errors import InputError
+from mmmamba.layers.activation import build_activation
 from mmmamba.layers.norm import LayerNorm2d
 from mmmamba.layers.ssm_init import init_ssm_
 from mmmamba.ops import inverted_bottleneck, pointwise_conv, ss2d_scan
+from mmmamba.ops.orders import MAP_PATTERNS
 
 DIRECTIONS = 4
 
@@ -51,6 +54,9 @@ class SS2D(nn.Module):
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()
+        build_activation(act)  # has to be one of those
+        if pattern not in MAP_PATTERNS:
+            raise InputError(f'pattern must be one of {sorted(MAP_PATTERNS)}, got {pattern!r}')
         inner = int(ssm_ratio * channels)
         rank = math.ceil(channels / 16)
         self.act = act

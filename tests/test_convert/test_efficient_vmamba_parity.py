@@ -123,7 +123,7 @@ def test_of_a_detector_neck_and_heads_keep_their_names():
 
 
 def test_another_system_is_named():
-    message = 'not a efficient-vmamba state dict: unknown patch_embed.conv_down.0.weight; it looks like mamba-vision'
+    message = 'no efficient-vmamba state dict: unknown patch_embed.conv_down.0.weight; it looks like mamba-vision'
     with pytest.raises(InputError, match=re.escape(message)):
         SYSTEMS[SYSTEM]({'patch_embed.conv_down.0.weight': torch.zeros(1)})
     with pytest.raises(InputError, match='it looks like efficient-vmamba'):

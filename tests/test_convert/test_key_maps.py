@@ -110,10 +110,10 @@ def test_two_models_in_one_state_dict_are_ambiguous():
     ('yolov8', 'patch_embed.conv_down.0.weight', 'mamba-vision'),
     ('mamba-yolo', 'layers.0.blocks.0.conv_branch.0.weight', 'efficient-vmamba'),
     ('yolov8', 'layers.0.blocks.0.op.x_proj.weight', 'vmamba'),
-    ('mamba-yolo', 'bbox_head.reg_branches.0.0.conv.weight', 'this project'),
+    ('mamba-yolo', 'backbone.stem.conv1.conv.weight', 'this project'),
 ])
 def test_another_system_is_named(system, key, looks_like):
-    message = f'not a {system} state dict: unknown {re.escape(key)}; it looks like {looks_like}'
+    message = f'no {system} state dict: unknown {re.escape(key)}; it looks like {looks_like}'
     with pytest.raises(InputError, match=message):
         SYSTEMS[system]({key: torch.zeros(1)})
 

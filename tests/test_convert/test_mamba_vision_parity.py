@@ -168,7 +168,7 @@ def test_wrapped_classifiers_and_detectors(prefix):
     ('yolov8', 'levels.0.patch_embed.conv_down.0.weight', 'mamba-vision'),
 ])
 def test_another_system_is_named(system, key, looks_like):
-    with pytest.raises(InputError, match=f'not a {system} state dict: unknown .*; it looks like {looks_like}'):
+    with pytest.raises(InputError, match=f'no {system} state dict: unknown .*; it looks like {looks_like}'):
         SYSTEMS[system]({key: torch.zeros(1)})
 
 

@@ -1,6 +1,7 @@
 """The contract over every backbone: strides, channels, gradients, freezing, checkpointing, independence."""
 from __future__ import annotations
 
+import copy
 import inspect
 
 import pytest
@@ -124,6 +125,26 @@ def test_bad_arguments_say_what_is_allowed(name):
         build(name, frozen_stages=5)
 
 
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_in_half_precision(name, dtype):
+    torch.manual_seed(0)
+    model, x = build(name).eval(), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, halves = model(x), copy.deepcopy(model).to(dtype)(x.to(dtype))
+    for half, single in zip(halves, expected):
+        assert half.dtype == dtype
+        least = 1e-6 * single.numel()**0.5  # float16's steps near zero
+        assert (half.float() - single).norm() < least + single.norm() * (1e-2 if dtype == torch.float16 else 6e-2)
+
+
+@pytest.mark.parametrize('name', that_take('drop_path_rate'))
+@pytest.mark.parametrize('rate', [-0.1, 1, 1.5])
+def test_drop_path_rate_is_a_probability_below_one(name, rate):
+    with pytest.raises(InputError, match='drop_path_rate must be in'):
+        build(name, drop_path_rate=rate, out_indices=(0, ))
+
+
 def test_od_mamba_arguments_have_their_effect():
     def kinds(model):
         return {type(module) for module in model.modules()}
@@ -174,9 +195,11 @@ def test_vmamba_arguments_have_their_effect():
     rates = [block.drop_path.drop_prob for stage in build('VMamba', drop_path_rate=0.2).stages for block in stage]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
     assert build('VMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
-    for name in ('ssm_ratio', 'd_state', 'mlp_ratio'):
-        with pytest.raises(InputError, match='must be positive'):
-            build('VMamba', **{name: 0})
+    for settings in (dict(ssm_ratio=0.01), dict(mlp_ratio=0), dict(widths=(1, 2, 4, 8))):
+        with pytest.raises(InputError, match='must leave a channel everywhere'):
+            build('VMamba', **settings)
+    with pytest.raises(InputError, match='d_state must be 1 positive integers'):
+        build('VMamba', d_state=1.5)
 
 
 @pytest.mark.parametrize('name', BACKBONES)

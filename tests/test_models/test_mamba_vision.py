@@ -75,9 +75,9 @@ def test_arguments_have_their_effect():
 
 @pytest.mark.parametrize('settings, message', [
     (dict(num_heads=(5, 16)), 'num_heads must divide the 32 channels, got 5'),
-    (dict(num_heads=(8,)), r'num_heads must be two positive integers, for C4 and C5, got \(8,\)'),
-    (dict(window_sizes=(8, 8, 112, 56)), 'window_sizes must be two positive integers'),
-    (dict(window_sizes=(0, 7)), 'window_sizes must be two positive integers'),
+    (dict(num_heads=(8,)), r'num_heads must be 2 positive integers, got \(8,\)'),
+    (dict(window_sizes=(8, 8, 112, 56)), 'window_sizes must be 2 positive integers'),
+    (dict(window_sizes=(0, 7)), 'window_sizes must be 2 positive integers'),
     (dict(widths=(8, 16, 33, 48)), 'the widths of C4 and C5 must be even'),
 ])
 def test_bad_arguments(settings, message):

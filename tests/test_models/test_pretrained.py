@@ -1,12 +1,13 @@
 """Pretrained weights of a backbone: all of them fit, or none is loaded and the first names of each side are said."""
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -88,34 +89,92 @@ def test_what_does_not_fit_is_named_and_not_loaded(tmp_path, change, message):
 
 
 def test_no_key_has_the_prefix_or_no_file_is_there(tmp_path):
-    with pytest.raises(InputError, match='weights are missing'):
+    with pytest.raises(InputError, match=r'no key begins with neck\.; the first are stem\.conv1\.conv\.weight, .*, …'):
         load(tmp_path / 'weights.pth', weights(), prefix='neck.')
     backbone = MODELS.build(dict(SMALL, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth'))))
     with pytest.raises(InputError, match='none.pth'):
         backbone.init_weights()
 
 
-def test_an_address_is_downloaded_once(tmp_path, monkeypatch):
-    source = weights()
-    (tmp_path / 'server/a#b').mkdir(parents=True)
-    torch.save(source, tmp_path / 'server/a#b/weights.pth')
+class Server(BaseHTTPRequestHandler):
+    """Serves ``content`` by path; announces a length twice that of what it sends at ``/short``."""
+
+    content: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self):
+        content = self.content.get(self.path)
+        self.send_response(200 if content else 404)
+        self.send_header('Content-Length', str(len(content or b'') * (2 if self.path == '/short' else 1)))
+        self.end_headers()
+        self.wfile.write(content or b'')
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Address of a server, with the folder of downloads elsewhere than the user's."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'server'))
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+    monkeypatch.setenv('no_proxy', '*')
+    Server.content = {}
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f'http://127.0.0.1:{server.server_port}/a%23b/weights.pth'
-        assert_equal(from_address(address), source)
-        with pytest.raises(InputError, match=r'cannot download http.*none\.pth: .*404'):
-            from_address(address.replace('weights', 'none'))
+        yield f'http://127.0.0.1:{server.server_port}'
         server.shutdown()
-    assert_equal(from_address(address), source)  # nobody serves it any more
-    assert [path.name for path in (tmp_path / 'hub/checkpoints').iterdir()] == ['weights.pth']
+
+
+def file_of(state: dict[str, torch.Tensor]) -> bytes:
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
 
 
 def from_address(address: str) -> torch.nn.Module:
     backbone = MODELS.build(dict(SMALL, init_cfg=dict(type='Pretrained', checkpoint=address)))
     backbone.init_weights()
     return backbone
+
+
+def test_an_address_is_downloaded_once(server, tmp_path):
+    source, other = weights(), {key: value + 1 for key, value in weights().items()}
+    Server.content = {'/a%23b/weights.pth': file_of(source), '/other/weights.pth': file_of(other)}
+    assert_equal(from_address(f'{server}/a%23b/weights.pth'), source)
+    assert_equal(from_address(f'{server}/other/weights.pth'), other)  # another file of the same name
+    Server.content = {}
+    assert_equal(from_address(f'{server}/a%23b/weights.pth'), source)  # nobody serves it any more
+    assert all(path.name.endswith('-weights.pth') for path in (tmp_path / 'hub/checkpoints').iterdir())
+
+
+def test_a_download_that_fails_leaves_nothing(server, tmp_path):
+    Server.content = {'/short': file_of(weights())}
+    for address, message in {
+        f'{server}/none.pth': 'cannot download http.*none.pth: .*404',
+        f'{server}/short': 'cannot download http.*short: .*incomplete',
+        'http://[bad/weights.pth': r'http://\[bad/weights.pth',
+        'torchvision://resnet50': 'neither a file nor an HTTP address',
+    }.items():
+        with pytest.raises(InputError, match=message):
+            from_address(address)
+    assert not list(tmp_path.glob('hub/checkpoints/*'))
+
+
+def test_wrappers_and_prefixes(tmp_path):
+    source = weights()
+    for before, settings in {
+        'module.': {}, 'module.backbone.': {}, 'teacher.backbone.': dict(prefix='teacher.backbone'),
+        'encoder.': dict(prefix='encoder.', map_location='cpu'),
+    }.items():
+        content = {f'{before}{key}': value for key, value in source.items()}
+        assert_equal(load(tmp_path / 'weights.pth', content, **settings), source)
+
+
+def test_a_reference_detector_with_a_head_like_ours(tmp_path):
+    shapes = json.loads((DATA / 'vmamba_t_s1l8.shapes.json').read_text())
+    reference = {f'backbone.{key}': torch.from_numpy(value) for key, value in state_dict(shapes).items()}
+    content = {**reference, 'bbox_head.reg_branches.0.0.weight': torch.ones(1)}
+    backbone = load(tmp_path / 'detr.pth', content, dict(type='VMamba', arch='t', depths=None, widths=None))
+    assert torch.equal(backbone.out_norms['3'].weight, reference['backbone.outnorm3.weight'])
 
 
 def test_other_initialisations_still_run_and_weights_are_loaded_once(tmp_path):

@@ -1,7 +1,7 @@
 """Depths and widths of a backbone, from a table or from the config."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from mmmamba.errors import InputError
@@ -45,6 +45,23 @@ def resolve_arch(
         tuple(depths) if depths is not None else row.depths,
         tuple(widths) if widths is not None else row.widths)
     for field, values in arch._asdict().items():
-        if len(values) != NUM_STAGES or not all(isinstance(value, int) and value > 0 for value in values):
-            raise InputError(f'{field} must be {NUM_STAGES} positive integers, got {values}')
+        require_positive_integers(field, values, NUM_STAGES)
     return arch
+
+
+def require_positive_integers(name: str, values: Sequence[int], count: int) -> None:
+    """Raises InputError unless the argument ``name`` is so many positive integers."""
+    if len(values) != count or not all(isinstance(value, int) and value > 0 for value in values):
+        raise InputError(f'{name} must be {count} positive integers, got {tuple(values)}')
+
+
+def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
+    """Rates of stochastic depth, block by block through all stages: linear from 0 at the first to ``last``.
+
+    Raises:
+        InputError: ``last`` is not in [0, 1).
+    """
+    if not 0 <= last < 1:
+        raise InputError(f'drop_path_rate must be in [0, 1), got {last}')
+    blocks = sum(depths)
+    return iter([last * index / max(blocks - 1, 1) for index in range(blocks)])

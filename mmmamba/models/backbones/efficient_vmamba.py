@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mmmamba.layers import EVSSBlock, InvertedResidual, LayerNorm2d, PatchEmbed, PatchMerging
-from mmmamba.models.backbones.arch import Arch, resolve_arch
+from mmmamba.models.backbones.arch import Arch, drop_path_rates, resolve_arch
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
 from mmmamba.models.utils import norm_layer_from_cfg
 
@@ -68,8 +68,7 @@ class EfficientVMamba(StagedBackbone):
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
         norm_layer = norm_layer_from_cfg(norm_cfg or dict(type='BN'))
-        blocks = sum(depths)
-        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
+        drop_paths = drop_path_rates(drop_path_rate, depths)
 
         def block(stage: int) -> nn.Module:
             if stage < EVSS_STAGES:

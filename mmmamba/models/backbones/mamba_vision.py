@@ -19,7 +19,7 @@ from mmmamba.layers import (
     ResidualConvBlock,
     Windowed,
 )
-from mmmamba.models.backbones.arch import resolve_arch
+from mmmamba.models.backbones.arch import drop_path_rates, require_positive_integers, resolve_arch
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
 
 CONV_STAGES = 2
@@ -100,13 +100,12 @@ class MambaVision(StagedBackbone):
         stem_width = row.stem_width if stem_width is None else stem_width
         num_heads = row.num_heads if num_heads is None else num_heads
         layer_scale = row.layer_scale if layer_scale is None else layer_scale
-        for name, values in (('num_heads', num_heads), ('window_sizes', window_sizes)):
-            if len(values) != len(widths) - CONV_STAGES or min(values) < 1:
-                raise InputError(f'{name} must be two positive integers, for C4 and C5, got {tuple(values)}')
+        require_positive_integers('stem_width', (stem_width, ), 1)
+        require_positive_integers('num_heads', num_heads, len(widths) - CONV_STAGES)
+        require_positive_integers('window_sizes', window_sizes, len(widths) - CONV_STAGES)
         if any(width % 2 for width in widths[CONV_STAGES:]):
             raise InputError(f'the widths of C4 and C5 must be even, got {widths}')
-        blocks = sum(depths)
-        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
+        drop_paths = drop_path_rates(drop_path_rate, depths)
 
         self.stem = ConvStem(in_channels, stem_width, widths[0])
         self.downsamples = nn.ModuleList(

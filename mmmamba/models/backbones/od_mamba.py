@@ -10,7 +10,7 @@ from torch import nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers import SPPF, ConvNormAct, ODSSBlock, SimpleStem, VisionClueMerge
-from mmmamba.models.backbones.arch import Arch, resolve_arch
+from mmmamba.models.backbones.arch import Arch, drop_path_rates, resolve_arch
 from mmmamba.models.backbones.staged_backbone import NUM_STAGES, StagedBackbone
 from mmmamba.models.utils import norm_layer_from_cfg
 
@@ -80,8 +80,7 @@ class ODMamba(StagedBackbone):
             raise InputError(f'downsample must be one of {DOWNSAMPLES}, got {downsample!r}')
         norm_layer = norm_layer_from_cfg(norm_cfg)
         merge = VisionClueMerge if downsample == 'clue_merge' else partial(ConvNormAct, kernel_size=3, stride=2)
-        blocks = sum(depths)
-        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
+        drop_paths = drop_path_rates(drop_path_rate, depths)
 
         self.stem = SimpleStem(in_channels, widths[0], norm_layer)
         self.downsamples = nn.ModuleList(

@@ -1,23 +1,36 @@
 """Pretrained weights for a backbone, all of them or none."""
 from __future__ import annotations
 
+import hashlib
+import os
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
+from urllib.request import urlretrieve
 
 import torch
-from mmengine.fileio import get_local_path
+from mmengine.dist import barrier
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
+from mmengine.model.weight_init import update_init_info
 from torch import Tensor
 
-from mmmamba.convert import SYSTEMS, dropped, first_names, read_checkpoint, require_fit, system_of
+from mmmamba.convert import SYSTEMS, dropped, first_names, read_checkpoint, require_fit, system_of, without_wrappers
 from mmmamba.errors import InputError
 
 if TYPE_CHECKING:
     from mmmamba.models.backbones.staged_backbone import StagedBackbone
 
 _BACKBONE = 'backbone.'
+
+
+class StrictPretrainedInit(PretrainedInit):
+    """mmengine's ``Pretrained`` by :func:`load_pretrained`; ``map_location`` is moot, since weights are copied."""
+
+    def __call__(self, module: StagedBackbone) -> None:
+        load_pretrained(module, self.checkpoint, self.prefix)
+        update_init_info(module, init_info=self._get_init_info())
 
 
 def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | None = None) -> None:
@@ -31,26 +44,31 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
     Args:
         backbone: It is changed only if everything fits.
         checkpoint: File of weights in the names of this project (``backbone.…`` or bare) or of its reference
-            implementation, which are converted; or the file's address. What comes by HTTP is downloaded once, into
-            PyTorch's folder of checkpoints. Nothing in the file is run.
-        prefix: Take the keys that begin so. None: ``backbone.`` if some key does, else all.
+            implementation, which are converted; or the file's HTTP address. It is then downloaded once, into PyTorch's
+            folder of checkpoints. Nothing in the file is run.
+        prefix: Take the keys that begin so, without it. None: ``backbone.`` if some key does, else all.
 
     Raises:
         InputError: No such file, no such keys, or the weights of something else; it names the first of each side.
     """
-    weights = _read(checkpoint)
-    system = system_of(weights)
+    weights = read_checkpoint(_local(checkpoint)).state_dict
     unused: list[str] = []
+    if prefix is not None:
+        weights, unused = _below(weights, prefix.rstrip('.') + '.')
+        if not weights:
+            raise InputError(f'{checkpoint}: no key begins with {prefix}; the first are {first_names(unused)}')
+    system = system_of(weights)
     if system in SYSTEMS:
         unused += dropped(weights, system)
         weights = SYSTEMS[system](weights)
-    if prefix is None:
-        prefix = _BACKBONE if any(key.startswith(_BACKBONE) for key in weights) else ''
-    unused += [key for key in weights if not key.startswith(prefix)]
-    weights = {key[len(prefix):]: value for key, value in weights.items() if key.startswith(prefix)}
+    else:
+        weights = without_wrappers(weights)
+    if any(key.startswith(_BACKBONE) for key in weights):
+        weights, others = _below(weights, _BACKBONE)
+        unused += others
 
     absent = tuple(f'{name}.' for name in backbone.absent_modules())
-    unused += [prefix + key for key in weights if key.startswith(absent)]
+    unused += [key for key in weights if key.startswith(absent)]
     weights = {key: value for key, value in weights.items() if not key.startswith(absent)}
     own = backbone.state_dict()
     fresh = {key for key in own if key.startswith('out_norms.')}
@@ -64,20 +82,44 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
               + ('; the norms of the outputs start anew' if fresh else ''), logger='current')
 
 
-def _read(checkpoint: str) -> dict[str, Tensor]:
-    if checkpoint.startswith(('http://', 'https://')):
-        return read_checkpoint(_downloaded(checkpoint)).state_dict
-    with get_local_path(checkpoint) as path:  # also of the other storages that mmengine knows
-        return read_checkpoint(path).state_dict
+def _below(weights: dict[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights below a prefix, without it, and the names of the others."""
+    inside = {key[len(prefix):]: value for key, value in weights.items() if key.startswith(prefix)}
+    return inside, [key for key in weights if not key.startswith(prefix)]
 
 
-def _downloaded(address: str) -> Path:
-    """The file of an address, which appears whole or not at all: several processes may ask for it at once."""
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(unquote(urlsplit(address).path)).name)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(address, str(path))
-        except (URLError, OSError) as error:
-            raise InputError(f'cannot download {address}: {error}') from error
+def _local(checkpoint: str) -> Path:
+    """The file itself, or what an address is downloaded to."""
+    if '://' not in checkpoint:
+        return Path(checkpoint).expanduser()
+    if not checkpoint.lower().startswith(('http://', 'https://')):
+        raise InputError(f'{checkpoint} is neither a file nor an HTTP address')
+    try:
+        path = _cached(checkpoint)
+    except ValueError as error:
+        raise InputError(f'{checkpoint} is no address: {error}') from error
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():  # for all processes of the machine
+        _download(checkpoint, path)
+    barrier()
     return path
+
+
+def _cached(address: str) -> Path:
+    """Where an address is kept: two of them may end in the same name."""
+    name = Path(unquote(urlsplit(address).path)).name
+    tag = hashlib.sha256(address.encode()).hexdigest()[:8]
+    return Path(torch.hub.get_dir(), 'checkpoints', f'{tag}-{name}')
+
+
+def _download(address: str, path: Path) -> None:
+    """Downloads a file, which appears whole or not at all."""
+    print_log(f'downloading {address} to {path}', logger='current')
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        urlretrieve(address, part)  # it fails when less has come than was announced
+        part.replace(path)
+    except (OSError, HTTPException, ValueError) as error:
+        raise InputError(f'cannot download {address}: {error}') from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.errors import InputError
-from mmmamba.models.backbones.pretrained import load_pretrained
+from mmmamba.models.backbones.pretrained import StrictPretrainedInit
 
 NUM_STAGES = 4
 
@@ -27,7 +27,7 @@ class StagedBackbone(BaseModule):
             The norms of the outputs are never frozen: no pretrained classifier has them.
         norm_eval: Keep the batch norms' running statistics as they are while training.
         init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=...)`` takes what
-            :func:`mmmamba.models.backbones.pretrained.load_pretrained` does, and is strict.
+            :func:`mmmamba.models.backbones.pretrained.load_pretrained` does, which is strict.
 
     Raises:
         InputError: ``out_indices`` or ``frozen_stages`` name no stage.
@@ -81,12 +81,10 @@ class StagedBackbone(BaseModule):
         given = self.init_cfg
         cfgs = [given] if isinstance(given, dict) else list(given or ())
         pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
-        first = not self.is_init
-        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        others = [cfg for cfg in cfgs if cfg not in pretrained]
+        self.init_cfg = [*others, *(dict(cfg, type=StrictPretrainedInit) for cfg in pretrained)]
         super().init_weights()
         self.init_cfg = given
-        for cfg in pretrained if first else ():
-            load_pretrained(self, **{key: value for key, value in cfg.items() if key != 'type'})
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps of the stages in ``out_indices``.

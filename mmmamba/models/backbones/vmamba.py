@@ -10,7 +10,7 @@ from torch import nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct, LayerNorm2d, VSSBlock
-from mmmamba.models.backbones.arch import Arch, resolve_arch
+from mmmamba.models.backbones.arch import Arch, drop_path_rates, require_positive_integers, resolve_arch
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
 
 LAYER_NORM = partial(LayerNorm2d, eps=1e-5)
@@ -76,11 +76,11 @@ class VMamba(StagedBackbone):
         depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
         if ssm_ratio is None:
             ssm_ratio = self.ssm_ratios.get(arch or '', 1.0)
-        if min(ssm_ratio, d_state, mlp_ratio) <= 0:
-            raise InputError(f'ssm_ratio, d_state and mlp_ratio must be positive, got {ssm_ratio}, {d_state} and '
-                             f'{mlp_ratio}')
-        blocks = sum(depths)
-        drop_paths = iter(drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks))
+        require_positive_integers('d_state', (d_state, ), 1)
+        if widths[0] < 2 or min(ssm_ratio, mlp_ratio) * min(widths) < 1:
+            raise InputError(f'widths, ssm_ratio and mlp_ratio must leave a channel everywhere, got {widths}, '
+                             f'{ssm_ratio} and {mlp_ratio}')
+        drop_paths = drop_path_rates(drop_path_rate, depths)
         conv = partial(
             ConvNormAct, kernel_size=3, stride=2, bias=True, norm_layer=LAYER_NORM, act_layer=nn.Identity)
 

@@ -9,6 +9,8 @@ from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.dispatch import Backend, Tolerance
 from mmmamba.ops.recomputation import recomputed
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """The layer norm over the channels of each pixel; the map as it is where ``weight`` is None."""
@@ -44,7 +46,9 @@ def run(
         return F.conv2d(gated.to(gate.dtype), weight, bias)
 
     if gate is None:
-        y = F.conv2d(layer_norm(x, norm_weight, norm_bias, eps), weight, bias)
+        x = layer_norm(x, norm_weight, norm_bias, eps)
+        # A float32 x may stand before half-precision weights for the sake of its norm alone.
+        y = F.conv2d(x.to(weight.dtype) if weight.dtype in _HALVES else x, weight, bias)
     else:
         y = recomputed(gated_conv, x, gate)
     y = ACTIVATIONS[activation](y)
