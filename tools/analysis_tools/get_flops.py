@@ -3,8 +3,9 @@
 FLOPs are 2 per multiply-add, for one image. ``Conv+linear`` has convolutions, linear layers and matrix products;
 ``Scan`` the selective scans, 9·B·L·D·N + 2·B·L·D for L tokens, D channels over all directions and N states.
 Detectors of the R-CNN family are counted with 1000 proposals and masks of 100. ``--device meta`` counts without
-computing, where nothing in the model depends on the image. The last lines are for comparison with published tables, which count
-multiply-adds (mmdet, MambaVision), these plus the operations of the scans (VMamba), or leave projections out (Mamba YOLO).
+computing, where nothing in the model depends on the image. The last lines are for comparison with published tables,
+which count multiply-adds (mmdet, MambaVision), these plus the operations of the scans (VMamba), or leave projections
+out (Mamba YOLO).
 """
 from __future__ import annotations
 
