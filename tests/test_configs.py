@@ -4,10 +4,12 @@ And every model trains and predicts on photographs, made small for the sake of t
 """
 from __future__ import annotations
 
+import argparse
 import copy
 import inspect
 import json
 import re
+from collections import Counter
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -19,19 +21,39 @@ from mmcv.transforms import Compose
 from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDULERS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('[!_]*/*.py'))
-# Of each folder and detector one, the smallest where sizes are called T or N.
-KINDS = {(Path(name).parent, Path(name).name.split('_')[0]): name
-         for name in sorted(NAMES, key=lambda name: bool(re.search('[-_][nt]_', name)))}
+
+
+def preference(name: str) -> tuple[bool, ...]:
+    """Higher for the smallest size, where sizes are called T or N, for COCO, and for what a paper describes."""
+    return bool(re.search('[-_][nt]_', name)), name.endswith('_coco.py'), '_released_' not in name
+
+
+# Of each folder and detector one.
+KINDS = {(Path(name).parent, Path(name).name.split('_')[0]): name for name in sorted(NAMES, key=preference)}
+WITH_PUBLISHED_RECIPE = [name for name in NAMES
+                         if re.fullmatch('(efficient_vmamba|mamba_vision|vmamba)/.*_coco.py', name)]
+COUNTS = dict(
+    efficient_vmamba=7, mamba_vision=6, mamba_yolo=14, od_mamba=29, odss_pafpn=3, vmamba=11, yolov8=12)
+# The reference's dtype, where it trains in mixed precision.
+DTYPES = {'efficient_vmamba': 'float16', 'mamba_vision': 'float16', 'vmamba': None}
+DROP_PATHS = {
+    'efficient_vmamba': {'t': 0.1, 's': 0.1, 'b': 0.1},
+    'mamba_vision': {'t': 0.2, 's': 0.3, 'b': 0.5},
+    'vmamba': {'t': 0.2, 't_s2l5': 0.2, 's': 0.3, 's_s2l15': 0.3, 'b': 0.5, 'b_s2l15': 0.6},
+}
 ODMAMBA_IN_MMDET = [name for name in NAMES if re.fullmatch('od_mamba/.*_coco.py', name)]
 FRUITS_AND_NUTS = ROOT.parent / 'shared/data/fruits_nuts'
+
+NORMS = nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm
 
 IMAGE_SIZE = (96, 64)  # width and height
 QUERY_IMAGE_SIZE = (256, 192)  # for two-stage DETRs: as many tokens as they choose queries from
@@ -104,7 +126,10 @@ def test_config_trains_and_predicts_on_photographed_objects(name):
 
 
 def check_model(cfg: Config, annotations: Path, images: Path) -> None:
-    """Two steps of the config's optimizer on a batch of two, with a gradient in every parameter, then a prediction."""
+    """Two steps of the config's optimizer on a batch of two, with a gradient in every parameter, then a prediction.
+
+    Of the backbone's gradients at least one is not zero.
+    """
     torch.manual_seed(0)
     with_mask = 'segm' in cfg.val_evaluator.get('metric', ())
     size = QUERY_IMAGE_SIZE if cfg.model.get('as_two_stage') else IMAGE_SIZE
@@ -125,7 +150,7 @@ def check_model(cfg: Config, annotations: Path, images: Path) -> None:
     model.init_weights()
 
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    without_gradient, without_finite_gradient = set(), set()
+    without_gradient, without_finite_gradient, with_nonzero_gradient = set(), set(), set()
 
     def look_at_gradients(*_) -> None:
         for name, parameter in model.named_parameters():
@@ -133,6 +158,8 @@ def check_model(cfg: Config, annotations: Path, images: Path) -> None:
                 without_gradient.add(name)
             elif parameter.requires_grad and not parameter.grad.isfinite().all():
                 without_finite_gradient.add(name)
+            elif parameter.requires_grad and parameter.grad.any():
+                with_nonzero_gradient.add(name)
 
     wrapper.optimizer.register_step_pre_hook(look_at_gradients)
     model.train()
@@ -140,6 +167,7 @@ def check_model(cfg: Config, annotations: Path, images: Path) -> None:
         losses = model.train_step(batch, wrapper)
         assert all(loss.isfinite() for loss in losses.values()), losses
     assert not without_gradient and not without_finite_gradient
+    assert any(name.startswith('backbone.') for name in with_nonzero_gradient)
 
     model.eval()
     with torch.no_grad():
@@ -179,18 +207,55 @@ def check_result(result: DetDataSample, with_mask: bool) -> None:
         assert found.masks.shape == (len(found), height, width) and found.masks.dtype == torch.bool
 
 
-@pytest.mark.parametrize('name', ODMAMBA_IN_MMDET)
-def test_time_scales_of_scans_do_not_decay_and_no_rate_is_for_trained_weights(name):
-    cfg = read(name)
+def parameters_and_groups(cfg: Config) -> tuple[nn.Module, dict[nn.Parameter, dict]]:
+    """A config's model, without memory, and the optimizer's group of each parameter."""
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    group_of = {parameter: group for group in groups for parameter in group['params']}
+    return model, {parameter: group for group in groups for parameter in group['params']}
+
+
+@pytest.mark.parametrize('name', ODMAMBA_IN_MMDET)
+def test_time_scales_of_scans_do_not_decay_and_no_rate_is_for_trained_weights(name):
+    cfg = read(name)
+    model, group_of = parameters_and_groups(cfg)
     scan = re.compile(r'\.(A_logs|Ds|dt_projs_bias)$')
     decays = {name: group_of[parameter]['weight_decay'] for name, parameter in model.backbone.named_parameters()}
     assert not any(decay for name, decay in decays.items() if scan.search(name))
     assert all(decay for name, decay in decays.items() if name.endswith('dt_projs_weight'))
     assert {group_of[parameter]['lr'] for parameter in model.backbone.parameters()} == {cfg.optim_wrapper.optimizer.lr}
+    if 'flat_decay_mult' in cfg.optim_wrapper.paramwise_cfg:
+        assert not any(group_of[parameter]['weight_decay'] for parameter in model.parameters() if parameter.ndim < 2)
+
+
+@pytest.mark.parametrize('name', WITH_PUBLISHED_RECIPE)
+def test_recipe_beside_published_ap_is_the_published_one(name):
+    cfg = read(name)
+    family, epochs = Path(name).parts[0], 36 if '-3x_' in name else 12
+    assert cfg.optim_wrapper.get('dtype') == DTYPES[family]
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    assert cfg.train_cfg.max_epochs == epochs
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.type, warm_up.end, warm_up.by_epoch) == ('LinearLR', 1000, False)
+    assert (steps.end, steps.milestones) == (epochs, [27, 33] if epochs == 36 else [8, 11])
+    assert cfg.model.backbone.drop_path_rate == DROP_PATHS[family][cfg.model.backbone.arch]
+    assert cfg.auto_scale_lr.base_batch_size == 16 and cfg.train_dataloader.batch_size == 2
+
+    model, group_of = parameters_and_groups(cfg)
+    norms = [module for module in model.modules() if isinstance(module, NORMS)]
+    scans = [parameter for name, parameter in model.named_parameters() if re.search(r'\.A_logs?$', name)]
+    trained = [parameter for norm in norms for parameter in norm.parameters() if parameter.requires_grad]
+    assert trained and {group_of[parameter]['weight_decay'] for parameter in trained} == {0.0}
+    assert scans and {group_of[parameter]['weight_decay'] for parameter in scans} == {0.05}
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if not name.endswith(('_demo.py', '_fruits-nuts.py'))])
+def test_learning_rate_is_scaled_from_the_batch_in_the_name(name):
+    cfg = read(name)
+    stated = re.search(r'_(\d+)xb(\d+)[-_]', name)
+    gpus, batch = map(int, stated.groups()) if stated else (8, 2)  # mmdet's 1x and 3x
+    assert cfg.auto_scale_lr.base_batch_size == gpus * batch
+    assert cfg.train_dataloader.batch_size == batch
 
 
 def test_the_backbone_starts_from_a_trained_mamba_yolo(tmp_path):
@@ -209,15 +274,48 @@ def test_the_backbone_starts_from_a_trained_mamba_yolo(tmp_path):
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.03)}
 
 
-def test_data_root_is_settable_by_the_environment(monkeypatch):
+@pytest.mark.parametrize('name', [
+    'efficient_vmamba/mask-rcnn_efficient-vmamba-t_fpn_amp-1x_coco.py',
+    'efficient_vmamba/retinanet_efficient-vmamba-t_fpn_amp-1x_coco.py',
+    'mamba_vision/mask-rcnn_mamba-vision-t_fpn_amp-ms-crop-1x_coco.py',
+    'mamba_vision/cascade-mask-rcnn_mamba-vision-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py',
+])
+def test_weights_are_named_on_the_command_line(name, tmp_path):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args([
+        '--cfg-options', 'model.backbone.init_cfg.type=Pretrained',
+        f'model.backbone.init_cfg.checkpoint={tmp_path / "weights.pth"}'])
+    cfg = read(name)
+    trained = MODELS.build(cfg.model.backbone)
+    torch.save(trained.state_dict(), tmp_path / 'weights.pth')
+    cfg.merge_from_dict(args.cfg_options)
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize('name', [name for name in KINDS.values() if name.endswith('_coco.py')])
+def test_data_root_is_settable_by_the_environment(name, monkeypatch):
     monkeypatch.setenv('COCO', '/somewhere')
-    for name in [name for name in ODMAMBA_IN_MMDET if '-mamba-t_' in name]:  # the other sizes inherit these
-        cfg = read(name)
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            assert loader.dataset.data_root == '/somewhere'
-        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-            assert evaluator.ann_file == '/somewhere/annotations/instances_val2017.json'
+    cfg = Config.fromfile(CONFIGS / name)  # not `read`, which remembers what it has read
+    assert cfg.custom_imports.imports == ['mmmamba']
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        files = [dataset for dataset in datasets(loader.dataset) if 'ann_file' in dataset]
+        assert [dataset['data_root'] for dataset in files] == ['/somewhere']
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.ann_file == '/somewhere/annotations/instances_val2017.json'
+
+
+@pytest.mark.parametrize('root', [None, 'data/coco', 'data/coco/'])
+def test_path_of_annotations_has_single_slashes(root, monkeypatch):
+    monkeypatch.delenv('COCO', raising=False)
+    if root:
+        monkeypatch.setenv('COCO', root)
+    cfg = Config.fromfile(CONFIGS / '_base_/coco_in_mmdet.py')
+    assert cfg.coco_dataloader.dataset.data_root == 'data/coco'
+    assert cfg.coco_evaluator.ann_file == 'data/coco/annotations/instances_val2017.json'
 
 
 def test_a_size_of_each_kind_is_there():
-    assert len(NAMES) >= 12 + 10 + 3 + 1 + 27 + 3
+    assert Counter(Path(name).parts[0] for name in NAMES) == COUNTS

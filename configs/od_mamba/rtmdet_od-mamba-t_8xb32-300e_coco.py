@@ -1,11 +1,13 @@
 _base_ = ['mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py', '../_base_/od_mamba_in_mmdet.py']
 
+checkpoint = None  # the base's backbone's
 model = dict(
     backbone=dict(_delete_=True, type='ODMamba', arch='t', out_indices=(1, 2, 3), norm_cfg=_base_.sync_bn),
     neck=dict(in_channels=[64, 128, 256], out_channels=64),
     bbox_head=dict(in_channels=64, feat_channels=64))
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.undecayed))
+auto_scale_lr = dict(base_batch_size=256)
 
 data_root = _base_.coco_root
 train_dataloader = _base_.coco_dataloader

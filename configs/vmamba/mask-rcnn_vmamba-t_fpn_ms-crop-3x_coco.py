@@ -1,7 +1,5 @@
-_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py'
+_base_ = ['mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py', '../_base_/coco_in_mmdet.py']
 
-custom_imports = dict(imports=['mmmamba'])
-data_root = '{{$COCO:data/coco/}}'  # the environment variable COCO, else data/coco/
 # The public classifier: load_pretrained converts it. A path will do as well.
 pretrained = 'https://github.com/MzeroMiko/VMamba/releases/download/%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth'
 
@@ -13,8 +11,9 @@ model = dict(
         drop_path_rate=0.2,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)))
 
-train_dataloader = dict(dataset=dict(data_root=data_root))
-val_dataloader = dict(dataset=dict(data_root=data_root))
-test_dataloader = dict(dataset=dict(data_root=data_root))
-val_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
-test_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
+data_root = _base_.coco_root
+train_dataloader = _base_.coco_dataloader
+val_dataloader = _base_.coco_dataloader
+test_dataloader = _base_.coco_dataloader
+val_evaluator = _base_.coco_evaluator
+test_evaluator = _base_.coco_evaluator

@@ -22,7 +22,8 @@ def test_published_table_is_that_of_the_file_and_has_every_config():
 def test_every_model_of_the_table_learns():
     with (ROOT / 'benchmarks/mixing.csv').open(newline='', encoding='utf-8') as file:
         for row in csv.DictReader(file):
-            assert float(row['last_loss']) < float(row['highest_loss'] or row['first_loss'])
+            peak = float(row['highest_loss'] or row['first_loss'])
+            assert float(row['last_loss']) < 0.75 * peak, row['config']
 
 
 @pytest.mark.usefixtures('mmdet_scope')

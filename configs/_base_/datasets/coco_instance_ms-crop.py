@@ -1,7 +1,7 @@
 # COCO with masks, its images scaled and cropped as in DETR.
-_base_ = 'mmdet::_base_/datasets/coco_instance.py'
+_base_ = ['mmdet::_base_/datasets/coco_instance.py', '../coco_in_mmdet.py']
 
-data_root = '{{$COCO:data/coco/}}'  # the environment variable COCO, else data/coco/
+data_root = _base_.coco_root
 
 scales = [(height, 1333) for height in range(480, 801, 32)]
 train_pipeline = [
@@ -23,8 +23,7 @@ train_pipeline = [
 ]
 
 train_dataloader = dict(dataset=dict(data_root=data_root, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(data_root=data_root))
-test_dataloader = val_dataloader
-
-val_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
-test_evaluator = val_evaluator
+val_dataloader = _base_.coco_dataloader
+test_dataloader = _base_.coco_dataloader
+val_evaluator = _base_.coco_evaluator
+test_evaluator = _base_.coco_evaluator

@@ -1,4 +1,4 @@
-_base_ = './retinanet_resnet-18_1xb4-10e_bccd.py'
+_base_ = './retinanet_r18_fpn_1xb4-10e_bccd.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='ODMamba', arch='t', out_indices=(1, 2, 3), ssm_init='mamba'),

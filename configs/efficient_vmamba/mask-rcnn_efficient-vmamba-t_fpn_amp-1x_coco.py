@@ -1,12 +1,15 @@
-_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/efficient_vmamba_in_mmdet.py']
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/default_runtime.py',
+    '../_base_/schedules/adamw_amp_1x.py',
+    '../_base_/coco_in_mmdet.py',
+]
 
 model = dict(
-    # Weights of the reference: init_cfg=dict(type='Pretrained', checkpoint='<file>'); see README.md.
+    # Random values, unless it is given the reference's weights: model.backbone.init_cfg; see README.md.
     backbone=dict(_delete_=True, type='EfficientVMamba', arch='t', out_indices=(0, 1, 2, 3), drop_path_rate=0.1),
     neck=dict(in_channels=[48, 96, 192, 384]))
-
-optim_wrapper = _base_.amp_adamw
-param_scheduler = _base_.swin_1x
 
 data_root = _base_.coco_root
 train_dataloader = _base_.coco_dataloader

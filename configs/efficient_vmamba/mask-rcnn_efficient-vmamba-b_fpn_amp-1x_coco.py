@@ -1,3 +1,3 @@
-_base_ = './mask-rcnn_efficient-vmamba-t_fpn_1x_coco.py'
+_base_ = './mask-rcnn_efficient-vmamba-t_fpn_amp-1x_coco.py'
 
 model = dict(backbone=dict(arch='b'), neck=dict(in_channels=[96, 192, 384, 768]))

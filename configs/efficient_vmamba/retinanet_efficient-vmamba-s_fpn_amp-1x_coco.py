@@ -1,3 +1,3 @@
-_base_ = './retinanet_efficient-vmamba-t_fpn_1x_coco.py'
+_base_ = './retinanet_efficient-vmamba-t_fpn_amp-1x_coco.py'
 
 model = dict(backbone=dict(arch='s'), neck=dict(in_channels=[128, 256, 512]))

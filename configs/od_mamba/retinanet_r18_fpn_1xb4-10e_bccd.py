@@ -1,5 +1,5 @@
-# RetinaNet from scratch, small: the baseline of retinanet_od-mamba-t_1xb4-10e_bccd.py. Nothing is pretrained, so the
-# pyramid and the head have group norms; 128 channels and two convolutions are enough for three classes.
+# RetinaNet from scratch, small: the baseline of retinanet_od-mamba-t_fpn_1xb4-10e_bccd.py. Nothing is pretrained, so
+# the pyramid and the head have group norms; 128 channels and two convolutions are enough for three classes.
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', '../_base_/yolov8_30e_bccd.py']
 
 norm_cfg = dict(type='GN', num_groups=32)
