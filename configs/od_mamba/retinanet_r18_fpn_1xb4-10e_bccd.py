@@ -12,7 +12,6 @@ model = dict(
 max_epochs = 10
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 train_dataloader = dict(batch_size=4)
-optim_wrapper = dict(optimizer=dict(lr=0.0007))
 custom_hooks = [
     *_base_.custom_hooks[:-1],
     {**_base_.custom_hooks[-1], 'switch_epoch': max_epochs - 3},  # PipelineSwitchHook
