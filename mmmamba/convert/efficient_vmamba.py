@@ -4,20 +4,15 @@ from __future__ import annotations
 import re
 
 from mmmamba.convert.backbone import rename_backbone
-from mmmamba.convert.key_map import Names, StateDict, under
+from mmmamba.convert.key_map import SS2D, Names, StateDict, under
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
 _STEM = {'0': 'conv', '2': 'norm', 'proj': 'conv', 'norm': 'norm'}  # the last two as older checkpoints have them
-_SS2D = {
-    name: name
-    for name in ('in_proj', 'conv2d', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds', 'out_norm',
-                 'out_proj')
-}
 _EVSS_BLOCK = {
     'norm': 'norm',
     'ln_1': 'norm',  # older
-    **under('op', 'ss2d', _SS2D),
-    **under('self_attention', 'ss2d', _SS2D),  # older
+    **under('op', 'ss2d', SS2D),
+    **under('self_attention', 'ss2d', SS2D),  # older
     'conv_branch.0': 'local.0.conv',
     'conv_branch.1': 'local.0.norm',
     'conv_branch.3': 'local.1',

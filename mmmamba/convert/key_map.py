@@ -13,6 +13,13 @@ Names = dict[str, str]
 
 StateDict = dict[str, Tensor]
 
+SS2D: Names = {
+    name: name
+    for name in ('in_proj', 'conv2d', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds', 'out_norm',
+                 'out_proj')
+}
+"""Table of the scan's layer, which all systems that scan maps name alike."""
+
 LEAVES = frozenset({'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'})
 
 _FINGERPRINTS = {

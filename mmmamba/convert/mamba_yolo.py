@@ -1,16 +1,11 @@
 """Mamba YOLO's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import Names, StateDict, indices, rename, under, without_yolo_wrappers
+from mmmamba.convert.key_map import SS2D, Names, StateDict, indices, rename, under, without_yolo_wrappers
 from mmmamba.convert.yolov8 import CONV, SPPF, flatten_projection, head_names
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
 _STEM = {'0': 'conv1.conv', '1': 'conv1.norm', '3': 'conv2.conv', '4': 'conv2.norm'}
-_SS2D = {
-    name: name
-    for name in ('in_proj', 'conv2d', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds', 'out_norm',
-                 'out_proj')
-}
 _BLOCK_BODY = {
     'norm.norm': 'norm1',
     'norm2.norm': 'norm2',
@@ -22,7 +17,7 @@ _BLOCK_BODY = {
     'lsblock.fc2': 'local.fc1',
     'lsblock.fc3': 'local.fc2',
 }
-_BACKBONE_BLOCK = {**under('proj_conv', 'in_proj', _CONV_NORM), **under('op', 'ss2d.0', _SS2D), **_BLOCK_BODY}
+_BACKBONE_BLOCK = {**under('proj_conv', 'in_proj', _CONV_NORM), **under('op', 'ss2d.0', SS2D), **_BLOCK_BODY}
 
 _STAGES = {f'model.{2 * i + 1}': f'backbone.stages.{i}' for i in range(4)}
 _MERGES = {f'model.{2 * i + 2}': f'backbone.downsamples.{i}' for i in range(3)}
@@ -77,5 +72,5 @@ def _stage(reference: str, ours: str, blocks: int) -> Names:
 def _neck_block(scans: int) -> Names:
     names = {**under('in_proj', 'in_proj', _CONV_NORM), **_BLOCK_BODY}
     for index in range(scans):
-        names.update(under(f'ss2d.{index}', f'ss2d.{index}', _SS2D))
+        names.update(under(f'ss2d.{index}', f'ss2d.{index}', SS2D))
     return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmmamba.convert.backbone import BACKBONE, rename_backbone, without_wrappers
-from mmmamba.convert.key_map import Names, StateDict, indices, under
+from mmmamba.convert.key_map import SS2D, Names, StateDict, indices, under
 
 DIRECTIONS = 4
 _STAGES = 4
@@ -12,8 +12,7 @@ _STAGES = 4
 _STEM = {'0': '0.conv', '2': '0.norm', '5': '1.conv', '7': '1.norm', 'proj': '0.conv', 'norm': '0.norm'}
 _DOWNSAMPLE = {'1': 'conv', '3': 'norm'}
 _SS2D = {
-    **{name: name for name in ('in_proj', 'conv2d', 'x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs',
-                               'Ds', 'out_norm', 'out_proj')},
+    **SS2D,
     'x_proj.weight': 'x_proj_weight',
     'dt_projs.weight': 'dt_projs_weight',
 }
