@@ -1,5 +1,5 @@
 """Weights of the reference implementations for our models: pure key maps, one function a system."""
-from mmmamba.convert.backbone import dropped, without_wrappers
+from mmmamba.convert.backbone import BACKBONE, dropped, split, without_wrappers
 from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mmmamba.convert.efficient_vmamba import efficient_vmamba
 from mmmamba.convert.fit import first_names, require_fit
@@ -18,6 +18,6 @@ SYSTEMS = {
 }
 
 __all__ = [
-    'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'first_names', 'mamba_vision', 'mamba_yolo',
-    'read_checkpoint', 'require_fit', 'system_of', 'vmamba', 'without_wrappers', 'write_checkpoint', 'yolov8'
+    'BACKBONE', 'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'first_names', 'mamba_vision', 'mamba_yolo',
+    'read_checkpoint', 'require_fit', 'split', 'system_of', 'vmamba', 'without_wrappers', 'write_checkpoint', 'yolov8'
 ]

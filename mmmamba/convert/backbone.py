@@ -33,13 +33,18 @@ def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDi
         InputError: A state dict of something else.
     """
     state_dict = without_wrappers(state_dict)
-    backbone = {key[len(BACKBONE):]: value for key, value in state_dict.items() if key.startswith(BACKBONE)}
-    others = {key: value for key, value in state_dict.items() if not key.startswith(BACKBONE)}
+    backbone, others = split(state_dict, BACKBONE)
     if not backbone:  # a classifier
         backbone, others = others, {}
     heads = set(dropped(backbone, system))
     renamed = rename({key: value for key, value in backbone.items() if key not in heads}, names, system)
     return {**{BACKBONE + key: value for key, value in renamed.items()}, **others}
+
+
+def split(state_dict: StateDict, prefix: str) -> tuple[StateDict, StateDict]:
+    """What stands below a prefix, without it, and the rest."""
+    inside = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    return inside, {key: value for key, value in state_dict.items() if not key.startswith(prefix)}
 
 
 def dropped(keys: Iterable[str], system: str | None) -> list[str]:

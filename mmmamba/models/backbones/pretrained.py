@@ -14,15 +14,22 @@ from mmengine.dist import barrier
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from mmengine.model.weight_init import update_init_info
-from torch import Tensor
 
-from mmmamba.convert import SYSTEMS, dropped, first_names, read_checkpoint, require_fit, system_of, without_wrappers
+from mmmamba.convert import (
+    BACKBONE,
+    SYSTEMS,
+    dropped,
+    first_names,
+    read_checkpoint,
+    require_fit,
+    split,
+    system_of,
+    without_wrappers,
+)
 from mmmamba.errors import InputError
 
 if TYPE_CHECKING:
     from mmmamba.models.backbones.staged_backbone import StagedBackbone
-
-_BACKBONE = 'backbone.'
 
 
 class StrictPretrainedInit(PretrainedInit):
@@ -54,7 +61,8 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
     weights = read_checkpoint(_local(checkpoint)).state_dict
     unused: list[str] = []
     if prefix is not None:
-        weights, unused = _below(weights, prefix.rstrip('.') + '.')
+        weights, others = split(weights, prefix.rstrip('.') + '.')
+        unused += others
         if not weights:
             raise InputError(f'{checkpoint}: no key begins with {prefix}; the first are {first_names(unused)}')
     system = system_of(weights)
@@ -63,8 +71,8 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
         weights = SYSTEMS[system](weights)
     else:
         weights = without_wrappers(weights)
-    if any(key.startswith(_BACKBONE) for key in weights):
-        weights, others = _below(weights, _BACKBONE)
+    if any(key.startswith(BACKBONE) for key in weights):
+        weights, others = split(weights, BACKBONE)
         unused += others
 
     absent = tuple(f'{name}.' for name in backbone.absent_modules())
@@ -80,12 +88,6 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
     print_log(f'{checkpoint}: {len(weights)} tensors for {type(backbone).__name__}'
               + (f'; {len(unused)} not used: {first_names(unused)}' if unused else '')
               + ('; the norms of the outputs start anew' if fresh else ''), logger='current')
-
-
-def _below(weights: dict[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights below a prefix, without it, and the names of the others."""
-    inside = {key[len(prefix):]: value for key, value in weights.items() if key.startswith(prefix)}
-    return inside, [key for key in weights if not key.startswith(prefix)]
 
 
 def _local(checkpoint: str) -> Path:
