@@ -9,7 +9,7 @@ from mmmamba.demo.coco_folder import CocoFolder
 
 
 def config_for_folder(config: Config, folder: CocoFolder) -> Config:
-    """Returns ``config`` for another data set: files, classes, the head's class count and the evaluators.
+    """Returns ``config`` for another data set: files, classes, the heads' class count and the evaluators.
 
     Args:
         config: With a train, a val and a test dataloader of CocoDatasets, and CocoMetric as evaluator.
@@ -17,20 +17,36 @@ def config_for_folder(config: Config, folder: CocoFolder) -> Config:
     """
     config = Config(config.to_dict())
     for split, loader in (('train', 'train_dataloader'), ('val', 'val_dataloader'), ('val', 'test_dataloader')):
-        for dataset in _coco_datasets(config[loader].dataset):
+        for dataset in coco_datasets(config[loader].dataset):
             dataset.update(data_root='', ann_file=str(folder.annotations[split].absolute()),
                            data_prefix={'img': f'{(folder.root / split).absolute()}/'},
                            metainfo={'classes': folder.classes})
     for evaluator in (config.val_evaluator, config.test_evaluator):
         evaluator.ann_file = str(folder.annotations['val'].absolute())
-    config.model.bbox_head.num_classes = len(folder.classes)
+    set_num_classes(config.model, len(folder.classes))
     return config
 
 
-def _coco_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Yields the data sets with an annotation file, inside whatever wrappers."""
+def set_num_classes(model: ConfigDict, number: int) -> None:
+    """Gives every head of a model this number of classes, in place."""
+    for part in parts(model):
+        if 'num_classes' in part:
+            part.num_classes = number
+
+
+def parts(model: ConfigDict) -> Iterator[ConfigDict]:
+    """A model's config and every config inside of it."""
+    yield model
+    for value in model.values():
+        for inner in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(inner, dict):
+                yield from parts(inner)
+
+
+def coco_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The data sets with an annotation file, inside whatever wrappers."""
     if 'ann_file' in dataset:
         yield dataset
     for inner in [dataset.get('dataset'), *dataset.get('datasets', [])]:
         if inner is not None:
-            yield from _coco_datasets(inner)
+            yield from coco_datasets(inner)

@@ -8,6 +8,7 @@ from mmmamba.engine.hooks import (
     ExactResumeHook,
     NonFiniteLossHook,
     ScaleWeightDecayHook,
+    TrainingClockHook,
     UnreadableImagesHook,
 )
 from mmmamba.engine.memory import keep_freed_memory
@@ -16,6 +17,6 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook',
-    'NonFiniteLossHook', 'ScaleWeightDecayHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
+    'NonFiniteLossHook', 'ScaleWeightDecayHook', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
     'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'load_checkpoint_checked', 'prepare_distributed'
 ]

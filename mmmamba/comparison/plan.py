@@ -1,0 +1,58 @@
+"""Which runs a comparison has, and under what config each of them goes."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmmamba.conditions import from_scratch, under_conditions, with_epochs
+
+VALIDATIONS = 10
+"""About so many points has a curve of AP."""
+
+
+def run_config(path: Path, data: str, configs: Path, *, epochs: int | None, scratch: bool,
+               options: Mapping[str, Any]) -> Config:
+    """A detector's config under the conditions of a comparison; all seeds and all detectors get the same.
+
+    The last weights are tested, not the best ones: choosing by the test set would flatter whoever fluctuates most.
+
+    Args:
+        path: The detector's config.
+        data: See :func:`mmmamba.conditions.under_conditions`.
+        configs: The package's folder of configs.
+        epochs: Length of the training; None for that of the data set's recipe.
+        scratch: Whether pretrained weights are left out.
+        options: Settings in place of the conditions', by their dotted names.
+    """
+    cfg = under_conditions(Config.fromfile(path), data, configs)
+    if epochs is not None:
+        cfg = with_epochs(cfg, epochs)
+    if scratch:
+        cfg = from_scratch(cfg)
+    cfg.merge_from_dict(copy.deepcopy(dict(options)))
+    cfg.train_cfg.val_interval = max(1, cfg.train_cfg.max_epochs // VALIDATIONS)
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1, save_best=None)
+    cfg.custom_hooks.append(dict(type='TrainingClockHook'))
+    if cfg.test_evaluator.type != 'CocoMetric':
+        use_coco_metric(cfg)
+    return cfg
+
+
+def use_coco_metric(cfg: Config) -> None:
+    """COCO's AP for a data set with annotations of another kind, whose truth goes along with the images."""
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        packing = loader.dataset.pipeline[-1]
+        packing.meta_keys = (*packing.meta_keys, 'instances')
+    cfg.val_evaluator = dict(type='CocoMetric', metric='bbox', proposal_nums=(100, 1, 10))
+    cfg.test_evaluator = dict(cfg.val_evaluator)
+
+
+def with_seed(cfg: Config, seed: int) -> str:
+    """The text of the config with a seed."""
+    cfg = copy.deepcopy(cfg)
+    cfg.randomness = dict(seed=seed)
+    return cfg.pretty_text

@@ -1,0 +1,118 @@
+"""One switch for every detector: which data set it is trained and tested on, with the recipe that goes with the set."""
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import MappingProxyType
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from mmmamba.demo.coco_folder import CocoFolder
+from mmmamba.demo.composer import Composition, compose
+from mmmamba.demo.config import coco_datasets, config_for_folder, parts, set_num_classes
+from mmmamba.errors import InputError
+
+CONDITIONS = MappingProxyType({
+    'coco': 'yolov8_300e_coco.py',
+    'voc': 'yolov8_300e_voc.py',
+    'bccd': 'yolov8_30e_bccd.py',
+    'demo': 'short_16e_demo.py',
+})
+"""Data set → the file of configs/_base_ with its pipelines, schedule, optimizer and evaluator."""
+FOLDER_CONDITIONS = 'bccd'
+"""The recipe for a user's own folder."""
+SHORT = ('bccd', 'demo')
+"""Data sets on which a run is some hundred iterations long."""
+
+
+def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
+    """The detector of a config on another data set, under that set's recipe.
+
+    The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
+    data set's file in ``configs/_base_``, the same for every detector; but settings that the config lists in
+    ``own_settings`` (DINO's optimizer) stay. Heads get the data set's number of classes. Augmentation on batches,
+    where the model's preprocessor has some, goes: it is part of a recipe. On the small sets the scans start from
+    Mamba's initialisation (``ssm_init='mamba'``), since the reference's takes longer to learn anything.
+
+    Args:
+        cfg: With a ``model``; not changed.
+        data: A name of :data:`CONDITIONS`, or a folder in the layout that ``make demo DATA=folder`` takes, which is
+            trained under BCCD's recipe. ``'demo'`` composes its images where they are not there yet.
+        configs: The package's folder of configs.
+
+    Raises:
+        InputError: Neither a name nor a folder, or a folder without that layout.
+    """
+    if data not in CONDITIONS and not Path(data).is_dir():
+        raise InputError(f'--data must be one of {", ".join(CONDITIONS)}, or a folder; got {data}')
+    folder = None if data in CONDITIONS else CocoFolder.find(Path(data))
+    name = FOLDER_CONDITIONS if folder else data
+    conditions = Config.fromfile(configs / '_base_' / CONDITIONS[name])
+    if name == 'demo':
+        compose(Path(conditions.data_root), Composition())
+    conditions.model = copy.deepcopy(cfg.model)
+    for key in cfg.get('own_settings', ()):
+        conditions[key] = copy.deepcopy(cfg[key])
+    conditions.model.get('data_preprocessor', {}).pop('batch_augments', None)
+    for part in parts(conditions.model):
+        if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
+            part.ssm_init = 'mamba'
+    if folder:
+        return config_for_folder(conditions, folder)
+    set_num_classes(conditions.model, len(class_names(conditions)))
+    return conditions
+
+
+def with_epochs(cfg: Config, epochs: int) -> Config:
+    """The same recipe within another number of epochs: warm-up and the last, mosaic-free part shrink in proportion.
+
+    Args:
+        cfg: One that :func:`under_conditions` made; not changed.
+        epochs: At least 1.
+    """
+    if epochs < 1:
+        raise InputError(f'the number of epochs must be positive, got {epochs}')
+    cfg = copy.deepcopy(cfg)
+    share = epochs / cfg.train_cfg.max_epochs
+    cfg.train_cfg.max_epochs = epochs
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    for scheduler in schedulers:
+        scheduler.warmup_epochs *= share
+        if 'min_warmup_iters' in scheduler:
+            scheduler.min_warmup_iters = round(scheduler.min_warmup_iters * share)
+    for hook in list(cfg.custom_hooks):
+        if hook.type == 'PipelineSwitchHook':
+            hook.switch_epoch = round(hook.switch_epoch * share)
+            if not 0 < hook.switch_epoch < epochs:  # too short for two parts
+                cfg.custom_hooks.remove(hook)
+    return cfg
+
+
+def from_scratch(cfg: Config) -> Config:
+    """The same detector without any trained weights, and without what is meant for trained weights only.
+
+    Pretrained initialisation goes; frozen stages, frozen norms and the backbone's smaller learning rate with it.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from = None
+    for part in parts(cfg.model):
+        init_cfg = part.get('init_cfg')
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            part.init_cfg = None
+        if 'frozen_stages' in part:
+            part.update(frozen_stages=-1)
+        if 'norm_eval' in part:
+            part.update(norm_eval=False)
+        if isinstance(part.get('norm_cfg'), dict):
+            part.norm_cfg.pop('requires_grad', None)
+    rates = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+    rates.get('backbone', {}).pop('lr_mult', None)
+    return cfg
+
+
+def class_names(cfg: Config) -> tuple[str, ...]:
+    """Classes of a config's test set: its ``metainfo``, or those of the data set's type."""
+    dataset = next(coco_datasets(cfg.test_dataloader.dataset))
+    given = dataset.get('metainfo') or {}
+    return tuple(given.get('classes') or DATASETS.get(dataset.type).METAINFO['classes'])
