@@ -1,4 +1,4 @@
-"""One switch for every detector: which data set it is trained and tested on, with the recipe that goes with the set."""
+"""One switch for every detector: on which data set it is trained and tested, with the recipe that goes with it."""
 from __future__ import annotations
 
 import copy
@@ -109,6 +109,11 @@ def from_scratch(cfg: Config) -> Config:
     rates = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
     rates.get('backbone', {}).pop('lr_mult', None)
     return cfg
+
+
+def default_work_dir(config: str | Path, data: str | None) -> str:
+    """Where a run of a config goes: a folder of its own for each data set."""
+    return str(Path('work_dirs', '_'.join([Path(config).stem, *([Path(data).name] if data else [])])))
 
 
 def class_names(cfg: Config) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """Trains and tests detectors under the same conditions, and writes one report.
 
-    python tools/compare.py CONFIG… --data bccd --seeds 0 1 2 --epochs 6 --from-scratch
+    python tools/compare.py CONFIG ... --data bccd --seeds 0 1 2 --epochs 6 --from-scratch
 
-The models are the configs'; images, augmentation, schedule, optimizer and evaluation are those of the data set
-(``configs/_base_``), for all of them. Each run has a folder of its own below --work-dir. A call that was stopped goes on
-where it was when it is repeated; runs that failed are tried again. The report (markdown, HTML, PNG, CSV) lies in
-``report/``; a run that failed is a row that says why.
+The models are the configs'; images, augmentation, schedule, optimizer and evaluation are those of the data set (in
+``configs/_base_``), the same for all. Each run has a folder of its own below --work-dir. Repeat a call that was
+stopped, and it goes on where it was; runs that failed are tried again. The report (markdown, HTML, PNG, CSV) has a row
+for each detector, for one that failed with the reason.
 """
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmmamba.comparison.report import require_matplotlib, write_report
+from mmmamba.comparison.result import AP, Comparison
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
+from mmmamba.comparison.budget import epochs_within
+from mmmamba.comparison.facts import facts, truth
 from mmmamba.comparison.plan import run_config, with_seed
-from mmmamba.comparison.run import Run, read_metrics
-from mmmamba.comparison.schedule import devices, execute_all
+from mmmamba.comparison.reading import read_run
+from mmmamba.comparison.run import RESULTS, Launch, Run
+from mmmamba.comparison.schedule import execute_all, launches
 from mmmamba.conditions import CONDITIONS
 from mmmamba.errors import InputError
 
@@ -34,59 +41,107 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data', required=True, metavar='|'.join([*CONDITIONS, 'FOLDER']),
                         help='data set and recipe; or a folder with train/, val/ and annotations/{train,val}.json')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
-    parser.add_argument('--epochs', type=int, help="default: those of the data set's recipe")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument('--epochs', type=int, help="default: those of the data set's recipe")
+    budget.add_argument('--minutes', type=float, help='as many epochs as fit into these minutes of wall clock; a '
+                        'few iterations of each detector are timed first')
     parser.add_argument('--from-scratch', action='store_true', help='leave pretrained weights out')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help="settings in place of the recipe's, for all runs")
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time, on one GPU each or a share of the CPU')
+    parser.add_argument('--slurm', metavar='PARTITION', help='run on a GPU of this Slurm partition, through srun')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/compare/<data>')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time: on GPUs, or as shares of the CPU')
-    parser.add_argument('--slurm', metavar='PARTITION', help="submit each run to a Slurm cluster's partition, on one GPU")
-    return parser.parse_args()
+    parser.add_argument('--report', type=Path, metavar='FOLDER', help='default: <work dir>/report')
+    parser.add_argument('--report-only', action='store_true', help='report what has finished, and run nothing')
+    parser.add_argument('--no-pictures', action='store_true',
+                        help='leave images out of the report: the licence of a data set may not let you pass them on')
+    parser.add_argument('--cpu-time', action='store_true',
+                        help='show CPU time in place of wall clock: for a machine that does other work as well')
+    args = parser.parse_args()
+    if args.jobs < 1 or (args.minutes is not None and not args.minutes > 0):
+        parser.error('--jobs and --minutes must be positive')
+    args.work_dir = args.work_dir or Path('work_dirs', 'compare', Path(args.data).name)
+    args.report = args.report or args.work_dir / 'report'
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    names = [path.stem for path in args.configs]
-    repeated = [name for name, times in Counter(names).items() if times > 1]
-    if repeated or len(set(args.seeds)) < len(args.seeds):
-        raise InputError(f'named twice: {", ".join(repeated) or "a seed"}')
-    if args.jobs < 1:
-        raise InputError(f'--jobs must be positive, got {args.jobs}')
-    work_dir = args.work_dir or Path('work_dirs', 'compare', Path(args.data).name)
+    names = check_names(args)
+    require_matplotlib()
+    init_default_scope('mmdet')
+    places = launches(ROOT / 'tools', args.jobs, args.slurm)
+    # Seeds are outermost: a comparison that was stopped has all detectors with its first seeds.
+    runs = [Run(name, seed, args.work_dir / name / f'seed{seed}') for seed in args.seeds for name in names]
 
-    runs = []
-    for seed in args.seeds:  # outermost, so that what was stopped has all detectors with the first seeds
-        runs += [Run(name, seed, work_dir / name / f'seed{seed}') for name in names]
-    broken = {}
+    configs, parameters = {}, {}
     for path, name in zip(args.configs, names):
+        try:
+            configs[name] = make_config(args, path, name, places[0])
+            parameters[name] = sum(parameter.numel() for parameter in MODELS.build(configs[name].model).parameters())
+        except Exception as error:  # whatever a broken config raises: the others shall run
+            for run in runs:
+                if run.name == name:
+                    run.fail(cli.describe(error) or f'{type(error).__name__}: {error}')
+    if not configs:
+        raise InputError(f'none of the configs can be built; the first: {runs[0].failure}')
+    for run in runs:
+        if run.name in configs:
+            run.prepare(with_seed(configs[run.name], run.seed))
+
+    if not args.report_only:
+        waiting = [run for run in runs if run.name in parameters and not run.finished]
+        print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)
+        execute_all(waiting, places, say)
+
+    finished = [run for run in runs if run.finished]
+    some = next(iter(configs.values()))
+    annotations, images = truth(some, (finished or runs)[0].folder / RESULTS)
+    comparison = Comparison(
+        title=f'{len(names)} detectors on {Path(args.data).name}',
+        command=shlex.join(['python', *sys.argv]),
+        conditions=facts(configs, args.data, args.seeds, scratch=args.from_scratch),
+        annotations=annotations,
+        images=images or Path(),
+        runs=tuple(read_run(run, parameters.get(run.name)) for run in runs))
+    pictures = images is not None and not args.no_pictures
+    write_report(comparison, args.report, pictures=pictures, cpu_time=args.cpu_time)
+    print(f'report: {args.report / "README.md"}, {args.report / "index.html"}')
+
+
+def check_names(args: argparse.Namespace) -> list[str]:
+    """Names of the detectors, and of their folders: those of the config files.
+
+    Raises:
+        InputError: A file is not there, or a name or a seed stands twice.
+    """
+    for path in args.configs:
         if not path.is_file():
             raise InputError(f'no such file: {path}')
-        own = [run for run in runs if run.name == name]
-        try:
-            cfg = run_config(path, args.data, ROOT / 'configs', epochs=args.epochs, scratch=args.from_scratch,
-                             options=args.cfg_options)
-        except InputError:
-            raise
-        except Exception as error:  # whatever a broken config raises
-            broken[name] = f'{path}: {type(error).__name__}: {error}'
-            for run in own:
-                run.fail(broken[name])
-        else:
-            for run in own:
-                run.prepare(with_seed(cfg, run.seed))
+    names = [path.stem for path in args.configs]
+    for what, values in (('config', names), ('seed', args.seeds)):
+        twice = [value for value, times in Counter(values).items() if times > 1]
+        if twice:
+            raise InputError(f'two runs would go to the same folder: {what} {twice[0]} is named twice')
+    return names
 
-    waiting = [run for run in runs if not run.finished and run.name not in broken]
-    print(f'{len(runs)} runs: {sum(run.finished for run in runs)} finished, {len(waiting)} to do, '
-          f'{len(runs) - len(waiting) - sum(run.finished for run in runs)} broken configs', flush=True)
-    prefix = []
-    if args.slurm:
-        prefix = ['srun', f'--partition={args.slurm}', '--ntasks=1', '--gres=gpu:1', '--kill-on-bad-exit=1']
-    execute_all(waiting, devices(args.jobs, bool(args.slurm)), ROOT / 'tools', prefix, say)
+
+def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch) -> Config:
+    """A detector's config under the comparison's conditions and within its budget."""
+
+    def config(epochs: int | None) -> Config:
+        return run_config(path, args.data, ROOT / 'configs', epochs=epochs, scratch=args.from_scratch,
+                          options=args.cfg_options)
+
+    if args.minutes is None:
+        return config(args.epochs)
+    return config(epochs_within(args.minutes, config(None), args.work_dir / name, place))
 
 
 def say(run: Run, minutes: float) -> None:
-    result = f'AP {read_metrics(run).get("coco/bbox_mAP", 0.0):.3f}' if run.finished else f'FAILED: {run.failure}'
-    print(f'{run.name} seed {run.seed}: {result} ({minutes:.1f} min)', flush=True)
+    """A line about a run that has ended."""
+    result = f'AP {read_run(run, None).metrics[AP]:.3f}' if run.finished else f'FAILED: {run.failure}'
+    print(f'{run.name}, seed {run.seed}: {result} ({minutes:.1f} minutes)', flush=True)
 
 
 if __name__ == '__main__':

@@ -12,14 +12,22 @@ from mmengine.runner import Runner
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
+from mmmamba.conditions import CONDITIONS, default_work_dir, under_conditions
 from mmmamba.engine import keep_freed_memory, prepare_distributed
 from mmmamba.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>')
+    parser.add_argument(
+        '--data',
+        metavar='|'.join([*CONDITIONS, 'FOLDER']),
+        help="another data set than the config's, under that set's recipe (see mmmamba.conditions)")
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
         '--amp',
         nargs='?',
@@ -47,9 +55,11 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
+    if args.data:
+        cfg = under_conditions(cfg, args.data, ROOT / 'configs')
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     if args.amp:
         cfg.optim_wrapper.pop('loss_scale', None)  # AmpOptimWrapper's
         cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype=args.amp)

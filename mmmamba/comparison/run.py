@@ -1,19 +1,31 @@
 """One run of a comparison: a detector and a seed, in a folder of their own."""
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 
 CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the tools are started.
+
+    Args:
+        tools: The folder of train.py and test.py.
+        prefix: What stands before the command: nothing, or a cluster's launcher.
+        environment: Variables beside those of this process.
+    """
+    tools: Path
+    prefix: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,50 +64,41 @@ class Run:
         """
         path = self.folder / CONFIG
         if path.is_file() and path.read_text(encoding='utf-8') != config:
-            raise InputError(f'{self.folder} holds a run under other conditions: name another --work-dir, or remove it')
+            raise InputError(f'{self.folder} holds a run of another config: remove it, or name another --work-dir')
         write_atomically(path, config.encode())
 
     def fail(self, reason: str) -> None:
         write_atomically(self.folder / FAILURE, f'{reason}\n'.encode())
 
-    def execute(self, tools: Path, prefix: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Trains and tests, each in a process of its own, and continues where an earlier call was stopped.
+    def train(self, launch: Launch) -> bool:
+        """Trains, from the last checkpoint on where there is one. Returns whether it came to its end."""
+        folder = self.folder / 'train'
+        resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
+        return self._call(launch, 'train.py', [self.folder / CONFIG, '--work-dir', folder, *resume])
 
-        Args:
-            tools: The folder of train.py and test.py.
-            prefix: What stands before the command: nothing, or a cluster's launcher.
-            environment: Variables beside those of this process.
-        """
+    def test(self, launch: Launch) -> bool:
+        """Tests the last checkpoint. Returns whether it came to its end."""
+        checkpoint = (self.folder / 'train' / 'last_checkpoint').read_text(encoding='utf-8').strip()
+        return self._call(launch, 'test.py', [self.folder / CONFIG, checkpoint, '--work-dir', self.folder / 'test',
+                                              '--out', self.folder / RESULTS])
+
+    def execute(self, launch: Launch) -> None:
+        """Trains and tests, each in a process of its own, and continues where an earlier call was stopped."""
         (self.folder / FAILURE).unlink(missing_ok=True)
-        config, train = self.folder / CONFIG, self.folder / 'train'
-        resume = ['--resume'] if (train / 'last_checkpoint').is_file() else []
-        trained = self._call(tools / 'train.py', [config, '--work-dir', train, *resume], prefix, environment)
-        if trained:
-            checkpoint = (train / 'last_checkpoint').read_text(encoding='utf-8').strip()
-            options = [config, checkpoint, '--work-dir', self.folder / 'test', '--out', self.folder / RESULTS]
-            self._call(tools / 'test.py', options, prefix, environment)
+        if self.train(launch):
+            self.test(launch)
 
-    def _call(self, tool: Path, options: Sequence[object], prefix: Sequence[str],
-              environment: Mapping[str, str]) -> bool:
-        command = [*prefix, sys.executable, str(tool), *map(str, options)]
+    def _call(self, launch: Launch, tool: str, options: Sequence[object]) -> bool:
+        command = [*launch.prefix, sys.executable, str(launch.tools / tool), *map(str, options)]
         with (self.folder / LOG).open('ab') as log:
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                    env={**os.environ, **environment}, check=False).returncode
+                                    env={**os.environ, **launch.environment}, check=False).returncode
         if status:
-            self.fail(f'{tool.name} ended with status {status}: {last_line(self.folder / LOG)}')
+            self.fail(f'{tool} ended with status {status}: {last_line(self.folder / LOG)}')
         return not status
-
-    def remove_results(self) -> None:
-        """So that the run starts anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def last_line(log: Path) -> str:
     """The last line of a log that says something: an error's, as tools and tracebacks end with it."""
     lines = [line.strip() for line in log.read_text(encoding='utf-8', errors='replace').splitlines()]
     return next((line for line in reversed(lines) if line), 'no output')
-
-
-def read_metrics(run: Run) -> dict[str, float]:
-    """The metrics of a finished run."""
-    return json.loads(run.metrics.read_text(encoding='utf-8'))

@@ -10,52 +10,56 @@ from queue import SimpleQueue
 
 import torch
 
-from mmmamba.comparison.run import Run
+from mmmamba.comparison.run import Launch, Run
+
+SRUN = ('--ntasks=1', '--gres=gpu:1', '--kill-on-bad-exit=1')
 
 
-def devices(jobs: int, on_cluster: bool) -> list[dict[str, str]]:
-    """Environment variables of each of ``jobs`` places: its GPU or, without GPUs, its share of the CPU's threads.
+def launches(tools: Path, jobs: int, partition: str | None) -> list[Launch]:
+    """As many places to run in as ``jobs`` says.
 
-    On a cluster, whose launcher assigns devices, there is nothing to set.
+    Each is a GPU or, without GPUs, a share of the CPU's threads (``OMP_NUM_THREADS``, where that is not set already).
+
+    Args:
+        tools: The folder of train.py and test.py.
+        jobs: Places; with fewer GPUs than that, some share one.
+        partition: Of a Slurm cluster, which assigns the GPUs itself; None without one.
     """
-    if on_cluster:
-        return [{}] * jobs
+    if partition:
+        return [Launch(tools, ('srun', f'--partition={partition}', *SRUN))] * jobs
     gpus = torch.cuda.device_count()
     if gpus:
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')
         names = visible.split(',') if visible else [str(index) for index in range(gpus)]
-        return [{'CUDA_VISIBLE_DEVICES': names[index % gpus]} for index in range(jobs)]
+        return [Launch(tools, environment={'CUDA_VISIBLE_DEVICES': names[job % gpus]}) for job in range(jobs)]
     threads = os.environ.get('OMP_NUM_THREADS') or str(max(torch.get_num_threads() // jobs, 1))
-    return [{'OMP_NUM_THREADS': threads}] * jobs
+    return [Launch(tools, environment={'OMP_NUM_THREADS': threads})] * jobs
 
 
-def execute_all(runs: Sequence[Run], places: Sequence[dict[str, str]], tools: Path, prefix: Sequence[str],
-                report: Callable[[Run, float], None]) -> None:
+def execute_all(runs: Sequence[Run], places: Sequence[Launch], ended: Callable[[Run, float], None]) -> None:
     """Executes runs in their order, as many at a time as there are places; one that fails does not stop the others.
 
     Args:
         runs: Those to execute.
-        places: See :func:`devices`.
-        tools: The folder of train.py and test.py.
-        prefix: See :meth:`Run.execute`.
-        report: Called with each run that ended, and the minutes that it took.
+        places: See :func:`launches`.
+        ended: Called with each run that ended, and the minutes that it took.
     """
-    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    free: SimpleQueue[Launch] = SimpleQueue()
     for place in places:
         free.put(place)
 
     def execute(run: Run) -> None:
         place, start = free.get(), time.monotonic()
         try:
-            run.execute(tools, prefix, place)
+            run.execute(place)
         finally:
             free.put(place)
-        report(run, (time.monotonic() - start) / 60)
+        ended(run, (time.monotonic() - start) / 60)
 
     with ThreadPoolExecutor(len(places)) as pool:
         try:
             for future in [pool.submit(execute, run) for run in runs]:
                 future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # what runs ends, or was interrupted as well
             raise

@@ -17,6 +17,7 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'ClassCountHook', 'ExactResumeHook',
-    'NonFiniteLossHook', 'ScaleWeightDecayHook', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
-    'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'load_checkpoint_checked', 'prepare_distributed'
+    'NonFiniteLossHook', 'ScaleWeightDecayHook', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR',
+    'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'load_checkpoint_checked',
+    'prepare_distributed'
 ]

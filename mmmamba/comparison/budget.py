@@ -1,0 +1,65 @@
+"""How many epochs fit into a number of minutes."""
+from __future__ import annotations
+
+import copy
+import json
+import math
+import statistics
+from pathlib import Path
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from mmmamba.comparison.run import Launch, Run
+from mmmamba.demo.config import coco_datasets
+from mmmamba.errors import InputError
+from mmmamba.files import write_atomically
+
+TRIAL_ITERATIONS = 8
+
+
+def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch) -> int:
+    """Epochs of training, without validation, that take about so many minutes of wall clock; at least 1.
+
+    A few iterations are timed, and the median of them taken for all: a schedule has to know its length beforehand.
+    What was measured stands in ``budget.json`` and is not measured again.
+
+    Args:
+        minutes: Positive.
+        cfg: A config under the comparison's conditions.
+        folder: Of the detector's runs.
+        launch: Where to run the trial.
+
+    Raises:
+        InputError: The trial failed; the line says why.
+    """
+    record = folder / 'budget.json'
+    if not record.is_file():
+        trial = Run(folder.name, 0, folder / 'trial')
+        batch = cfg.train_dataloader.batch_size
+        trial.prepare(_trial_config(cfg, TRIAL_ITERATIONS * batch).pretty_text)
+        if not trial.train(launch):
+            raise InputError(trial.failure)
+        seconds = statistics.median(_iteration_seconds(trial.folder / 'train'))
+        images = len(DATASETS.build(cfg.train_dataloader.dataset))
+        write_atomically(record, json.dumps(
+            dict(seconds_per_iteration=seconds, iterations_per_epoch=math.ceil(images / batch))).encode())
+    measured = json.loads(record.read_text(encoding='utf-8'))
+    return max(1, int(60 * minutes / (measured['seconds_per_iteration'] * measured['iterations_per_epoch'])))
+
+
+def _trial_config(cfg: Config, images: int) -> Config:
+    cfg = copy.deepcopy(cfg)
+    for dataset in coco_datasets(cfg.train_dataloader.dataset):
+        dataset.indices = images
+    cfg.train_cfg.update(max_epochs=1, val_interval=2)
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'PipelineSwitchHook']
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_processor.window_size = 1
+    return cfg
+
+
+def _iteration_seconds(train: Path) -> list[float]:
+    records = [json.loads(line) for path in train.glob('*/vis_data/scalars.json')
+               for line in path.read_text(encoding='utf-8').splitlines()]
+    return [record['time'] for record in records if 'loss' in record]

@@ -1,0 +1,41 @@
+"""What runs left behind in their folders, as the report wants it."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mmmamba.comparison.result import AP, RunResult, Validation
+from mmmamba.comparison.run import RESULTS, Run
+
+
+def read_run(run: Run, parameters: int | None) -> RunResult:
+    """The result of a run; one that has not come to its end counts as failed, and says so.
+
+    Args:
+        run: Executed, or not.
+        parameters: Number of the model's; None where it could not be built.
+    """
+    failure = run.failure or (None if run.finished else 'not finished')
+    metrics = {}
+    if failure is None:
+        # Without a single detection CocoMetric has no metrics.
+        metrics = {AP: 0.0, **json.loads(run.metrics.read_text(encoding='utf-8'))}
+    return RunResult(run.name, run.seed, failure, parameters, metrics, read_history(run.folder / 'train'),
+                     run.folder / f'{RESULTS}.bbox.json' if failure is None else None)
+
+
+def read_history(train: Path) -> tuple[Validation, ...]:
+    """Validations of a training, whose log has as many parts as it was resumed times; the later part counts.
+
+    Args:
+        train: The work dir of a training with ``TrainingClockHook`` and CocoMetric.
+    """
+    by_epoch = {}
+    for log in sorted(train.glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            record = json.loads(line)
+            if 'train_minutes' in record:
+                by_epoch[record['step']] = Validation(
+                    record['step'], record['train_minutes'], record['train_cpu_minutes'],
+                    record.get(AP, 0.0), record.get(f'{AP}_50', 0.0))
+    return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
