@@ -15,6 +15,7 @@ from mmmamba.visualization.text import literal
 IMAGES = 4
 _MOST_COLUMNS = 6
 _WIDTH = 3.0  # of one picture, in inches
+_MOST_HEIGHT = 2.0  # of one picture, in widths
 
 
 def draw_pictures(summaries: Sequence[ConfigSummary], truth: dict, folder: Path, score_thr: float) -> Figure:
@@ -43,15 +44,14 @@ def draw_pictures(summaries: Sequence[ConfigSummary], truth: dict, folder: Path,
     shown = spread(truth)
     wide = min(len(columns), _MOST_COLUMNS)
     rows = -(-len(columns) // wide)
-    sizes = [image['height'] / image['width'] for image in shown]
-    heights = [_WIDTH * size + 0.3 for size in sizes]
+    heights = [_WIDTH * min(image['height'] / image['width'], _MOST_HEIGHT) + 0.3 for image in shown]
     figure = Figure(figsize=(_WIDTH * wide, rows * sum(heights) + 0.3 * len(shown)), layout='constrained')
     load = LoadCheckedImage()
     blocks = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for block, image in zip(blocks, shown):
         picture = load({'img_path': str(folder / image['file_name'])})['img'][..., ::-1]
         block.suptitle(literal(image['file_name']), fontsize=10, x=0.01, horizontalalignment='left')
-        axes = block.subplots(rows, wide, squeeze=False).flat
+        axes = block.subplots(rows, wide, squeeze=False).ravel()
         for axis in axes:
             axis.set_axis_off()
         for axis, (title, boxes) in zip(axes, columns):

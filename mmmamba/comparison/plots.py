@@ -24,7 +24,12 @@ def draw_ap(summaries: Sequence[ConfigSummary]) -> Figure:
     figure = Figure(figsize=(11, 1.4 + 0.36 * len(summaries)), layout='constrained')
     axes = figure.subplots(1, 2, sharey=True)
     for axis, metric, title in zip(axes, (AP, f'{AP}_50'), ('AP', 'AP50')):
-        _draw_rows(axis, [[100 * value for value in summary.values(metric)] for summary in summaries], title)
+        for row, summary in enumerate(summaries):
+            _draw_spread(axis, row, [100 * value for value in summary.values(metric)])
+            if not summary.finished:
+                axis.annotate('failed', (0.5, row), xycoords=axis.get_yaxis_transform(), va='center', ha='center')
+        axis.set_xlabel(title)
+        axis.grid(alpha=0.3)
     _label_rows(axes[0], summaries)
     return figure
 
@@ -79,16 +84,11 @@ def draw_errors(summaries: Sequence[ConfigSummary]) -> Figure:
     return figure
 
 
-def _draw_rows(axis: Axes, rows: Sequence[Sequence[float]], title: str) -> None:
-    for row, values in enumerate(rows):
-        if values:
-            axis.plot([min(values), max(values)], [row, row], color=_COLOURS[0], linewidth=6, alpha=0.25)
-            axis.plot(values, [row] * len(values), 'o', color=_COLOURS[0], markersize=4)
-            axis.plot(np.mean(values), row, '|', color='black', markersize=14, markeredgewidth=2)
-        else:
-            axis.text(0.5, row, 'failed', transform=axis.get_yaxis_transform(), fontsize=9, va='center', ha='center')
-    axis.set_xlabel(title)
-    axis.grid(alpha=0.3)
+def _draw_spread(axis: Axes, row: int, values: Sequence[float]) -> None:
+    if values:
+        axis.plot([min(values), max(values)], [row, row], color=_COLOURS[0], linewidth=6, alpha=0.25)
+        axis.plot(values, [row] * len(values), 'o', color=_COLOURS[0], markersize=4)
+        axis.plot(np.mean(values), row, '|', color='black', markersize=14, markeredgewidth=2)
 
 
 def _label_rows(axis: Axes, summaries: Sequence[ConfigSummary]) -> None:

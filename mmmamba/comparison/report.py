@@ -119,8 +119,8 @@ def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures
             Picture(_ERRORS, 'Cost of each kind of error')]))
     if _PICTURES in figures:
         sections.append(Section('Side by side', [
-            Text(f'Images spread over the test set: the truth, and detections of score {SCORE_THRESHOLD} or more of each '
-                 'config’s first finished seed.'),
+            Text(f'Images spread over the test set: the truth, and detections of score {SCORE_THRESHOLD} or more of '
+                 'each config’s first finished seed.'),
             Picture(_PICTURES, 'The same images with the truth and with each config’s detections')]))
     conditions = Table(('condition', 'value'), list(comparison.conditions.items()), words=('condition', 'value'))
     return Document(comparison.title, [
