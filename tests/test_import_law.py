@@ -21,6 +21,8 @@ ALLOWED = {
     'engine': {'convert', 'models', 'layers', 'ops'},
     'datasets': {'models', 'layers', 'ops'},
     'analysis': {'models', 'layers', 'ops'},
+    'visualization': set(),
+    'comparison': {'analysis', 'datasets', 'visualization'},
 }
 PURE = {'ops', 'layers', 'deploy'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}

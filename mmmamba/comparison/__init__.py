@@ -1,0 +1,1 @@
+"""Comparisons of detectors that were trained and tested under the same conditions."""

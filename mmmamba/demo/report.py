@@ -2,15 +2,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from mmmamba.datasets.transforms import LoadCheckedImage
+from mmmamba.visualization.boxes import draw_boxes, predicted_boxes, true_boxes
 
 PAIRS_PER_ROW = 2
 
@@ -28,16 +25,10 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
         score_thr: Predictions below it are left out.
     """
     truth = json.loads(annotations.read_text(encoding='utf-8'))
-    names = {category['id']: category['name'] for category in truth['categories']}
-    true_boxes, predicted_boxes = defaultdict(list), defaultdict(list)
-    for item in truth['annotations']:
-        true_boxes[item['image_id']].append((item['bbox'], item['category_id'], names[item['category_id']]))
-    for item in json.loads(predictions.read_text(encoding='utf-8')):
-        if item['score'] >= score_thr:
-            text = f"{names[item['category_id']]} {item['score']:.2f}"
-            predicted_boxes[item['image_id']].append((item['bbox'], item['category_id'], text))
+    true = true_boxes(truth)
+    predicted = predicted_boxes(json.loads(predictions.read_text(encoding='utf-8')), truth, score_thr)
 
-    annotated = [image for image in truth['images'] if true_boxes[image['id']]]
+    annotated = [image for image in truth['images'] if true[image['id']]]
     shown = (annotated or truth['images'])[:images]
     columns = 2 * min(PAIRS_PER_ROW, len(shown))
     rows = -(-len(shown) // PAIRS_PER_ROW)
@@ -46,26 +37,15 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for image in shown:
         picture = load({'img_path': str(image_folder / image['file_name'])})['img'][..., ::-1]
-        for title, boxes in (('truth', true_boxes), ('predicted', predicted_boxes)):
+        for title, boxes in (('truth', true), ('predicted', predicted)):
             axis = next(axes)
             axis.imshow(picture)
             axis.set_title(f"{image['file_name']}: {title}", fontsize=9)
-            _draw_boxes(axis, boxes[image['id']])
+            draw_boxes(axis, boxes[image['id']])
             axis.set_axis_off()
     for axis in axes:
         axis.set_axis_off()
     figure.savefig(out, dpi=100)
-
-
-def _draw_boxes(axis: Axes, boxes: list[tuple[list[float], int, str]]) -> None:
-    colours = matplotlib.color_sequences['tab10']
-    inside = 0.06 * abs(axis.get_ylim()[0] - axis.get_ylim()[1])  # a label above such a box would leave the picture
-    for (left, top, width, height), category, text in boxes:
-        colour = colours[category % len(colours)]
-        axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=2))
-        axis.text(max(left, 0), max(top, 0), text, fontsize=8, color='white', clip_on=True,
-                  verticalalignment='top' if top < inside else 'bottom',
-                  bbox={'facecolor': colour, 'edgecolor': 'none', 'pad': 1})
 
 
 def draw_curves(scalars: Path, out: Path) -> None:

@@ -1,0 +1,114 @@
+"""COCO's evaluation of boxes at IoU 0.5 and 0.75; error types and precision-recall curves are read from it."""
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmmamba.datasets import coco_checks
+from mmmamba.errors import InputError
+
+IOU_THRESHOLDS = (0.5, 0.75)
+MAX_DETECTIONS = 1000
+"""Of an image and a class: as many as CocoMetric's AP50 and AP75 count."""
+
+
+def read_truth(path: Path) -> dict:
+    """Reads and checks the annotations of a test set.
+
+    Args:
+        path: The COCO json.
+
+    Returns:
+        Its content.
+
+    Raises:
+        InputError: If it is malformed, if a file name leads out of the image folder, or if it has nothing to detect.
+    """
+    truth = coco_checks.read_annotations(str(path), need_annotations=True)
+    coco_checks.check_entries(truth, str(path), for_evaluation=True)
+    coco_checks.check_file_names(truth['images'], str(path))
+    if all(item['iscrowd'] for item in truth['annotations']):
+        raise InputError(f'{path} has nothing to detect but crowds')
+    return truth
+
+
+def read_detections(path: Path, truth: dict) -> list[dict]:
+    """Reads and checks a COCO results file.
+
+    Args:
+        path: The json.
+        truth: What :func:`read_truth` returned.
+
+    Returns:
+        Entries of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``.
+
+    Raises:
+        InputError: If it is malformed or of another data set.
+    """
+    try:
+        detections = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise InputError(f'no such file of detections: {path}') from None
+    except ValueError as error:
+        raise InputError(f'{path} is not valid JSON: {error}') from None
+    if not isinstance(detections, list):
+        raise InputError(f'{path} is no list of detections')
+    known = {'image_id': {item['id'] for item in truth['images']},
+             'category_id': {item['id'] for item in truth['categories']}}
+    for number, item in enumerate(detections):
+        try:
+            finite = all(math.isfinite(value) for value in (*item['bbox'], item['score']))
+            usable = finite and len(item['bbox']) == 4 and all(item[key] in ids for key, ids in known.items())
+        except (KeyError, TypeError):
+            usable = False
+        if not usable:
+            raise InputError(f'{path}: detection {number} is not one of an image and a category of the test set, with '
+                             f'four finite numbers and a score: {str(item)[:80]}')
+    return detections
+
+
+def evaluate_boxes(truth: dict, detections: Sequence[dict]) -> COCOeval:
+    """Matches detections with the truth and makes the precision-recall curves.
+
+    Annotations are numbered anew from 1: COCOeval takes one of id 0 for not found.
+
+    Args:
+        truth: What :func:`read_truth` returned.
+        detections: What :func:`read_detections` returned.
+
+    Returns:
+        The evaluation at :data:`IOU_THRESHOLDS`, over all areas, accumulated.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # COCOeval prints its progress
+        evaluation = COCOeval(_index(truth, truth['annotations']), _index(truth, [
+            {'iscrowd': 0, 'area': item['bbox'][2] * item['bbox'][3],
+             **{key: item[key] for key in ('image_id', 'category_id', 'bbox', 'score')}} for item in detections
+        ]), 'bbox')
+        params = evaluation.params
+        params.iouThrs = np.array(IOU_THRESHOLDS)
+        params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+        params.maxDets = [MAX_DETECTIONS]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def class_precisions(evaluation: COCOeval) -> np.ndarray:
+    """Returns precision at recalls 0, 0.01, …, 1: (IoUs, 101, classes); -1 for a class without a box to find."""
+    return evaluation.eval['precision'][..., 0, 0]
+
+
+def _index(truth: dict, annotations: Sequence[dict]) -> COCO:
+    coco = COCO()
+    coco.dataset = {'images': truth['images'], 'categories': truth['categories'],
+                    'annotations': [{**item, 'id': number} for number, item in enumerate(annotations, start=1)]}
+    coco.createIndex()
+    return coco

@@ -1,0 +1,112 @@
+"""The runs of a comparison, gathered by config and evaluated."""
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmmamba.comparison.box_evaluation import evaluate_boxes, read_detections
+from mmmamba.comparison.detection_errors import DetectionErrors, find_errors
+from mmmamba.comparison.precision_recall import mean_precision
+from mmmamba.comparison.result import RunResult, Validation
+
+
+@dataclass(frozen=True)
+class AnalysedRun:
+    """A run, and what its detections tell where it finished and they were kept.
+
+    Args:
+        result: The run.
+        errors: Its errors by kind.
+        precision: At recalls 0, 0.01, …, 1, (2, 101): at IoU 0.5 and 0.75, mean over classes.
+    """
+    result: RunResult
+    errors: DetectionErrors | None = None
+    precision: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ConfigSummary:
+    """The runs of one config, one a seed.
+
+    Args:
+        name: Of the config.
+        label: What is left of it without what all names have in common.
+        runs: In the order given.
+    """
+    name: str
+    label: str
+    runs: tuple[AnalysedRun, ...]
+
+    @property
+    def finished(self) -> tuple[RunResult, ...]:
+        """The runs that were tested."""
+        return tuple(run.result for run in self.runs if run.result.finished)
+
+    @property
+    def analysed(self) -> tuple[AnalysedRun, ...]:
+        """The runs whose detections were kept."""
+        return tuple(run for run in self.runs if run.errors)
+
+    def values(self, metric: str) -> list[float]:
+        """Returns a metric of each finished run that has it."""
+        return [run.metrics[metric] for run in self.finished if run.metrics.get(metric, -1) >= 0]
+
+    def history(self, value: Callable[[Validation], float]) -> np.ndarray:
+        """Gathers the validations of the finished runs.
+
+        Args:
+            value: What of a validation.
+
+        Returns:
+            (seeds, epochs), of the epochs after which every one of them was validated.
+        """
+        histories = [{item.epoch: item for item in run.history} for run in self.finished]
+        epochs = sorted(set.intersection(*map(set, histories))) if histories else []
+        return np.array([[value(history[epoch]) for epoch in epochs] for history in histories])
+
+
+def summarise(runs: Sequence[RunResult], truth: dict) -> tuple[ConfigSummary, ...]:
+    """Gathers runs by config, in the order in which the configs come first.
+
+    Args:
+        runs: All runs.
+        truth: What ``read_truth`` returned.
+
+    Raises:
+        InputError: If a file of detections is missing or malformed.
+    """
+    names = list(dict.fromkeys(run.name for run in runs))
+    return tuple(ConfigSummary(name, label, tuple(_analyse(run, truth) for run in runs if run.name == name))
+                 for name, label in zip(names, short_labels(names)))
+
+
+def _analyse(run: RunResult, truth: dict) -> AnalysedRun:
+    if not run.finished or run.detections is None:
+        return AnalysedRun(run)
+    evaluation = evaluate_boxes(truth, read_detections(run.detections, truth))
+    return AnalysedRun(run, find_errors(evaluation), mean_precision(evaluation))
+
+
+def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Writes mean ± sample standard deviation, the latter from two values on; a dash where there is none."""
+    if not values:
+        return '–'
+    mean = f'{scale * statistics.mean(values):.{digits}f}'
+    return mean if len(values) == 1 else f'{mean} ± {scale * statistics.stdev(values):.{digits}f}'
+
+
+def short_labels(names: Sequence[str]) -> list[str]:
+    """Leaves out the words that all names end with, then those that all begin with; of each, one word stays at least.
+
+    Args:
+        names: Of configs, words joined by ``_``.
+    """
+    words = [name.split('_') for name in names]
+    for end in (-1, 0):
+        while len(words) > 1 and all(len(item) > 1 for item in words) and len({item[end] for item in words}) == 1:
+            for item in words:
+                del item[end]
+    return ['_'.join(item) for item in words]

@@ -1,0 +1,1 @@
+"""Drawing that several parts share; needs matplotlib, which comes with ``mmmamba[demo]``."""
