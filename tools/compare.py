@@ -74,10 +74,11 @@ def main() -> None:
     # Seeds are outermost: a comparison that was stopped has all detectors with its first seeds.
     runs = [Run(name, seed, args.work_dir / name / f'seed{seed}') for seed in args.seeds for name in names]
 
-    configs, parameters = {}, {}
+    configs, texts, parameters = {}, {}, {}
     for path, name in zip(args.configs, names):
         try:
             configs[name] = make_config(args, path, name, places[0])
+            texts[name] = configs[name].pretty_text
             parameters[name] = sum(parameter.numel() for parameter in MODELS.build(configs[name].model).parameters())
         except Exception as error:  # whatever a broken config raises: the others shall run
             for run in runs:
@@ -86,8 +87,8 @@ def main() -> None:
     if not configs:
         raise InputError(f'none of the configs can be built; the first: {runs[0].failure}')
     for run in runs:
-        if run.name in configs:
-            run.prepare(with_seed(configs[run.name], run.seed))
+        if run.name in parameters:
+            run.prepare(with_seed(texts[run.name], run.seed))
 
     if not args.report_only:
         waiting = [run for run in runs if run.name in parameters and not run.finished]

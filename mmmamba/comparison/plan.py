@@ -51,8 +51,6 @@ def use_coco_metric(cfg: Config) -> None:
     cfg.test_evaluator = dict(cfg.val_evaluator)
 
 
-def with_seed(cfg: Config, seed: int) -> str:
-    """The text of the config with a seed."""
-    cfg = copy.deepcopy(cfg)
-    cfg.randomness = dict(seed=seed)
-    return cfg.pretty_text
+def with_seed(text: str, seed: int) -> str:
+    """The text of a config, with a seed."""
+    return f'{text}\nrandomness = dict(seed={seed})\n'

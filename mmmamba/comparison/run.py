@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmengine.config import Config
+
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 
@@ -57,15 +59,19 @@ class Run:
         return path.read_text(encoding='utf-8').strip() if path.is_file() else None
 
     def prepare(self, config: str) -> None:
-        """Writes the run's config.
+        """Writes the run's config, where it is not there yet.
+
+        Args:
+            config: The text.
 
         Raises:
             InputError: The folder holds a run of another config, which resuming would mix with this one.
         """
         path = self.folder / CONFIG
-        if path.is_file() and path.read_text(encoding='utf-8') != config:
+        if not path.is_file():
+            write_atomically(path, config.encode())
+        elif Config.fromfile(path).to_dict() != Config.fromstring(config, '.py').to_dict():
             raise InputError(f'{self.folder} holds a run of another config: remove it, or name another --work-dir')
-        write_atomically(path, config.encode())
 
     def fail(self, reason: str) -> None:
         write_atomically(self.folder / FAILURE, f'{reason}\n'.encode())

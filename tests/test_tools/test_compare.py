@@ -1,0 +1,84 @@
+"""tools/compare.py, from configs to the report."""
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from tiny_demo import COMPOSITION
+
+from mmmamba.demo.composer import compose
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = f"""
+_base_ = '{ROOT}/configs/mamba_yolo/mamba-yolo_t_demo.py'
+model = dict(
+    backbone=dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 16)),
+    neck=dict(in_channels=[16, 16, 16]),
+    bbox_head=dict(in_channels=[16, 16, 16]),
+    test_cfg=dict(max_per_img=10))
+"""
+# It builds, and fails when the first image comes.
+FAILING = GOOD.replace('bbox_head=dict(in_channels=[16, 16, 16])', 'bbox_head=dict(in_channels=[16, 16, 8])')
+BROKEN = GOOD.replace('widths=', 'breadths=')
+OPTIONS = ['--epochs', '1', '--cfg-options', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0',
+           'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
+           'val_dataloader.persistent_workers=False', 'test_dataloader.num_workers=0',
+           'test_dataloader.persistent_workers=False']
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    compose(tmp_path / 'digits', COMPOSITION)
+    for name, text in (('good', GOOD), ('failing', FAILING), ('broken', BROKEN)):
+        (tmp_path / f'{name}.py').write_text(text)
+    return ['broken.py', 'failing.py', 'good.py']
+
+
+def rows(report: Path) -> dict[str, dict[str, str]]:
+    with (report / 'runs.csv').open(newline='', encoding='utf-8') as file:
+        return {row['config']: row for row in csv.DictReader(file)}
+
+
+def test_what_fails_is_a_row_while_the_others_finish(configs, run_tool, capsys):
+    call = [*configs, '--data', 'digits', '--jobs', '2', *OPTIONS]
+    assert run_tool('compare', *call) == 0
+    out = capsys.readouterr().out
+    assert '3 runs, 2 to do' in out and 'good, seed 0: AP 0.' in out and 'failing, seed 0: FAILED' in out
+
+    report = Path('work_dirs/compare/digits/report')
+    found = rows(report)
+    assert not found['good']['failure'] and float(found['good']['AP']) >= 0
+    assert 'breadths' in found['broken']['failure'] and 'train.py ended with status' in found['failing']['failure']
+    for page in ('README.md', 'index.html'):
+        text = (report / page).read_text()
+        assert 'breadths' in text and 'python ' in text and '--data digits' in text
+    assert (report / 'ap_over_epochs.png').is_file() and (report / 'pictures.png').is_file()
+
+    # What has finished is not run again, what failed is; and nothing with --report-only.
+    checkpoint = next(Path('work_dirs/compare/digits/good/seed0/train').glob('epoch_*.pth'))
+    before = checkpoint.stat().st_mtime
+    assert run_tool('compare', *configs[::2], '--report-only', '--no-pictures', '--data', 'digits', *OPTIONS) == 0
+    assert checkpoint.stat().st_mtime == before and not (report / 'pictures.png').exists()
+    assert rows(report).keys() == {'broken', 'good'}
+
+    with_other_seed = [*call, '--work-dir', 'work_dirs/compare/digits']
+    with_other_seed[with_other_seed.index('1')] = '2'  # epochs
+    assert run_tool('compare', *with_other_seed) == 2
+    assert 'holds a run of another config' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['missing.py', '--data', 'bccd'], 'no such file: missing.py'),
+    (['good.py', 'good.py', '--data', 'bccd'], 'config good is named twice'),
+    (['good.py', '--data', 'bccd', '--seeds', '1', '1'], 'seed 1 is named twice'),
+    (['good.py', '--data', 'bccd', '--jobs', '0'], 'must be positive'),
+    (['good.py', '--data', 'bccd', '--epochs', '1', '--minutes', '1'], 'not allowed with'),
+    (['good.py', '--data', 'nowhere'], 'must be one of coco, voc, bccd, demo, or a folder'),
+    (['broken.py', '--data', 'digits'], 'none of the configs can be built'),
+])
+def test_bad_arguments_end_in_one_line(arguments, words, configs, run_tool, capsys):
+    assert run_tool('compare', *arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not list(Path().glob('work_dirs/compare/*/good'))
