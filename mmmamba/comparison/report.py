@@ -112,8 +112,9 @@ def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures
             Text('Mean over classes and seeds.'), Picture(_PRECISION_RECALL, 'Precision against recall')]))
         sections.append(Section('Errors', [
             Text('The kinds are TIDE’s (Bolya et al. 2020, arXiv 2008.08115), a wrong class with a poor box being '
-                 '“both”, a kind of its own. Counted are all detections, however low their scores, per run; in '
-                 'brackets, the points of AP50 that would be gained were this kind alone repaired.'),
+                 '“both”, a kind of its own. Where several fit, it is the first of duplicate, classification, '
+                 'localisation, both. Counted are all detections, however low their scores, per run; in brackets, the '
+                 'points of AP50 that would be gained were this kind alone repaired.'),
             Table(('kind', 'meaning'), list(ERROR_TYPES.items()), words=('kind', 'meaning')),
             error_table(summaries),
             Picture(_ERRORS, 'Cost of each kind of error')]))
