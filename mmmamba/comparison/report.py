@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmmamba.comparison.box_evaluation import read_truth
 from mmmamba.comparison.detection_errors import ERROR_TYPES
-from mmmamba.comparison.document import Code, Document, Picture, Section, Table, Text
+from mmmamba.comparison.document import Code, Document, Part, Picture, Section, Table, Text
 from mmmamba.comparison.result import Comparison
 from mmmamba.comparison.summary import ConfigSummary, summarise
 from mmmamba.comparison.tables import ap_table, error_table, runs_csv
@@ -88,10 +88,7 @@ def _draw(comparison: Comparison, summaries: Sequence[ConfigSummary], truth: dic
 
 def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures: dict[str, Figure],
              cpu_time: bool) -> Document:
-    def picture(name: str, description: str) -> list[Picture]:
-        return [Picture(name, description)] if name in figures else []
-
-    results: list = [Text(
+    results: list[Part] = [Text(
         'AP is COCO’s, in percent: mean over the finished seeds ± sample standard deviation. Minutes are of training '
         f'alone{", in CPU time of its process" if cpu_time else ""}. Every run by itself: runs.csv.'
     )]
@@ -99,7 +96,8 @@ def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures
         results.append(Text('No run has finished.'))
     if summaries:
         results.append(ap_table(summaries, cpu_time))
-    results += picture(_AP, 'AP and AP50 of each config: a dot a seed, a stroke at the mean')
+    if _AP in figures:
+        results.append(Picture(_AP, 'AP and AP50 of each config: a dot a seed, a stroke at the mean'))
     sections = [Section('Average precision', results)]
 
     if _EPOCHS in figures:
@@ -112,8 +110,9 @@ def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures
             Text('Mean over classes and seeds.'), Picture(_PRECISION_RECALL, 'Precision against recall')]))
         sections.append(Section('Errors', [
             Text('The kinds are TIDE’s (Bolya et al. 2020, arXiv 2008.08115), a wrong class with a poor box being '
-                 '“both”, a kind of its own. Counted are all detections, however low their scores, per run; in '
-                 'brackets, the points of AP50 that would be gained were this kind alone repaired.'),
+                 '“both”, a kind of its own. Where several fit, it is the first of duplicate, classification, '
+                 'localisation, both. Counted are all detections, however low their scores, per run; in brackets, the '
+                 'points of AP50 that would be gained were this kind alone repaired.'),
             Table(('kind', 'meaning'), list(ERROR_TYPES.items()), words=('kind', 'meaning')),
             error_table(summaries),
             Picture(_ERRORS, 'Cost of each kind of error')]))
