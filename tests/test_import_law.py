@@ -22,7 +22,9 @@ ALLOWED = {
     'datasets': {'models', 'layers', 'ops'},
     'analysis': {'models', 'layers', 'ops'},
     'visualization': set(),
-    'comparison': {'analysis', 'datasets', 'visualization'},
+    'demo': {'datasets', 'visualization'},
+    'conditions': {'demo'},
+    'comparison': {'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
 }
 PURE = {'ops', 'layers', 'deploy'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
