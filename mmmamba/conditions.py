@@ -44,9 +44,7 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     Raises:
         InputError: Neither a name nor a folder, or a folder without that layout.
     """
-    if data not in CONDITIONS and not Path(data).is_dir():
-        raise InputError(f'--data must be one of {", ".join(CONDITIONS)}, or a folder; got {data}')
-    folder = None if data in CONDITIONS else CocoFolder.find(Path(data))
+    folder = find_folder(data)
     name = FOLDER_CONDITIONS if folder else data
     conditions = Config.fromfile(configs / '_base_' / CONDITIONS[name])
     if name == 'demo':
@@ -62,6 +60,15 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
         return config_for_folder(conditions, folder)
     set_num_classes(conditions.model, len(class_names(conditions)))
     return conditions
+
+
+def find_folder(data: str) -> CocoFolder | None:
+    """The folder that ``data`` is, or None for a name of :data:`CONDITIONS`; raises as :func:`under_conditions`."""
+    if data in CONDITIONS:
+        return None
+    if not Path(data).is_dir():
+        raise InputError(f'--data must be one of {", ".join(CONDITIONS)}, or a folder; got {data}')
+    return CocoFolder.find(Path(data))
 
 
 def with_epochs(cfg: Config, epochs: int) -> Config:

@@ -22,7 +22,7 @@ ALLOWED = {
     'datasets': {'models', 'layers', 'ops'},
     'analysis': {'models', 'layers', 'ops'},
     'visualization': set(),
-    'demo': {'datasets', 'visualization'},
+    'demo': {'datasets', 'engine', 'visualization'},
     'conditions': {'demo'},
     'comparison': {'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
 }

@@ -10,6 +10,7 @@ for each detector, for one that failed with the reason.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections import Counter
@@ -18,8 +19,6 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmmamba.comparison.report import require_matplotlib, write_report
-from mmmamba.comparison.result import AP, Comparison
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
@@ -27,12 +26,15 @@ from mmmamba.comparison.budget import epochs_within
 from mmmamba.comparison.facts import facts, truth
 from mmmamba.comparison.plan import run_config, with_seed
 from mmmamba.comparison.reading import read_run
+from mmmamba.comparison.report import require_matplotlib, write_report
+from mmmamba.comparison.result import AP, Comparison
 from mmmamba.comparison.run import RESULTS, Launch, Run
 from mmmamba.comparison.schedule import execute_all, launches
-from mmmamba.conditions import CONDITIONS
+from mmmamba.conditions import CONDITIONS, find_folder
 from mmmamba.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPE = re.compile(r'_\d+xb\d+-.*$')  # as in mamba-yolo_t_8xb64-300e_coco
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +69,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    names = check_names(args)
+    names = detector_names(args)
+    find_folder(args.data)
     require_matplotlib()
     init_default_scope('mmdet')
     places = launches(ROOT / 'tools', args.jobs, args.slurm)
@@ -100,7 +103,7 @@ def main() -> None:
     annotations, images = truth(some, (finished or runs)[0].folder / RESULTS)
     comparison = Comparison(
         title=f'{len(names)} detectors on {Path(args.data).name}',
-        command=shlex.join(['python', *sys.argv]),
+        command=shlex.join(['python', *(word for word in sys.argv if word != '--report-only')]),
         conditions=facts(configs, args.data, args.seeds, scratch=args.from_scratch),
         annotations=annotations,
         images=images or Path(),
@@ -110,8 +113,8 @@ def main() -> None:
     print(f'report: {args.report / "README.md"}, {args.report / "index.html"}')
 
 
-def check_names(args: argparse.Namespace) -> list[str]:
-    """Names of the detectors, and of their folders: those of the config files.
+def detector_names(args: argparse.Namespace) -> list[str]:
+    """Names of the detectors, and of their folders: those of the files, without the recipes that they were made for.
 
     Raises:
         InputError: A file is not there, or a name or a seed stands twice.
@@ -119,8 +122,8 @@ def check_names(args: argparse.Namespace) -> list[str]:
     for path in args.configs:
         if not path.is_file():
             raise InputError(f'no such file: {path}')
-    names = [path.stem for path in args.configs]
-    for what, values in (('config', names), ('seed', args.seeds)):
+    names = [RECIPE.sub('', path.stem) for path in args.configs]
+    for what, values in (('detector', names), ('seed', args.seeds)):
         twice = [value for value, times in Counter(values).items() if times > 1]
         if twice:
             raise InputError(f'two runs would go to the same folder: {what} {twice[0]} is named twice')

@@ -15,7 +15,7 @@ def read_run(run: Run, parameters: int | None) -> RunResult:
         run: Executed, or not.
         parameters: Number of the model's; None where it could not be built.
     """
-    failure = run.failure or (None if run.finished else 'not finished')
+    failure = run.failure or (None if run.finished else 'not run to its end yet')
     metrics = {}
     if failure is None:
         # Without a single detection CocoMetric has no metrics.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -18,7 +19,7 @@ _METRICS: Mapping[str, str] = MappingProxyType({
 
 
 def ap_table(summaries: Sequence[ConfigSummary], cpu_time: bool) -> Table:
-    """Makes a row for each config with a finished run, and one for each run that failed, below its config's.
+    """Makes a row for each config with a finished run, and one for each reason that runs of it failed for, below it.
 
     Args:
         summaries: The configs.
@@ -29,11 +30,19 @@ def ap_table(summaries: Sequence[ConfigSummary], cpu_time: bool) -> Table:
     for summary in summaries:
         if summary.finished:
             rows.append(_ap_row(summary, cpu_time))
-        for run in summary.runs:
-            if not run.result.finished:
-                text = f'seed {run.result.seed} failed: {run.result.failure}'
-                rows.append([summary.name, *['–'] * (len(header) - 2), text])
+        for failure, seeds in _failures(summary).items():
+            text = f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))} failed: {failure}'
+            rows.append([summary.name, *['–'] * (len(header) - 2), text])
     return Table(header, rows, words=('config', 'AP by seed', 'runs'))
+
+
+def _failures(summary: ConfigSummary) -> dict[str, list[int]]:
+    """Reason → the seeds that failed for it."""
+    seeds = defaultdict(list)
+    for run in summary.runs:
+        if run.result.failure is not None:
+            seeds[run.result.failure].append(run.result.seed)
+    return seeds
 
 
 def _ap_row(summary: ConfigSummary, cpu_time: bool) -> list[str]:
@@ -54,7 +63,7 @@ def error_table(summaries: Sequence[ConfigSummary]) -> Table:
         errors = [run.errors for run in summary.analysed]
         if errors:
             rows.append([summary.name, str(len(errors)), f'{100 * statistics.mean(item.ap50 for item in errors):.1f}',
-                         *(f'{statistics.mean(item.counts[kind] for item in errors):.1f} '
+                         *(f'{statistics.mean(item.counts[kind] for item in errors):.0f} '
                            f'({100 * statistics.mean(item.costs[kind] for item in errors):+.1f})'
                            for kind in ERROR_TYPES)])
     return Table(('config', 'n', 'AP50', *ERROR_TYPES), rows, words=('config', ))

@@ -53,7 +53,7 @@ def make(tmp_path: Path, name: str = 'net', seed: int = 0, config: str = "it = '
 
 def test_a_run_is_trained_then_tested_where_it_is_told(tmp_path, launch):
     run = make(tmp_path)
-    assert not run.finished and read_run(run, 7).failure == 'not finished'
+    assert not run.finished and read_run(run, 7).failure == 'not run to its end yet'
     run.execute(launch)
     result = read_run(run, 7)
     assert run.finished and result.finished and result.metrics == {AP: 0.25} and result.parameters == 7

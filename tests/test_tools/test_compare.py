@@ -49,7 +49,7 @@ def test_what_fails_is_a_row_while_the_others_finish(configs, run_tool, capsys):
 
     report = Path('work_dirs/compare/digits/report')
     found = rows(report)
-    assert not found['good']['failure'] and 0 <= float(found['good']['coco/bbox_mAP']) <= 1
+    assert not found['good']['failure'] and 0 <= float(found['good']['ap']) <= 1
     assert 'breadths' in found['broken']['failure'] and 'train.py ended with status' in found['failing']['failure']
     for page in ('README.md', 'index.html'):
         text = (report / page).read_text()
@@ -71,7 +71,7 @@ def test_what_fails_is_a_row_while_the_others_finish(configs, run_tool, capsys):
 
 @pytest.mark.parametrize('arguments, words', [
     (['missing.py', '--data', 'bccd'], 'no such file: missing.py'),
-    (['good.py', 'good.py', '--data', 'bccd'], 'config good is named twice'),
+    (['good.py', 'good.py', '--data', 'bccd'], 'detector good is named twice'),
     (['good.py', '--data', 'bccd', '--seeds', '1', '1'], 'seed 1 is named twice'),
     (['good.py', '--data', 'bccd', '--jobs', '0'], 'must be positive'),
     (['good.py', '--data', 'bccd', '--epochs', '1', '--minutes', '1'], 'not allowed with'),
