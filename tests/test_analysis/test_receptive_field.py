@@ -115,10 +115,10 @@ def test_stages_are_maps_of_the_backbone_or_modules(config):
 
 def test_the_picture_has_a_panel_for_each_field(tmp_path):
     field = receptive_field(nn.Conv2d(1, 1, 5, padding=2), [torch.randn(1, 1, 16, 16)])
-    for number in (1, 3):
+    for number in (1, 2):
         draw([(f'field {i}', field) for i in range(number)], tmp_path / f'{number}.png')
-    widths = [cv2.imread(str(tmp_path / f'{number}.png')).shape[1] for number in (1, 3)]
-    assert widths[1] > 2 * widths[0]
+    widths = [cv2.imread(str(tmp_path / f'{number}.png')).shape[1] for number in (1, 2)]
+    assert widths[1] > 1.5 * widths[0]
 
 
 @pytest.fixture
