@@ -38,7 +38,7 @@ def preference(name: str) -> tuple[bool, ...]:
 
 
 # Of each folder and detector one.
-KINDS = {(Path(name).parent, Path(name).name.split('_')[0]): name for name in sorted(NAMES, key=preference)}
+KINDS = {(Path(name).parts[0], Path(name).name.split('_')[0]): name for name in sorted(NAMES, key=preference)}
 WITH_PUBLISHED_RECIPE = [name for name in NAMES
                          if re.fullmatch('(efficient_vmamba|mamba_vision|vmamba)/.*_coco.py', name)]
 COUNTS = dict(
