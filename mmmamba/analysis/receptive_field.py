@@ -17,7 +17,7 @@ from torch import Tensor
 from mmmamba.errors import InputError
 
 SHARES = (0.2, 0.3, 0.5, 0.99)
-"""Of the whole, for each of which the smallest square is sought (RepLKNet, arXiv 2203.06717, table 10)."""
+"""Of the whole, for each of which the smallest square is sought (as in RepLKNet, arXiv 2203.06717)."""
 FAINTEST = 1e-6
 """Of the strongest pixel; what is fainter is drawn as black."""
 
