@@ -83,4 +83,4 @@ def test_model_index_lists_every_coco_config() -> None:
             assert model['In Collection'] in collections
             assert Path(model['Config']).stem == model['Name']
             listed.add(model['Config'])
-    assert listed == {str(path.relative_to(ROOT)) for path in ROOT.glob('configs/[!_]*/*_coco.py')}
+    assert listed == {str(path.relative_to(ROOT)) for path in ROOT.glob('configs/[!_]*/**/*_coco.py')}

@@ -101,6 +101,29 @@ def test_gated_mlps_have_about_the_weights_of_a_plain_one():
     assert weights['rg'] == pytest.approx(weights['gated'], rel=0.05)
 
 
+def test_odss_block_without_a_branch_is_the_other_alone():
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 5, 4)
+    no_scan, no_mlp = ODSSBlock(8, 12, num_ss2d=0).eval(), ODSSBlock(8, 12, mlp=None, local_spatial=True).eval()
+    for context in (torch.enable_grad(), torch.no_grad()):
+        with context:
+            projected = no_scan.in_proj(x)
+            torch.testing.assert_close(no_scan(x), projected + no_scan.mlp(no_scan.norm2(projected)))
+            projected = no_mlp.in_proj(x)
+            scanned = no_mlp.ss2d(no_mlp.norm1(no_mlp.local(projected)))
+            torch.testing.assert_close(no_mlp(x), projected + scanned)
+    neither = ODSSBlock(8, 12, num_ss2d=0, mlp=None, drop_path=0.5).train()
+    assert {name.split('.')[0] for name, _ in neither.named_parameters()} == {'in_proj'}
+    torch.testing.assert_close(neither(x), neither.in_proj(x))
+
+
+def test_odss_block_refuses_an_ls_block_without_a_scan():
+    with pytest.raises(InputError, match='local_spatial'):
+        ODSSBlock(8, 8, num_ss2d=0, local_spatial=True)
+    with pytest.raises(InputError, match='num_ss2d must not be negative'):
+        ODSSBlock(8, 8, num_ss2d=-1)
+
+
 def test_checkpointing_changes_neither_outputs_nor_gradients():
     torch.manual_seed(0)
     block = ODSSBlock(8, 12, local_spatial=True, drop_path=0.5).train()

@@ -10,7 +10,17 @@ from mmdet.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.errors import InputError
-from mmmamba.layers import ConvMlp, ConvNormAct, EVSSBlock, InvertedResidual, LSBlock, RGBlock, VisionClueMerge
+from mmmamba.layers import (
+    SS2D,
+    ConvMlp,
+    ConvNormAct,
+    EVSSBlock,
+    InvertedResidual,
+    LayerNorm2d,
+    LSBlock,
+    RGBlock,
+    VisionClueMerge,
+)
 
 BACKBONES = {
     'EfficientVMamba': dict(widths=(16, 24, 32, 40)),
@@ -153,6 +163,7 @@ def test_od_mamba_arguments_have_their_effect():
     assert LSBlock not in kinds(plain) and RGBlock in kinds(plain) and VisionClueMerge in kinds(plain)
     assert LSBlock in kinds(build('ODMamba', local_spatial=True))
     assert ConvMlp in kinds(build('ODMamba', mlp='conv'))
+    assert len(build('ODMamba', num_ss2d=2).stages[0][0].ss2d) == 2
     convolved = build('ODMamba', downsample='conv')
     assert VisionClueMerge not in kinds(convolved)
     assert isinstance(convolved.downsamples[0], ConvNormAct)
@@ -165,6 +176,30 @@ def test_od_mamba_arguments_have_their_effect():
     assert build('ODMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
     with pytest.raises(InputError, match='clue_merge'):
         build('ODMamba', downsample='pool')
+
+
+@pytest.mark.parametrize('settings, absent', [
+    (dict(num_ss2d=0), {SS2D}),
+    (dict(mlp=None), {RGBlock}),
+    (dict(num_ss2d=0, mlp=None, downsample='conv'), {SS2D, RGBlock, LayerNorm2d, VisionClueMerge}),
+])
+def test_od_mamba_without_scans_or_mlps_keeps_the_contract(settings, absent):
+    model = build('ODMamba', **settings, out_indices=(0, 1, 2, 3))
+    assert absent.isdisjoint(type(module) for module in model.modules())
+    x, channels = torch.rand(2, 3, 50, 77), BACKBONES['ODMamba']['widths']
+    outs = model(x)
+    assert [out.shape for out in outs] == [(2, c, -(-50 // 2**i), -(-77 // 2**i)) for i, c in enumerate(channels, 2)]
+    sum(out.square().mean() for out in outs).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+    recomputed = build('ODMamba', **settings, out_indices=(0, 1, 2, 3), with_cp=True)
+    for out, expected in zip(recomputed(x), outs):
+        torch.testing.assert_close(out, expected)
+    model.eval()
+    with torch.no_grad():  # norms and sums inside the branches
+        inferred = model(x)
+    for out, expected in zip(inferred, model(x)):
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_efficient_vmamba_arguments_have_their_effect():

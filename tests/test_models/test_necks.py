@@ -6,7 +6,7 @@ import torch
 from mmdet.registry import MODELS
 
 from mmmamba.errors import InputError
-from mmmamba.layers import SS2D, LSBlock
+from mmmamba.layers import SS2D, LSBlock, ODSSBlock, RGBlock
 
 NECKS = ('ODSSPAFPN', 'YOLOv8PAFPN')
 
@@ -53,10 +53,21 @@ def test_odss_pafpn_options():
 
     assert count(SS2D) == 4
     assert count(SS2D, num_ss2d=2) == 8
-    assert count(SS2D, ssm=False) == 0
+    assert count(SS2D, ssm=False) == count(ODSSBlock, ssm=False) == 0
+    assert count(SS2D, num_ss2d=0) == 0
+    assert count(RGBlock) == count(RGBlock, num_ss2d=0) == 4
+    assert count(RGBlock, mlp=None) == 0
     assert count(LSBlock) == 0
     assert count(LSBlock, local_spatial=True) == 4
     assert count(torch.nn.ReLU, gate_act='relu') == 4
+
+
+def test_without_scans_and_mlps_odss_pafpn_is_the_neck_without_odss_blocks():
+    def parameters(**settings):
+        neck = MODELS.build(dict(type='ODSSPAFPN', in_channels=(16, 24, 32), **settings))
+        return sum(parameter.numel() for parameter in neck.parameters())
+
+    assert parameters(num_ss2d=0, mlp=None) == parameters(ssm=False) < parameters(num_ss2d=0)
 
 
 def test_yolov8_pafpn_num_blocks():

@@ -21,9 +21,8 @@ def make_head(num_classes=7, **settings):
         dict(
             type='YOLOv8Head',
             num_classes=num_classes,
-            in_channels=(64, 128, 256),
             train_cfg=dict(assigner=dict(type='BatchTaskAlignedAssigner')),
-            **settings))
+            **{'in_channels': (64, 128, 256), **settings}))
 
 
 def instances(bboxes, labels) -> InstanceData:
@@ -103,6 +102,33 @@ def test_one_box_may_carry_several_labels():
     logits = [torch.zeros(1, 64, s, s) for s in (8, 4, 2)]
     result, = head.predict_by_feat(scores, logits, batch_img_metas=[dict(img_shape=(64, 64))])
     assert result.labels.tolist() == [0, 2]
+
+
+def test_four_levels_from_p2():
+    """Strides 4 to 32: shapes, initial biases, the boxes of the finest level, and a gradient for every parameter."""
+    torch.manual_seed(0)
+    strides, sides = (4, 8, 16, 32), (16, 8, 4, 2)
+    head = make_head(2, in_channels=(32, 64, 128, 256), strides=strides, test_cfg=TEST_CFG)
+    scores, logits = head([torch.randn(1, c, s, s) for c, s in zip(head.in_channels, sides)])
+    assert [tuple(x.shape) for x in scores] == [(1, 2, s, s) for s in sides]
+    assert [tuple(x.shape) for x in logits] == [(1, 64, s, s) for s in sides]
+    for stride, branch in zip(strides, head.cls_branches):
+        assert branch[-1].bias.detach().numpy() == pytest.approx(np.log(5 / 2 / (640 / stride)**2))
+
+    small = instances(torch.tensor([[20., 36., 26., 42.]]), torch.tensor([1]))  # holds centres of P2's cells
+    losses = head.loss_by_feat(scores, logits, [small], [{}])
+    assert losses['loss_bbox'] > 0 and losses['loss_dfl'] > 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
+    assert head.reg_branches[0][-1].weight.grad.any()
+
+    scores = [torch.full((1, 2, s, s), -20.) for s in sides]
+    logits = [torch.zeros(1, 4, 16, s, s) for s in sides]
+    scores[0][0, 1, 9, 5] = 4.  # the cell whose centre is (22, 38)
+    logits[0][0, :, 1, 9, 5] = 100.  # one stride to each side
+    result, = head.predict_by_feat(scores, [x.flatten(1, 2) for x in logits], [dict(img_shape=(64, 64))])
+    assert result.labels.tolist() == [1]
+    torch.testing.assert_close(result.bboxes, torch.tensor([[18., 34., 26., 42.]]))
 
 
 def test_levels_must_match():

@@ -37,8 +37,10 @@ class ODMamba(StagedBackbone):
         norm_eval: Keep the batch norms' running statistics as they are while training.
         with_cp: Recompute scans and MLPs in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
+        num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
         local_spatial: Whether an LSBlock stands before each scan.
-        mlp: ``'rg'`` (the paper's RG block), ``'mlp'``, ``'conv'``, ``'res_conv'`` or ``'gated'`` (its table 3).
+        mlp: ``'rg'`` (the paper's RG block), ``'mlp'``, ``'conv'``, ``'res_conv'`` or ``'gated'`` (its table 3), or
+            None for none (table 2).
         gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
         ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
@@ -66,8 +68,9 @@ class ODMamba(StagedBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         drop_path_rate: float = 0.0,
+        num_ss2d: int = 1,
         local_spatial: bool = False,
-        mlp: str = 'rg',
+        mlp: str | None = 'rg',
         gate_act: str = 'gelu',
         downsample: str = 'clue_merge',
         ssm_init: str = 'reference',
@@ -89,6 +92,7 @@ class ODMamba(StagedBackbone):
             nn.Sequential(*(ODSSBlock(
                 width,
                 width,
+                num_ss2d=num_ss2d,
                 local_spatial=local_spatial,
                 mlp=mlp,
                 gate_act=gate_act,

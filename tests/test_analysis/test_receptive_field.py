@@ -1,0 +1,165 @@
+"""Effective receptive fields against those that are known, and the tool that draws them."""
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import nn
+
+from mmmamba.analysis.receptive_field import ReceptiveField, draw, receptive_field, stage_features
+from mmmamba.errors import InputError
+
+TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/receptive_field.py'
+CONFIG = """
+custom_imports = dict(imports=['mmmamba'])
+model = dict(
+    type='SingleStageDetector',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True),
+    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32)),
+    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
+    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)))
+"""
+
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
+
+
+@pytest.mark.parametrize('layers', [1, 3, 6])
+def test_a_stack_of_3x3_convolutions_sees_2k_plus_1_pixels(layers):
+    torch.manual_seed(0)
+    stack = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=1) for _ in range(layers)))
+    field = receptive_field(stack, [torch.randn(1, 2, 31, 40)])
+    assert field.side(1.0) == 2 * layers + 1 and field.stride == 1 and field.centre == (15.5, 20.5)
+    rows, columns = np.nonzero(field.strength)
+    assert (rows.min(), rows.max()) == (15 - layers, 15 + layers)
+    assert (columns.min(), columns.max()) == (20 - layers, 20 + layers)
+
+
+@pytest.mark.parametrize('patch', [2, 4])
+def test_a_cell_of_a_patch_embedding_sees_its_patch(patch):
+    field = receptive_field(nn.Conv2d(3, 5, patch, stride=patch), [torch.randn(1, 3, 8 * patch, 8 * patch)])
+    assert field.side(1.0) == field.stride == patch
+    assert field.centre == (4.5 * patch, 4.5 * patch)
+
+
+def test_the_strength_is_the_mean_absolute_gradient_over_images():
+    weight = torch.tensor([[1., -2.], [3., 0.5]])
+
+    def features(image):  # two maps of weighted squares, of three cells each
+        return torch.stack([torch.einsum('c,bchw->bhw', row, image.square()) for row in weight], dim=1)
+
+    images = [torch.randn(1, 2, 1, 3) for _ in range(4)]
+    field = receptive_field(features, images)
+    expected = torch.stack([(2 * image[0, :, 0, 1] * weight.sum(0)).abs().sum() for image in images]).mean()
+    assert field.strength[0] == pytest.approx([0, expected.item(), 0])
+
+
+def test_sides_hold_their_shares():
+    strength = np.zeros((9, 9))
+    strength[4, 4], strength[4, 5], strength[1, 4], strength[8, 8] = 5, 3, 1, 1
+    field = ReceptiveField(strength, (4.5, 4.5), 1)
+    assert [field.side(share) for share in (0.2, 0.5, 0.51, 0.8, 0.81, 0.9, 0.91, 1.0)] == [1, 1, 3, 3, 7, 7, 9, 9]
+
+
+def corners(backbone: dict, side: int = 64) -> np.ndarray:
+    """Strengths at the four corners of the image, of the middle cell of C2."""
+    torch.manual_seed(0)
+    model = MODELS.build(dict(type='ODMamba', arch='t', depths=(1, 1, 1, 1), out_indices=(0, ), **backbone)).eval()
+    field = receptive_field(lambda image: model(image)[0], [torch.rand(1, 3, side, side)])
+    return field.strength[[0, 0, -1, -1], [0, -1, 0, -1]]
+
+
+def test_scans_reach_the_corners_and_convolutions_do_not():
+    assert (corners(dict(ssm_init='mamba')) > 0).all()
+    assert (corners(dict(num_ss2d=0)) == 0).all()
+
+
+def test_what_has_no_field_says_so():
+    with pytest.raises(InputError, match='there is no image'):
+        receptive_field(nn.Identity(), [])
+    with pytest.raises(InputError, match='zero or not finite'):
+        receptive_field(lambda image: image * 0, [torch.ones(1, 1, 4, 4)])
+    with pytest.raises(InputError, match='zero or not finite'):
+        receptive_field(lambda image: image * float('nan'), [torch.ones(1, 1, 4, 4)])
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'small.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def test_stages_are_maps_of_the_backbone_or_modules(config):
+    detector = MODELS.build(Config.fromfile(config).model).eval()
+    image = torch.rand(1, 3, 64, 96)
+    maps, fused = detector.backbone(image), detector.extract_feat(image)
+    for stage, expected in (('0', maps[0]), ('2', maps[2]), ('-1', maps[2]), ('backbone.sppf', maps[2]),
+                            ('backbone.stages.1', maps[0]), ('neck.bottom_up_blocks.1', fused[2])):
+        torch.testing.assert_close(stage_features(detector, stage)(image), expected)
+    with pytest.raises(InputError, match='neck makes no map'):  # but three
+        stage_features(detector, 'neck')(image)
+    with pytest.raises(InputError, match='returns 3 maps, there is no stage 3'):
+        stage_features(detector, '3')(image)
+    with pytest.raises(InputError, match="'backbone.nothing' is neither"):
+        stage_features(detector, 'backbone.nothing')
+    with pytest.raises(InputError, match='bbox_head makes no map'):
+        stage_features(detector, 'bbox_head')(image)
+
+
+def test_the_picture_has_a_panel_for_each_field(tmp_path):
+    field = receptive_field(nn.Conv2d(1, 1, 5, padding=2), [torch.randn(1, 1, 16, 16)])
+    for number in (1, 2):
+        draw([(f'field {i}', field) for i in range(number)], tmp_path / f'{number}.png')
+    widths = [cv2.imread(str(tmp_path / f'{number}.png')).shape[1] for number in (1, 2)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+@pytest.fixture
+def tool(run_script):
+    return partial(run_script, TOOL)
+
+
+def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, capsys):
+    torch.manual_seed(1)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'trained.pth')
+    out, table = tmp_path / 'field.png', tmp_path / 'field.csv'
+    images = ['--images', shared_coco_folder / 'val', '--num-images', 2, '--size', 64]
+    models = [config, f'{config}={tmp_path / "trained.pth"}']
+    assert tool(*models, *images, '--stage', 0, '--out', out, '--csv', table) == 0
+    printed = capsys.readouterr().out
+    assert 'small, stage 0, untrained, stride 8' in printed and 'small, stage 0, trained.pth, stride 8' in printed
+    assert cv2.imread(str(out)) is not None
+    with table.open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['model'] for row in rows] == list(map(str, models))
+    assert all(row['images'] == '2' and 0 < int(row['side_20']) <= int(row['side_99']) for row in rows)
+    assert rows[0]['side_50'] in next(line for line in printed.splitlines() if 'untrained' in line).split()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--size', 100], '--size must be a positive multiple of 32'),
+    (['--num-images', 0], '--num-images must be positive'),
+    (['--device', 'nonsense'], '--device nonsense'),
+    (['--out', '/nowhere/field.png'], '/nowhere/field.png: there is no folder'),
+    (['--images', '/nowhere'], '/nowhere: no such file or folder'),
+    (['--size', 64, '--stage', 7], 'the backbone returns 3 maps, there is no stage 7'),
+])
+def test_errors_are_one_line(tool, config, shared_coco_folder, capsys, arguments, message):
+    assert tool(config, '--images', shared_coco_folder / 'val', *arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f'error: {message}')
+
+
+def test_weights_of_another_model_are_refused(tool, config, tmp_path, shared_coco_folder, capsys):
+    torch.save(dict(state_dict={'weight': torch.zeros(1)}), tmp_path / 'other.pth')
+    assert tool(f'{config}={tmp_path / "other.pth"}', '--images', shared_coco_folder / 'val', '--size', 64) == 2
+    assert 'does not fit this SingleStageDetector' in capsys.readouterr().err
+    assert tool(f'{config}={tmp_path / "absent.pth"}', '--images', shared_coco_folder / 'val', '--size', 64) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')

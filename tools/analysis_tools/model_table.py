@@ -1,0 +1,180 @@
+"""Parameters, FLOPs and latency of models beside the published figures: ``model_table.py [CONFIG …] [--latency]``.
+
+A published figure agrees (``=``) where our count rounds to it, else differs (``≠``), and a note below the table says
+which other way of counting gives it, all of them counted here: with norms, and of Mamba YOLO the other Blocks, with or
+without LSBlock. FLOPs are of one image, 2 for a multiply-add; "as published" counts as the published table does: Mamba
+YOLO's leaves out the scans and their projections, mmdet's has 1 for a multiply-add. Without CONFIG: Mamba YOLO, its
+baselines, and published figures of others.
+"""
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+
+from mmmamba.analysis import (
+    PUBLISHED,
+    PUBLISHED_ONLY,
+    PUBLISHED_SHAPE,
+    Published,
+    Row,
+    median_latency,
+    model_config,
+    table_row,
+)
+from mmmamba.cli import run
+from mmmamba.deploy import fuse
+from mmmamba.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+COLUMNS = ('model', 'parameters (M)', 'published', 'conv+linear GFLOPs', 'of them projections', 'scan GFLOPs',
+           'as published', 'published GFLOPs', 'published AP', 'latency (ms)')
+NOTHING = '–'
+
+
+def main() -> None:
+    args = parse_args()
+    height, width = args.shape
+    rows, latencies = [], []
+    for path in args.configs or default_configs():
+        print(f'counting {Path(path).stem}', file=sys.stderr, flush=True)
+        rows.append(table_row(path, height, width))
+        if args.latency:
+            print(f'timing {Path(path).stem}', file=sys.stderr, flush=True)
+            latencies.append(latency(path, height, width, args.runs, args.device))
+    latencies = latencies or [None] * len(rows)
+
+    others = [] if args.configs else PUBLISHED_ONLY
+    cells = [*map(cells_of, rows, latencies), *map(published_cells, others)]
+    text = '\n'.join([*table(cells, args.latency), '', *notes(rows, others, args)])
+    print(text)
+    if args.csv:
+        write_csv(args.csv, rows, latencies, others, args)
+    if args.markdown:
+        args.markdown.write_text(text + '\n', encoding='utf-8')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='*', metavar='CONFIG')
+    parser.add_argument('--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='image, in pixels')
+    parser.add_argument('--latency', action='store_true', help="also time the networks, this package's layers fused")
+    parser.add_argument('--runs', type=int, default=9, help='of which latency is the median; default: %(default)s')
+    parser.add_argument('--device', default='cpu', help='on which to time; default: %(default)s')
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help='of the CPU; default: %(default)s')
+    parser.add_argument('--csv', type=Path, metavar='FILE', help='write the numbers, unrounded')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write what is printed')
+    args = parser.parse_args()
+    for name in ('shape', 'runs', 'threads'):
+        values = getattr(args, name)
+        if min(values if name == 'shape' else [values]) < 1:
+            raise InputError(f'--{name} must be positive, got {values}')
+    for path in filter(None, (args.csv, args.markdown)):
+        if not path.absolute().parent.is_dir():
+            raise InputError(f'{path}: there is no folder {path.parent}')
+    try:
+        torch.empty(0, device=args.device)
+    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
+        raise InputError(f'--device {args.device}: {error}') from error
+    torch.set_num_threads(args.threads)
+    return args
+
+
+def default_configs() -> list[str]:
+    """The config in ``configs/`` of each published name, as far as there is one."""
+    return [str(path) for name in PUBLISHED for path in sorted(CONFIGS.glob(f'[!_]*/{name}_[0-9]*_coco.py'))]
+
+
+def latency(path: str, height: int, width: int, runs: int, device: str) -> float:
+    return median_latency(fuse(MODELS.build(model_config(path))).to(device), height, width, runs)
+
+
+def cells_of(row: Row, latency: float | None) -> list[str]:
+    cost, published = row.cost, row.published or Published('', None, None, None)
+
+    def beside(figure: str | None, agrees: bool | None) -> str:
+        return f'{figure} {"=" if agrees else "≠"}' if agrees is not None else figure or NOTHING
+
+    return [
+        row.name,
+        f'{cost.parameters / 1e6:.2f}',
+        beside(published.parameters, row.parameters and row.parameters.agrees),
+        f'{cost.linear_flops / 1e9:.2f}',
+        f'{cost.projection_flops / 1e9:.2f}' if cost.scan_flops else NOTHING,
+        f'{cost.scan_flops / 1e9:.2f}' if cost.scan_flops else NOTHING,
+        NOTHING if row.published_flops is None else f'{row.published_flops:.2f}',
+        beside(published.gflops, row.flops and row.flops.agrees),
+        published.ap or NOTHING,
+        NOTHING if latency is None else f'{latency:.1f}',
+    ]
+
+
+def published_cells(row: Published) -> list[str]:
+    return [row.title, NOTHING, row.parameters, *[NOTHING] * 4, row.gflops, row.ap, NOTHING]
+
+
+def table(rows: Sequence[Sequence[str]], with_latency: bool) -> list[str]:
+    """Lines of a markdown table whose columns stand below each other."""
+    columns = [column for column in zip(COLUMNS, *rows) if with_latency or column[0] != COLUMNS[-1]]
+    widths = [max(map(len, column)) for column in columns]
+    first, *others = zip(*columns)
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (cell.rjust(width) if index else cell.ljust(width)
+                  for index, (cell, width) in enumerate(zip(cells, widths)))
+        return f'| {" | ".join(padded)} |'
+
+    rule = ['-' * width if index == 0 else '-' * (width - 1) + ':' for index, width in enumerate(widths)]
+    return [line(first), line(rule), *map(line, others)]
+
+
+def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Namespace) -> list[str]:
+    lines = []
+    for row in rows:
+        for column, verdict in (('parameters', row.parameters), ('GFLOPs', row.flops)):
+            if verdict is not None and not verdict.agrees:
+                lines.append(f'- {row.name}, {column}: {verdict.reason}.')
+    sources = {row.source: None for row in [*(row.published for row in rows if row.published), *others]}
+    if sources:
+        compared = '' if tuple(args.shape) == PUBLISHED_SHAPE else '; GFLOPs are of 640 x 640, and not compared'
+        lines.append(f'- Published, and not ours: {"; ".join(sources)}{compared}.')
+    if args.latency:
+        lines.append(f'- Latency: median of {args.runs} runs of one image on {args.device}, float32, {args.threads} '
+                     "threads, without decoding and NMS; batch norms folded in this package's layers alone.")
+    shape = f'{args.shape[0]} x {args.shape[1]}'
+    return [*lines, f'- Ours at {shape}: `python {shlex.join(sys.argv)}`']
+
+
+def write_csv(path: Path, rows: Sequence[Row], latencies: Sequence[float | None], others: Sequence[Published],
+              args: argparse.Namespace) -> None:
+    records = []
+    for row, milliseconds in zip(rows, latencies):
+        record = dict(
+            model=row.name, height=args.shape[0], width=args.shape[1], parameters=row.cost.parameters,
+            linear_flops=row.cost.linear_flops, projection_flops=row.cost.projection_flops,
+            scan_flops=row.cost.scan_flops, latency_ms=milliseconds, gflops_as_published=row.published_flops)
+        for name, verdict in (('parameters', row.parameters), ('gflops', row.flops)):
+            if verdict is not None:
+                record.update({f'{name}_agree': verdict.agrees, f'{name}_reason': verdict.reason})
+        records.append({**record, **published_record(row.published)} if row.published else record)
+    records += [{'model': row.title, **published_record(row)} for row in others]
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def published_record(row: Published) -> dict[str, str | None]:
+    return dict(published_parameters_m=row.parameters, published_gflops=row.gflops, published_ap=row.ap,
+                source=row.source)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,115 @@
+"""Effective receptive field of a stage: ``receptive_field.py CONFIG[=CHECKPOINT] … --images FOLDER --out FIELD.png``.
+
+How much the middle cell of a feature map depends on each pixel: the mean over images of the absolute gradient of the
+sum over the cell's channels (arXiv 1701.04128). Several models are drawn side by side; the table has the sides, in
+pixels, of the smallest squares about the cell that hold 20, 30, 50 and 99 % of the whole. Without a checkpoint,
+weights are as a model is built (seed 0), which shows what the architecture starts from and not what it learns.
+In Mamba YOLO and YOLOv8 the max pools of SPPF alone spread the last map over 13 x 13 cells;
+``--stage backbone.stages.3`` is the map before them.
+"""
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS
+from mmengine.dataset import pseudo_collate
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmmamba.analysis import model_config, model_name
+from mmmamba.analysis.receptive_field import SHARES, ReceptiveField, draw, receptive_field, stage_features
+from mmmamba.cli import run
+from mmmamba.demo.media import find_images
+from mmmamba.engine.checkpoint import load_checkpoint_checked
+from mmmamba.errors import InputError
+
+SIZE_DIVISOR = 32  # pixels; with other sizes, detectors pad the image
+
+
+def main() -> None:
+    args = parse_args()
+    paths = find_images(args.images)[:args.num_images]
+    fields = []
+    for model in args.models:
+        config, _, checkpoint = model.partition('=')
+        torch.manual_seed(0)
+        detector = MODELS.build(model_config(config)).eval().requires_grad_(False)
+        if checkpoint:
+            load_checkpoint_checked(detector, checkpoint)
+        detector.to(args.device)
+        images = load_images(detector, paths, args.size)
+        field = receptive_field(
+            stage_features(detector, args.stage), tqdm(images, model_name(config), len(paths), unit='image'))
+        weights = Path(checkpoint).name if checkpoint else 'untrained'
+        fields.append((f'{model_name(config)}, stage {args.stage}\n{weights}, stride {field.stride:g}', field))
+    print(f'Sides in pixels, of {args.size}; {len(paths)} image(s)')
+    print('\n'.join(table(fields)))
+    if args.csv:
+        write_csv(args.csv, args, fields, len(paths))
+    draw(fields, args.out)
+    print(f'Picture: {args.out}')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('models', nargs='+', metavar='CONFIG[=CHECKPOINT]', help='a config, and its weights')
+    parser.add_argument('--images', type=Path, required=True, help='a folder of images, or one image')
+    parser.add_argument('--num-images', type=int, default=16, help='the first so many; default: %(default)s')
+    parser.add_argument('--stage', default='-1', help="which of the backbone's maps, from 0; or the name of a module "
+                        'that makes a map, as backbone.stages.0; default: the last map')
+    parser.add_argument('--size', type=int, default=640, help='side to which images are scaled, in pixels, a multiple '
+                        f'of {SIZE_DIVISOR}; default: %(default)s')
+    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    parser.add_argument('--out', type=Path, default=Path('receptive_field.png'), help='default: %(default)s')
+    parser.add_argument('--csv', type=Path, help='write the table')
+    args = parser.parse_args()
+    if args.size < 1 or args.size % SIZE_DIVISOR:
+        raise InputError(f'--size must be a positive multiple of {SIZE_DIVISOR}, got {args.size}')
+    if args.num_images < 1:
+        raise InputError(f'--num-images must be positive, got {args.num_images}')
+    for path in filter(None, (args.out, args.csv)):
+        if not path.absolute().parent.is_dir():
+            raise InputError(f'{path}: there is no folder {path.parent}')
+    try:
+        torch.empty(0, device=args.device)
+    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
+        raise InputError(f'--device {args.device}: {error}') from error
+    return args
+
+
+def load_images(detector: nn.Module, paths: Sequence[Path], size: int) -> Iterator[Tensor]:
+    """Images (1, 3, size, size), normalised as the detector's own data preprocessor does."""
+    pipeline = Compose([
+        dict(type='LoadCheckedImage'),
+        dict(type='mmdet.Resize', scale=(size, size), keep_ratio=False),
+        dict(type='mmdet.PackDetInputs', meta_keys=('img_shape', 'ori_shape')),
+    ])
+    for path in paths:
+        data = pseudo_collate([pipeline({'img_path': str(path)})])
+        yield detector.data_preprocessor(data, False)['inputs']
+
+
+def table(fields: Sequence[tuple[str, ReceptiveField]]) -> list[str]:
+    names = [title.replace('\n', ', ') for title, _ in fields]
+    width = max(map(len, names))
+    header = ' ' * width + ''.join(f'{share:>8.0%}' for share in SHARES)
+    return [header, *(f'{name:{width}}' + ''.join(f'{field.side(share):>8}' for share in SHARES)
+                      for name, (_, field) in zip(names, fields))]
+
+
+def write_csv(path: Path, args: argparse.Namespace, fields: Sequence[tuple[str, ReceptiveField]], images: int) -> None:
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        sides = [f'side_{100 * share:.0f}' for share in SHARES]
+        writer.writerow(['model', 'stage', 'stride', 'size', 'images', *sides])
+        for model, (_, field) in zip(args.models, fields):
+            writer.writerow([model, args.stage, f'{field.stride:g}', args.size, images, *map(field.side, SHARES)])
+
+
+if __name__ == '__main__':
+    run(main)
