@@ -109,20 +109,25 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def build_detector(config: str) -> nn.Module:
-    """The detector of a config with random weights, whatever trained ones the config asks for."""
-    MMLogger.get_instance('measurement', log_level='WARNING')  # else every parameter's initialisation is reported
+    """The detector of a config with random weights in place of trained ones; what the config freezes stays frozen."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    detector = MODELS.build(_without_pretrained(cfg.model.to_dict()))
+    _drop_pretrained(cfg.model)
+    detector = MODELS.build(cfg.model)
     detector.init_weights()
     return detector
 
 
-def _without_pretrained(model: Any) -> Any:
-    if isinstance(model, dict):
-        return {key: _without_pretrained(value) for key, value in model.items()
-                if not (key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained')}
-    return [_without_pretrained(item) for item in model] if isinstance(model, list) else model
+def _drop_pretrained(part: Any) -> None:
+    """Of a config's model, in place."""
+    if isinstance(part, dict):
+        init_cfg = part.get('init_cfg')
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            del part['init_cfg']
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for child in part:
+            _drop_pretrained(child)
 
 
 def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
@@ -193,6 +198,7 @@ def encoded(task: Task) -> str:
 
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
+    MMLogger.get_instance('measurement', log_level='WARNING')  # else every parameter's initialisation is reported
     try:
         result = measure(task)
     except Exception as error:  # whatever it is, it becomes a row

@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 from matplotlib.typing import ColorType
 
 from mmmamba.analysis.power_law import PowerLaw, fit_power_law
@@ -54,8 +55,8 @@ def exponent_table(rows: Sequence[Row]) -> str:
 def draw_scaling(rows: Sequence[Row], out: Path) -> None:
     """Draws the costs against the side, logarithmic, a colour for each config, with the fits dotted.
 
-    Each pass and dtype has a line of panels; FLOPs, which are the same in all, are in the first. A cross at the upper
-    border marks a side that could not be measured.
+    Each pass and dtype has a line of panels; FLOPs, which are the same in all, are in the first. A cross at the top
+    marks a side that could not be measured.
 
     Args:
         rows: Of a sweep.
@@ -68,24 +69,31 @@ def draw_scaling(rows: Sequence[Row], out: Path) -> None:
     sides = sorted({int(row['side']) for row in rows})
     figure = Figure(figsize=(4.3 * len(_PANELS), 1.2 + 3.6 * len(lines)), layout='constrained')
     axes = figure.subplots(len(lines), len(_PANELS), squeeze=False)
-    for (pass_, dtype), line in zip(lines, axes):
-        for (quantity, unit), axis in zip(_PANELS, line):
-            if quantity == 'FLOPs' and line is not axes[0]:
+    for index, (pass_, dtype) in enumerate(lines):
+        for (quantity, unit), axis in zip(_PANELS, axes[index]):
+            if quantity == 'FLOPs' and index:
                 axis.remove()
                 continue
-            for config, (colour, marker) in styles.items():
-                _draw(axis, quantity, _select(rows, config=config, pass_=pass_, dtype=dtype), colour, marker)
+            for height, (config, style) in enumerate(styles.items()):
+                own = _select(rows, config=config, pass_=pass_, dtype=dtype)
+                _draw(axis, quantity, own, *style)
+                failed = [int(row['side']) for row in own if row['failure']]
+                # In units of the axis upwards, one config below the other.
+                axis.plot(failed, [0.97 - 0.04 * height] * len(failed), 'x', color=style[0],
+                          transform=axis.get_xaxis_transform())
             title = quantity if quantity == 'FLOPs' else f'{quantity}, {pass_}, {dtype}'
             axis.set(xscale='log', yscale='log', ylabel=unit, title=title)
             axis.set_xticks(sides, [f'{side}²' for side in sides], rotation=45)
             axis.set_xticks([], minor=True)
             axis.yaxis.set_major_formatter('{x:g}')
+            axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
             axis.grid(which='both', alpha=0.25)
             if axis.get_legend_handles_labels()[1]:
                 axis.legend(title='exponent against pixels', fontsize='small', title_fontsize='small')
     handles = [Line2D([], [], color=colour, marker=marker, label=config)
                for config, (colour, marker) in styles.items()]
-    title = 'batch 1, {device}, {threads} threads, torch {torch}; dotted: power laws'.format_map(rows[0])
+    where = 'batch 1, {device}, CPU threads: {threads}, torch {torch}'.format_map(rows[0])
+    title = f'{where}; dotted: power laws; crosses: not measured'
     figure.legend(handles=handles, title=title, loc='outside upper center', ncols=min(4, len(handles)))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)
@@ -93,9 +101,6 @@ def draw_scaling(rows: Sequence[Row], out: Path) -> None:
 
 def _draw(axis: Axes, quantity: str, rows: Sequence[Row], colour: ColorType, marker: str) -> None:
     measured = sorted((row for row in rows if not row['failure']), key=lambda row: int(row['side']))
-    failed = [int(row['side']) for row in rows if row['failure']]
-    # In axes' units upwards, so that it stands at the border whatever the scale is.
-    axis.plot(failed, [0.98] * len(failed), 'x', color=colour, transform=axis.get_xaxis_transform())
     if not measured:
         return
     sides = [int(row['side']) for row in measured]
