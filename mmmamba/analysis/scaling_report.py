@@ -70,6 +70,7 @@ def draw_scaling(rows: Sequence[Row], out: Path) -> None:
     figure = Figure(figsize=(4.3 * len(_PANELS), 1.2 + 3.6 * len(lines)), layout='constrained')
     axes = figure.subplots(len(lines), len(_PANELS), squeeze=False)
     for index, (pass_, dtype) in enumerate(lines):
+        measured = any((row['pass'], row['dtype'], row['failure']) == (pass_, dtype, '') for row in rows)
         for (quantity, unit), axis in zip(_PANELS, axes[index]):
             if quantity == 'FLOPs' and index:
                 axis.remove()
@@ -82,11 +83,12 @@ def draw_scaling(rows: Sequence[Row], out: Path) -> None:
                 axis.plot(failed, [0.97 - 0.04 * height] * len(failed), 'x', color=style[0],
                           transform=axis.get_xaxis_transform())
             title = quantity if quantity == 'FLOPs' else f'{quantity}, {pass_}, {dtype}'
-            axis.set(xscale='log', yscale='log', ylabel=unit, title=title)
+            axis.set(xscale='log', yscale='log' if measured else 'linear', ylabel=unit, title=title)
             axis.set_xticks(sides, [f'{side}²' for side in sides], rotation=45)
             axis.set_xticks([], minor=True)
-            axis.yaxis.set_major_formatter('{x:g}')
-            axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
+            if measured:
+                axis.yaxis.set_major_formatter('{x:g}')
+                axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
             axis.grid(which='both', alpha=0.25)
             if axis.get_legend_handles_labels()[1]:
                 axis.legend(title='exponent against pixels', fontsize='small', title_fontsize='small')

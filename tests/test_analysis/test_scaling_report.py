@@ -46,3 +46,8 @@ def test_picture_has_a_line_of_panels_for_each_pass(tmp_path):
         heights.append(picture.shape[0])
         assert len({tuple(colour) for colour in picture.reshape(-1, 3)[::7]}) > 50
     assert heights[1] > 1.5 * heights[0]
+
+
+def test_picture_without_any_measurement(tmp_path):
+    draw_scaling(list(rows(failed=(100, 200, 400))), tmp_path / 'scaling.png')
+    assert cv2.imread(str(tmp_path / 'scaling.png')).min() < 50
