@@ -1,4 +1,4 @@
-"""Peak memory of what one process does: of its tensors on CUDA, of the whole process on a CPU."""
+"""Peak memory of what one process does: of its tensors on CUDA, of all that it holds on a CPU (as Linux tells)."""
 from __future__ import annotations
 
 import ctypes
@@ -67,7 +67,7 @@ def limit_memory(limit: int, device: torch.device) -> None:
     """
     if device.type == 'cuda':
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(limit / total, 1.0), device)
+        torch.cuda.set_per_process_memory_fraction(min(limit / total, 1.0))  # of the current device
     else:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 

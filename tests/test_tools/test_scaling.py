@@ -65,16 +65,16 @@ def children(monkeypatch):
 
 
 def test_sweep_in_processes_of_their_own(tool, config, rows, tmp_path, capfd):
-    """64 is measured, an image of 8192 alone takes 768 MiB; a second call measures nothing that is there."""
-    assert tool(config, '--sides', 9000, 64, 8192, '--passes', 'forward', '--memory-limit', 1) == 0
+    """64 is measured, an image of 16384 alone takes 3 GiB; a second call measures nothing that is there."""
+    assert tool(config, '--sides', 20000, 64, 16384, '--passes', 'forward', '--memory-limit', 2) == 0
     found = rows()
-    assert [side for *_, side in found] == [64, 8192, 9000]
+    assert [side for *_, side in found] == [64, 16384, 20000]
     small = found['tiny', 'forward', 64]
     assert not small['failure'] and small['threads'] == '1'
     # Of so small a pass, memory may be less than a page.
     assert all(float(small[column]) > 0 for column in RESULT if column != 'memory_mib') and small['memory_mib']
-    assert found['tiny', 'forward', 8192]['failure'] == 'out of memory (limit 1 GiB)'
-    assert found['tiny', 'forward', 9000]['failure'] == 'not tried: 8192 did not fit'
+    assert found['tiny', 'forward', 16384]['failure'] == 'out of memory (limit 2 GiB)'
+    assert found['tiny', 'forward', 20000]['failure'] == 'not tried: 16384 did not fit'
     assert (tmp_path / 'out/scaling.png').stat().st_size > 10_000
     table = (tmp_path / 'out/exponents.md').read_text()
     assert '| tiny | forward | float32 | 64–64 (1) |' in table and table.strip().endswith('did not fit |')
