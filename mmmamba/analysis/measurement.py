@@ -1,0 +1,210 @@
+"""What one pass of a detector costs at one size; run in a process of its own by :mod:`mmmamba.analysis.sweep`.
+
+The passes, on one random image with random weights:
+
+- ``forward``: the network in eval mode without gradients, ``mode='tensor'``: backbone, neck and heads, without the
+  decoding and suppression of boxes, whose cost depends on how many objects the weights see.
+- ``training``: loss on a handful of random boxes, backward pass, a step of plain SGD.
+
+``float16`` and ``bfloat16`` are autocast's, the weights staying in float32.
+"""
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import PolygonMasks
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmmamba.analysis.flops import count_detector
+from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
+
+DTYPES = ('float32', 'float16', 'bfloat16')
+PASSES = ('forward', 'training')
+FAMILIARISATION_SIDE = 224
+"""Pixels. A pass on so small an image (or on the measured side, if that is smaller) goes before, so that what
+libraries make once is no part of the measured memory. On less, DINO has fewer tokens than queries."""
+MEMORY_PASSES = 2
+BOXES = 8
+_OUT_OF_MEMORY = ("can't allocate memory", 'out of memory', 'not enough memory', 'bad_alloc', 'could not create')
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to measure.
+
+    Attributes:
+        config: File of the detector's config.
+        side: Of the square image, in pixels.
+        dtype: One of ``DTYPES``.
+        pass_: One of ``PASSES``.
+        device: ``cpu`` or ``cuda``.
+        threads: Of PyTorch, on the CPU.
+        runs: Passes that are timed, two or more.
+        memory_limit: Bytes above which the task does not fit; None: as many as there are.
+    """
+
+    config: str
+    side: int
+    dtype: str = 'float32'
+    pass_: str = 'forward'
+    device: str = 'cpu'
+    threads: int = 1
+    runs: int = 5
+    memory_limit: int | None = None
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Runs a task in this process.
+
+    Returns:
+        ``memory_mib``: the peak of the passes above what stood before the first: weights, and in training their
+        gradients. ``total_mib``: the peak itself. ``median_ms``, ``p20_ms``, ``p80_ms``: time of a pass.
+        ``images_per_s``. ``parameters``. ``linear_gflops``, ``scan_gflops``: of a forward pass,
+        see :class:`mmmamba.analysis.Cost`.
+    """
+    device = torch.device(task.device)
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    if task.memory_limit is not None:
+        limit_memory(task.memory_limit, device)
+    memory = PeakMemory(device)
+    detector = build_detector(task.config).to(device)
+    cast = partial(torch.autocast, task.device, getattr(torch, task.dtype), enabled=task.dtype != 'float32')
+    make_pass = partial(_training_pass if task.pass_ == 'training' else _forward_pass, detector, cast=cast)
+
+    familiar = make_pass(*random_batch(min(task.side, FAMILIARISATION_SIDE), device))
+    familiar()
+    del familiar  # with its image
+    one_pass = make_pass(*random_batch(task.side, device))
+    memory.start()
+    for _ in range(MEMORY_PASSES):
+        one_pass()
+    above, total = memory.stop()
+
+    one_pass()  # on the CPU, memory is now kept that was returned before
+    times = np.array([_milliseconds(one_pass, device) for _ in range(task.runs)])
+    p20, median, p80 = np.percentile(times, (20, 50, 80))
+    detector.zero_grad()
+    with cast():
+        cost = count_detector(detector, task.side, task.side).total
+    values = dict(memory_mib=above, total_mib=total, median_ms=median, p20_ms=p20, p80_ms=p80,
+                  images_per_s=1e3 / median, linear_gflops=cost.linear_flops / 1e9, scan_gflops=cost.scan_flops / 1e9)
+    return {**{name: round(float(value), 6) for name, value in values.items()}, 'parameters': cost.parameters}
+
+
+def build_detector(config: str) -> nn.Module:
+    """The detector of a config with random weights in place of trained ones; what the config freezes stays frozen."""
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    _drop_pretrained(cfg.model)
+    detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    return detector
+
+
+def _drop_pretrained(part: Any) -> None:
+    """Of a config's model, in place."""
+    if isinstance(part, dict):
+        init_cfg = part.get('init_cfg')
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            del part['init_cfg']
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for child in part:
+            _drop_pretrained(child)
+
+
+def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
+    """An image (1, 3, side, side) and its sample, with boxes of a tenth to a half of the side, and masks of the boxes.
+
+    The boxes have label 0, which every detector has.
+    """
+    shape = (side, side)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    corners, extents = side * 0.5 * torch.rand(BOXES, 2), side * (0.1 + 0.4 * torch.rand(BOXES, 2))
+    boxes = torch.cat([corners, corners + extents], dim=1)
+    outlines = [[box[[0, 1, 2, 1, 2, 3, 0, 3]]] for box in boxes.numpy()]
+    sample.gt_instances = InstanceData(
+        bboxes=boxes.to(device), labels=torch.zeros(BOXES, dtype=torch.long, device=device),
+        masks=PolygonMasks(outlines, side, side))
+    return torch.rand(1, 3, side, side, device=device), [sample]
+
+
+def _forward_pass(detector: nn.Module, image: Tensor, samples: list[DetDataSample],
+                  cast: Callable[[], AbstractContextManager]) -> Callable[[], None]:
+    detector.eval()
+
+    def run() -> None:
+        with torch.no_grad(), cast():
+            detector(image, samples, mode='tensor')
+
+    return run
+
+
+def _training_pass(detector: Any, image: Tensor, samples: list[DetDataSample],
+                   cast: Callable[[], AbstractContextManager]) -> Callable[[], None]:
+    detector.train()
+    # So slow that many steps on one image leave weights as they are from the start.
+    optimizer = torch.optim.SGD([weight for weight in detector.parameters() if weight.requires_grad], lr=1e-9)
+
+    def run() -> None:
+        # Gradients stay where they are, so that they stand before the measured passes: they depend on no size.
+        optimizer.zero_grad(set_to_none=False)
+        with cast():
+            loss, _ = detector.parse_losses(detector.loss(image, samples))
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def _milliseconds(run: Callable[[], None], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def failure_of(error: Exception) -> dict[str, Any]:
+    """What ends a task: one line as ``failure``, and as ``fits`` whether the size was not the reason."""
+    line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        return dict(failure='out of memory', fits=False)
+    return dict(failure=line, fits=True)
+
+
+def encoded(task: Task) -> str:
+    """The argument of this module's command line."""
+    return json.dumps(asdict(task))
+
+
+def main() -> None:
+    task = Task(**json.loads(sys.argv[1]))
+    MMLogger.get_instance('measurement', log_level='WARNING')  # else every parameter's initialisation is reported
+    try:
+        result = measure(task)
+    except Exception as error:  # whatever it is, it becomes a row
+        result = failure_of(error)
+    print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,93 @@
+"""Peak memory of what one process does: of its tensors on CUDA, of all that it holds on a CPU (as Linux tells)."""
+from __future__ import annotations
+
+import ctypes
+import re
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+_STATUS, _CLEAR_REFS = Path('/proc/self/status'), Path('/proc/self/clear_refs')
+_RESET_PEAK = '5'  # proc(5)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+# Where glibc's own adjustment of the size starts, and where it ends once blocks as large were freed.
+_LEAST_MAPPED, _USUALLY_MAPPED = 2**17, 2**25
+
+
+class PeakMemory:
+    """The peak between :meth:`start` and :meth:`stop`.
+
+    On CUDA it counts what PyTorch's allocator gives to tensors and to the libraries that ask it for workspaces. On a
+    CPU it is the resident memory of the process, with all that libraries take by themselves. From its creation to
+    :meth:`stop`, the C library (glibc) then returns each larger block as soon as it is freed, so that the peak is what
+    stands at once; else it would also have the holes that earlier blocks left in the heap. This costs page faults,
+    therefore no time is to be taken meanwhile.
+
+    Args:
+        device: Where the tensors are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = 0
+        if device.type == 'cpu':
+            _map_blocks_from(_LEAST_MAPPED)
+
+    def start(self) -> None:
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+        else:
+            _glibc('malloc_trim')(0)
+            _CLEAR_REFS.write_text(_RESET_PEAK)
+            self._before = _resident('VmRSS')
+
+    def stop(self) -> tuple[float, float]:
+        """The peak since the start above what stood then, and the peak itself, in MiB."""
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
+            peak = torch.cuda.max_memory_allocated(self._device)
+        else:
+            peak = _resident('VmHWM')
+            _map_blocks_from(_USUALLY_MAPPED)
+        return (peak - self._before) / MIB, peak / MIB
+
+
+def limit_memory(limit: int, device: torch.device) -> None:
+    """Has allocations fail that would take this process above a limit.
+
+    Args:
+        limit: Bytes; on CUDA of PyTorch's allocator, on a CPU of private memory, touched or not.
+        device: Whose memory.
+    """
+    if device.type == 'cuda':
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(limit / total, 1.0))  # of the current device
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def available_memory() -> int:
+    """Bytes that the system can give to new processes without taking any from others."""
+    return 1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text(encoding='ascii'))[1])
+
+
+def _resident(name: str) -> int:
+    """``VmRSS`` or ``VmHWM`` of this process in bytes; getrusage's peak would be the parent's, if that is higher."""
+    return 1024 * int(re.search(rf'{name}:\s+(\d+)', _STATUS.read_text(encoding='utf-8'))[1])
+
+
+def _map_blocks_from(size: int) -> None:
+    """Has blocks of so many bytes mapped apart, and twice as many free ones at the heap's end returned."""
+    _glibc('mallopt')(_M_MMAP_THRESHOLD, size)
+    _glibc('mallopt')(_M_TRIM_THRESHOLD, 2 * size)
+
+
+def _glibc(name: str) -> Callable[..., int]:
+    """A function of the C library; one that does nothing where it is another than glibc."""
+    return getattr(ctypes.CDLL(None), name, lambda *_: 0)

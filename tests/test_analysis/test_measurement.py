@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmmamba.analysis import count_detector
+from mmmamba.analysis.measurement import Task, build_detector, failure_of, measure, random_batch
+from mmmamba.analysis.peak_memory import MIB, PeakMemory, available_memory
+
+CPU = torch.device('cpu')
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+custom_imports = dict(imports=['mmmamba'])
+model = dict(
+    type='SingleStageDetector',
+    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32),
+                  init_cfg=dict(type='Pretrained', checkpoint='absent.pth')),
+    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
+    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)),
+    train_cfg=dict(assigner=dict(type='BatchTaskAlignedAssigner', topk=10, alpha=0.5, beta=6.0)))
+"""
+
+
+@pytest.fixture
+def config(tmp_path, mmdet_scope):
+    path = tmp_path / 'tiny.py'
+    path.write_text(CONFIG)
+    return str(path)
+
+
+@pytest.mark.parametrize('pass_, dtype', [('forward', 'float32'), ('training', 'float32'), ('training', 'bfloat16')])
+def test_measures_a_pass(config, pass_, dtype):
+    threads = torch.get_num_threads()
+    result = measure(Task(config, 64, dtype, pass_, threads=threads, runs=3))
+    assert 0 <= result['memory_mib'] < result['total_mib']
+    assert 0 < result['p20_ms'] <= result['median_ms'] <= result['p80_ms']
+    assert result['images_per_s'] == pytest.approx(1e3 / result['median_ms'], rel=1e-4)
+    cost = count_detector(build_detector(config), 64, 64).total
+    assert result['parameters'] == cost.parameters
+    assert result['linear_gflops'] == pytest.approx(cost.linear_flops / 1e9, abs=1e-6)
+    assert result['scan_gflops'] == pytest.approx(cost.scan_flops / 1e9, abs=1e-6) and cost.scan_flops
+
+
+def test_training_needs_more_memory_than_a_forward_pass(config):
+    memory = [measure(Task(config, 256, pass_=pass_, threads=torch.get_num_threads(), runs=2))['memory_mib']
+              for pass_ in ('forward', 'training')]
+    assert 0 < 2 * memory[0] < memory[1]
+
+
+def test_a_mask_detector_trains_on_the_random_batch(mmdet_scope):
+    detector = build_detector(str(ROOT / 'configs/efficient_vmamba/mask-rcnn_efficient-vmamba-t_fpn_amp-1x_coco.py'))
+    losses = detector.train().loss(*random_batch(64, CPU))
+    assert torch.isfinite(losses['loss_mask'])
+
+
+def test_boxes_are_inside_of_the_image():
+    image, [sample] = random_batch(96, CPU)
+    boxes = sample.gt_instances.bboxes
+    assert image.shape == (1, 3, 96, 96)
+    assert (boxes >= 0).all() and (boxes <= 96).all() and (boxes[:, 2:] - boxes[:, :2] >= 9.5).all()
+
+
+def test_peak_of_the_process_is_what_stands_at_once():
+    memory = PeakMemory(CPU)
+    kept = torch.ones(16 * MIB // 4)
+    memory.start()
+    first = torch.ones(64 * MIB // 4)
+    del first
+    second = torch.ones(96 * MIB // 4)
+    del second
+    above, total = memory.stop()
+    assert above == pytest.approx(96, abs=4) and total > above + kept.nbytes / MIB
+
+
+def test_available_memory_is_part_of_the_machine():
+    assert 0 < available_memory() < 2**50
+
+
+@pytest.mark.parametrize('error, fits, failure', [
+    (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'), False, 'out of memory'),
+    (MemoryError('The native scan could not allocate its workspace.'), False, 'out of memory'),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), False, 'out of memory'),
+    (RuntimeError('selected index k\n out of range'), True, 'RuntimeError: selected index k out of range'),
+])
+def test_failures(error, fits, failure):
+    assert failure_of(error) == dict(failure=failure, fits=fits)
