@@ -10,8 +10,9 @@ from mmengine.config import Config
 
 from mmmamba.demo.coco_folder import CocoFolder
 from mmmamba.demo.composer import Composition, compose
-from mmmamba.demo.config import coco_datasets, config_for_folder, parts, set_num_classes
+from mmmamba.demo.config import coco_datasets, config_for_folder
 from mmmamba.errors import InputError
+from mmmamba.model_config import drop_pretrained, parts, set_num_classes
 
 CONDITIONS = MappingProxyType({
     'coco': 'yolov8_300e_coco.py',
@@ -103,10 +104,8 @@ def from_scratch(cfg: Config) -> Config:
     """
     cfg = copy.deepcopy(cfg)
     cfg.load_from = None
+    drop_pretrained(cfg.model)
     for part in parts(cfg.model):
-        init_cfg = part.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            part.init_cfg = None
         if 'frozen_stages' in part:
             part.update(frozen_stages=-1)
         if 'norm_eval' in part:

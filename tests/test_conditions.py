@@ -13,8 +13,8 @@ from mmengine.optim import build_optim_wrapper
 from mmmamba import conditions
 from mmmamba.conditions import CONDITIONS, default_work_dir, from_scratch, under_conditions, with_epochs
 from mmmamba.demo.composer import Composition, compose
-from mmmamba.demo.config import parts
 from mmmamba.errors import InputError
+from mmmamba.model_config import parts
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -42,7 +42,8 @@ KINDS = {(Path(name).parts[0], Path(name).name.split('_')[0]): name for name in 
 WITH_PUBLISHED_RECIPE = [name for name in NAMES
                          if re.fullmatch('(efficient_vmamba|mamba_vision|vmamba)/.*_coco.py', name)]
 COUNTS = dict(
-    efficient_vmamba=7, mamba_vision=6, mamba_yolo=14, od_mamba=30, odss_pafpn=3, vmamba=11, yolov8=12,
+    dino=1, efficient_vmamba=7, mamba_vision=6, mamba_yolo=14, od_mamba=30, odss_pafpn=3, rtmdet=2, vmamba=11,
+    yolov8=12, yolox=1,
     **{'mamba_yolo/ablation': 19})
 # The reference's dtype, where it trains in mixed precision.
 DTYPES = {'efficient_vmamba': 'float16', 'mamba_vision': 'float16', 'vmamba': None}

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmdet.structures import DetDataSample
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from mmmamba.analysis.sample import empty_sample
 from mmmamba.analysis.scan_cost import scans_reported
 from mmmamba.analysis.two_stage import forward_two_stage, is_usual_two_stage
 
@@ -79,13 +79,10 @@ def count_detector(detector: nn.Module, height: int, width: int) -> ModelCost:
         width: In pixels.
     """
     device = next(detector.parameters()).device
-    shape = (height, width)
     image = torch.zeros(1, 3, height, width, device=device)
     if is_usual_two_stage(detector):
         return _count(detector, partial(forward_two_stage, detector, image))
-    sample = DetDataSample(metainfo=dict(
-        img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
-    return count_flops(detector, image, [sample], mode='tensor')
+    return count_flops(detector, image, [empty_sample(height, width)], mode='tensor')
 
 
 def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:

@@ -5,8 +5,9 @@ import statistics
 import time
 
 import torch
-from mmdet.structures import DetDataSample
 from torch import nn
+
+from mmmamba.analysis.sample import empty_sample
 
 WARM_UP = 2
 """Runs that are not timed: libraries choose their algorithms, and Triton compiles, in the first."""
@@ -22,10 +23,8 @@ def median_latency(detector: nn.Module, height: int, width: int, runs: int) -> f
         width: In pixels.
         runs: Timed ones.
     """
-    device, shape = next(detector.parameters()).device, (height, width)
-    image = torch.rand(1, 3, *shape, device=device)
-    sample = DetDataSample(metainfo=dict(
-        img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    device = next(detector.parameters()).device
+    image, sample = torch.rand(1, 3, height, width, device=device), empty_sample(height, width)
     times = []
     for _ in range(WARM_UP + runs):
         start = time.perf_counter()

@@ -32,6 +32,8 @@ from torch import Tensor, nn
 
 from mmmamba.analysis.flops import count_detector
 from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
+from mmmamba.analysis.sample import empty_sample
+from mmmamba.model_config import drop_pretrained
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 PASSES = ('forward', 'training')
@@ -112,22 +114,10 @@ def build_detector(config: str) -> nn.Module:
     """The detector of a config with random weights in place of trained ones; what the config freezes stays frozen."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    _drop_pretrained(cfg.model)
+    drop_pretrained(cfg.model)
     detector = MODELS.build(cfg.model)
     detector.init_weights()
     return detector
-
-
-def _drop_pretrained(part: Any) -> None:
-    """Of a config's model, in place."""
-    if isinstance(part, dict):
-        init_cfg = part.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            del part['init_cfg']
-        part = list(part.values())
-    if isinstance(part, (list, tuple)):
-        for child in part:
-            _drop_pretrained(child)
 
 
 def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
@@ -135,9 +125,7 @@ def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataS
 
     The boxes have label 0, which every detector has.
     """
-    shape = (side, side)
-    sample = DetDataSample(metainfo=dict(
-        img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    sample = empty_sample(side, side)
     corners, extents = side * 0.5 * torch.rand(BOXES, 2), side * (0.1 + 0.4 * torch.rand(BOXES, 2))
     boxes = torch.cat([corners, corners + extents], dim=1)
     outlines = [[box[[0, 1, 2, 1, 2, 3, 0, 3]]] for box in boxes.numpy()]

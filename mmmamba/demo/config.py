@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from mmengine.config import Config, ConfigDict
 
 from mmmamba.demo.coco_folder import CocoFolder
+from mmmamba.model_config import set_num_classes
 
 
 def config_for_folder(config: Config, folder: CocoFolder) -> Config:
@@ -25,22 +26,6 @@ def config_for_folder(config: Config, folder: CocoFolder) -> Config:
         evaluator.ann_file = str(folder.annotations['val'].absolute())
     set_num_classes(config.model, len(folder.classes))
     return config
-
-
-def set_num_classes(model: ConfigDict, number: int) -> None:
-    """Gives every head of a model this number of classes, in place."""
-    for part in parts(model):
-        if 'num_classes' in part:
-            part.num_classes = number
-
-
-def parts(model: ConfigDict) -> Iterator[ConfigDict]:
-    """A model's config and every config inside of it."""
-    yield model
-    for value in model.values():
-        for inner in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(inner, dict):
-                yield from parts(inner)
 
 
 def coco_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
