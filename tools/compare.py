@@ -23,13 +23,14 @@ from mmengine.registry import init_default_scope
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
 from mmmamba.comparison.budget import epochs_within
-from mmmamba.comparison.facts import facts, truth
+from mmmamba.comparison.facts import facts
 from mmmamba.comparison.plan import run_config, with_seed
 from mmmamba.comparison.reading import read_run
 from mmmamba.comparison.report import require_matplotlib, write_report
 from mmmamba.comparison.result import AP, Comparison
-from mmmamba.comparison.run import RESULTS, Launch, Run
+from mmmamba.comparison.run import Launch, Run
 from mmmamba.comparison.schedule import execute_all, launches
+from mmmamba.comparison.truth import truth_of
 from mmmamba.conditions import CONDITIONS, find_folder
 from mmmamba.errors import InputError
 
@@ -98,18 +99,15 @@ def main() -> None:
         print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)
         execute_all(waiting, places, say)
 
-    finished = [run for run in runs if run.finished]
-    some = next(iter(configs.values()))
-    annotations, images = truth(some, (finished or runs)[0].folder / RESULTS)
+    annotations, images = truth_of(next(iter(configs.values())))
     comparison = Comparison(
         title=f'{len(names)} detectors on {Path(args.data).name}',
         command=shlex.join(['python', *(word for word in sys.argv if word != '--report-only')]),
         conditions=facts(configs, args.data, args.seeds, scratch=args.from_scratch),
         annotations=annotations,
-        images=images or Path(),
+        images=images,
         runs=tuple(read_run(run, parameters.get(run.name)) for run in runs))
-    pictures = images is not None and not args.no_pictures
-    write_report(comparison, args.report, pictures=pictures, cpu_time=args.cpu_time)
+    write_report(comparison, args.report, pictures=not args.no_pictures, cpu_time=args.cpu_time)
     print(f'report: {args.report / "README.md"}, {args.report / "index.html"}')
 
 
@@ -134,8 +132,8 @@ def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch) 
     """A detector's config under the comparison's conditions and within its budget."""
 
     def config(epochs: int | None) -> Config:
-        return run_config(path, args.data, ROOT / 'configs', epochs=epochs, scratch=args.from_scratch,
-                          options=args.cfg_options)
+        return run_config(path, args.data, ROOT / 'configs', args.work_dir / 'truth.json', epochs=epochs,
+                          scratch=args.from_scratch, options=args.cfg_options)
 
     if args.minutes is None:
         return config(args.epochs)

@@ -59,21 +59,3 @@ def _optimizer(cfg: Config) -> str:
 
 def _test_images(cfg: Config) -> int:
     return len(DATASETS.build(next(coco_datasets(cfg.test_dataloader.dataset))))
-
-
-def truth(cfg: Config, results: Path) -> tuple[Path, Path | None]:
-    """The test set's annotations and images.
-
-    Args:
-        cfg: Under the comparison's conditions.
-        results: Prefix of a finished run's results, beside which CocoMetric writes the annotations where the set has
-            others than COCO's; these do not name the images' files.
-
-    Returns:
-        The annotation file, and the folder of the images or None.
-    """
-    given = cfg.test_evaluator.get('ann_file')
-    if given is None:
-        return results.with_name(f'{results.name}.gt.json'), None
-    dataset = cfg.test_dataloader.dataset
-    return Path(given), Path(dataset.data_root, dataset.data_prefix.img)

@@ -8,13 +8,14 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmmamba.comparison.truth import use_coco_metric
 from mmmamba.conditions import from_scratch, under_conditions, with_epochs
 
 VALIDATIONS = 10
 """About so many points has a curve of AP."""
 
 
-def run_config(path: Path, data: str, configs: Path, *, epochs: int | None, scratch: bool,
+def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int | None, scratch: bool,
                options: Mapping[str, Any]) -> Config:
     """A detector's config under the conditions of a comparison; all seeds and all detectors get the same.
 
@@ -24,6 +25,7 @@ def run_config(path: Path, data: str, configs: Path, *, epochs: int | None, scra
         path: The detector's config.
         data: See :func:`mmmamba.conditions.under_conditions`.
         configs: The package's folder of configs.
+        truth: Where the test set's annotations are written, if they are not in COCO's format.
         epochs: Length of the training; None for that of the data set's recipe.
         scratch: Whether pretrained weights are left out.
         options: Settings in place of the conditions', by their dotted names.
@@ -37,18 +39,8 @@ def run_config(path: Path, data: str, configs: Path, *, epochs: int | None, scra
     cfg.train_cfg.val_interval = max(1, cfg.train_cfg.max_epochs // VALIDATIONS)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1, save_best=None)
     cfg.custom_hooks.append(dict(type='TrainingClockHook'))
-    if cfg.test_evaluator.type != 'CocoMetric':
-        use_coco_metric(cfg)
+    use_coco_metric(cfg, truth)
     return cfg
-
-
-def use_coco_metric(cfg: Config) -> None:
-    """COCO's AP for a data set with annotations of another kind, whose truth goes along with the images."""
-    for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        packing = loader.dataset.pipeline[-1]
-        packing.meta_keys = (*packing.meta_keys, 'instances')
-    cfg.val_evaluator = dict(type='CocoMetric', metric='bbox', proposal_nums=(100, 1, 10))
-    cfg.test_evaluator = dict(cfg.val_evaluator)
 
 
 def with_seed(text: str, seed: int) -> str:

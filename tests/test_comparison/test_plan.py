@@ -4,14 +4,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from mmdet.registry import DATASETS
+import torch
+from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
+from mmmamba.comparison.box_evaluation import read_truth
 from mmmamba.comparison.budget import epochs_within
-from mmmamba.comparison.facts import facts, truth
+from mmmamba.comparison.facts import facts
 from mmmamba.comparison.plan import run_config, with_seed
 from mmmamba.comparison.run import Launch
+from mmmamba.comparison.truth import truth_of
 from mmmamba.demo.composer import Composition, compose
 from mmmamba.errors import InputError
 
@@ -28,6 +33,11 @@ log.write_text(chr(10).join(json.dumps(dict(loss=1.0, time=time)) for time in ti
 """
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def data(tmp_path) -> str:
     compose(tmp_path / 'data', Composition(train_images=10, val_images=2, image_size=64, digits=(1, 1),
@@ -36,7 +46,8 @@ def data(tmp_path) -> str:
 
 
 def make(path: Path, data: str, epochs: int | None = 4, scratch: bool = True, **options) -> Config:
-    return run_config(path, data, CONFIGS, epochs=epochs, scratch=scratch, options=options)
+    return run_config(path, data, CONFIGS, Path('truth.json').absolute(), epochs=epochs, scratch=scratch,
+                      options=options)
 
 
 def test_every_detector_gets_the_same_conditions(data):
@@ -58,15 +69,48 @@ def test_seeds_differ_in_nothing_else(data):
     assert seeded == {**cfg.to_dict(), 'randomness': {'seed': 3}}
 
 
-def test_voc_is_evaluated_as_coco(tmp_path):
+OBJECT = '<object><name>{}</name><difficult>{}</difficult><bndbox>{}</bndbox></object>'
+
+
+def compose_voc(root: Path) -> None:
+    """An image with a cat and a difficult dog in each of the splits."""
+    corners = '<xmin>5</xmin><ymin>9</ymin><xmax>25</xmax><ymax>49</ymax>'
+    for year, split in ((2007, 'trainval'), (2007, 'test'), (2012, 'trainval')):
+        for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+            (root / f'VOC{year}' / folder).mkdir(parents=True, exist_ok=True)
+        folder, name = root / f'VOC{year}', f'00{year}{len(split)}'
+        cv2.imwrite(str(folder / f'JPEGImages/{name}.jpg'), np.zeros((60, 80, 3), np.uint8))
+        (folder / f'ImageSets/Main/{split}.txt').write_text(f'{name}\n')
+        (folder / f'Annotations/{name}.xml').write_text(
+            '<annotation><size><width>80</width><height>60</height></size>'
+            + OBJECT.format('cat', 0, corners) + OBJECT.format('dog', 1, corners) + '</annotation>')
+
+
+def test_voc_is_evaluated_as_coco(tmp_path, monkeypatch):
+    compose_voc(tmp_path / 'voc')
+    monkeypatch.setenv('VOC', f'{tmp_path / "voc"}/')
     cfg = make(YOLO, 'voc', 4)
-    assert cfg.test_evaluator.type == cfg.val_evaluator.type == 'CocoMetric'
-    assert cfg.test_dataloader.dataset.pipeline[-1].meta_keys[-1] == 'instances'
-    assert truth(cfg, tmp_path / 'results') == (tmp_path / 'results.gt.json', None)
+    annotations, images = truth_of(cfg)
+    truth = read_truth(annotations)
+    image, = truth['images']
+    assert (image['width'], image['height']) == (80, 60) and (images / image['file_name']).is_file()
+    cat, dog = truth['annotations']
+    assert cat['bbox'] == [4, 8, 20, 40] and cat['area'] == 800 and (cat['iscrowd'], dog['iscrowd']) == (0, 1)
+    names = {category['id']: category['name'] for category in truth['categories']}
+    assert (names[cat['category_id']], names[dog['category_id']], len(names)) == ('cat', 'dog', 20)
+
+    metric = METRICS.build(cfg.test_evaluator)
+    metric.dataset_meta = DATASETS.build(cfg.test_dataloader.dataset).metainfo
+    found = dict(bboxes=torch.tensor([[4.0, 8.0, 24.0, 48.0]]), scores=torch.tensor([0.9]),
+                 labels=torch.tensor([metric.dataset_meta['classes'].index('cat')]))
+    metric.process({}, [dict(img_id=image['id'], ori_shape=(60, 80), pred_instances=found)])
+    assert metric.evaluate(1)['coco/bbox_mAP'] == 1.0
+    told = facts({'yolo': cfg}, 'voc', [0], scratch=True)
+    assert told['data set'] == 'voc: 2 images for training, 1 for testing, 20 classes'
 
 
-def test_the_truth_of_a_folder(data, tmp_path):
-    annotations, images = truth(make(YOLO, data), tmp_path)
+def test_the_truth_of_a_folder(data):
+    annotations, images = truth_of(make(YOLO, data))
     assert annotations.name == 'val.json' and len(list(images.glob('*.jpg'))) == 2
 
 
