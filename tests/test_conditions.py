@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ CLASSES = {'coco': 80, 'voc': 20, 'bccd': 3, 'demo': 10}
 TINY = Composition(train_images=2, val_images=2, image_size=64, digits=(1, 1), digit_size=(32, 40))
 
 
+@cache
 def read(name: str) -> Config:
+    """A config, which nothing here may change."""
     return Config.fromfile(CONFIGS / f'{name}.py')
 
 
