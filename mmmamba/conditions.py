@@ -51,8 +51,11 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     if name == 'demo':
         compose(Path(conditions.data_root), Composition())
     conditions.model = copy.deepcopy(cfg.model)
-    for key in cfg.get('own_settings', ()):
+    own = cfg.get('own_settings', ())
+    for key in own:
         conditions[key] = copy.deepcopy(cfg[key])
+    if 'optim_wrapper' in own:
+        conditions.custom_hooks = [hook for hook in conditions.custom_hooks if hook.type != 'ScaleWeightDecayHook']
     conditions.model.get('data_preprocessor', {}).pop('batch_augments', None)
     for part in parts(conditions.model):
         if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
@@ -119,7 +122,12 @@ def from_scratch(cfg: Config) -> Config:
 
 def default_work_dir(config: str | Path, data: str | None) -> str:
     """Where a run of a config goes: a folder of its own for each data set."""
-    return str(Path('work_dirs', '_'.join([Path(config).stem, *([Path(data).name] if data else [])])))
+    return str(Path('work_dirs', '_'.join([Path(config).stem, *([data_name(data)] if data else [])])))
+
+
+def data_name(data: str) -> str:
+    """A name for folders and titles: a folder's is its last part."""
+    return data if data in CONDITIONS else Path(data).resolve().name
 
 
 def class_names(cfg: Config) -> tuple[str, ...]:

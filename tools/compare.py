@@ -10,6 +10,7 @@ for each detector, for one that failed with the reason.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -31,7 +32,7 @@ from mmmamba.comparison.result import AP, Comparison
 from mmmamba.comparison.run import Launch, Run
 from mmmamba.comparison.schedule import execute_all, launches
 from mmmamba.comparison.truth import truth_of
-from mmmamba.conditions import CONDITIONS, find_folder
+from mmmamba.conditions import CONDITIONS, data_name, find_folder
 from mmmamba.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.jobs < 1 or (args.minutes is not None and not args.minutes > 0):
         parser.error('--jobs and --minutes must be positive')
-    args.work_dir = args.work_dir or Path('work_dirs', 'compare', Path(args.data).name)
+    args.work_dir = args.work_dir or Path('work_dirs', 'compare', data_name(args.data))
     args.report = args.report or args.work_dir / 'report'
     return args
 
@@ -81,18 +82,20 @@ def main() -> None:
     configs, texts, parameters = {}, {}, {}
     for path, name in zip(args.configs, names):
         try:
-            configs[name] = make_config(args, path, name, places[0])
+            configs[name] = make_config(args, path, name, None if args.report_only else places[0])
             texts[name] = configs[name].pretty_text
             parameters[name] = sum(parameter.numel() for parameter in MODELS.build(configs[name].model).parameters())
         except Exception as error:  # whatever a broken config raises: the others shall run
             for run in runs:
-                if run.name == name:
+                if run.name == name and not run.finished:
                     run.fail(cli.describe(error) or f'{type(error).__name__}: {error}')
     if not configs:
         raise InputError(f'none of the configs can be built; the first: {runs[0].failure}')
     for run in runs:
-        if run.name in parameters:
+        if run.name in parameters and (run.finished or not args.report_only):
             run.prepare(with_seed(texts[run.name], run.seed))
+
+    conditions = facts(configs, data_name(args.data), args.seeds, scratch=args.from_scratch, jobs=args.jobs)
 
     if not args.report_only:
         waiting = [run for run in runs if run.name in parameters and not run.finished]
@@ -101,9 +104,9 @@ def main() -> None:
 
     annotations, images = truth_of(next(iter(configs.values())))
     comparison = Comparison(
-        title=f'{len(names)} detectors on {Path(args.data).name}',
-        command=shlex.join(['python', *(word for word in sys.argv if word != '--report-only')]),
-        conditions=facts(configs, args.data, args.seeds, scratch=args.from_scratch),
+        title=f'{len(names)} detectors on {data_name(args.data)}',
+        command=command(args.data),
+        conditions=conditions,
         annotations=annotations,
         images=images,
         runs=tuple(read_run(run, parameters.get(run.name)) for run in runs))
@@ -128,7 +131,7 @@ def detector_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch) -> Config:
+def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch | None) -> Config:
     """A detector's config under the comparison's conditions and within its budget."""
 
     def config(epochs: int | None) -> Config:
@@ -138,6 +141,16 @@ def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch) 
     if args.minutes is None:
         return config(args.epochs)
     return config(epochs_within(args.minutes, config(None), args.work_dir / name, place))
+
+
+def command(data: str) -> str:
+    """This call, with the variables that it depends on; where data lies is the reader's affair."""
+    root = data.upper()
+    variables = [f'{root}=path/to/{data}'] if root in os.environ else []
+    if 'OMP_NUM_THREADS' in os.environ:
+        variables.append(f'OMP_NUM_THREADS={os.environ["OMP_NUM_THREADS"]}')
+    words = [word for word in sys.argv if word != '--report-only']
+    return ' '.join([*variables, shlex.join(['python', *words])])
 
 
 def say(run: Run, minutes: float) -> None:

@@ -16,8 +16,8 @@ from mmmamba.datasets import coco_checks
 from mmmamba.errors import InputError
 
 IOU_THRESHOLDS = (0.5, 0.75)
-MAX_DETECTIONS = 1000
-"""Of an image and a class: as many as CocoMetric's AP50 and AP75 count."""
+MAX_DETECTIONS = 100
+"""Of an image and a class: as many as COCO's AP counts."""
 
 
 def read_truth(path: Path) -> dict:

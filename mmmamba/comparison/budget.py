@@ -18,7 +18,7 @@ from mmmamba.files import write_atomically
 TRIAL_ITERATIONS = 8
 
 
-def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch) -> int:
+def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch | None) -> int:
     """Epochs of training, without validation, that take about so many minutes of wall clock; at least 1.
 
     A few iterations are timed, and the median of them taken for all: a schedule has to know its length beforehand.
@@ -28,16 +28,18 @@ def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch) -> 
         minutes: Positive.
         cfg: A config under the comparison's conditions.
         folder: Of the detector's runs.
-        launch: Where to run the trial.
+        launch: Where to run the trial; None, where nothing shall be run.
 
     Raises:
-        InputError: The trial failed; the line says why.
+        InputError: The trial failed, or is missing and shall not be run; the line says why.
     """
-    record = folder / 'budget.json'
-    if not record.is_file():
-        trial = Run(folder.name, 0, folder / 'trial')
-        batch = cfg.train_dataloader.batch_size
+    record, trial = folder / 'budget.json', Run(folder.name, 0, folder / 'trial')
+    batch = cfg.train_dataloader.batch_size
+    if record.is_file() or launch:
         trial.prepare(_trial_config(cfg, TRIAL_ITERATIONS * batch).pretty_text)
+    if not record.is_file():
+        if launch is None:
+            raise InputError('its iterations have not been timed yet')
         if not trial.train(launch):
             raise InputError(trial.failure)
         seconds = statistics.median(_iteration_seconds(trial.folder / 'train'))
@@ -52,7 +54,7 @@ def _trial_config(cfg: Config, images: int) -> Config:
     cfg = copy.deepcopy(cfg)
     for dataset in coco_datasets(cfg.train_dataloader.dataset):
         dataset.indices = images
-    cfg.train_cfg.update(max_epochs=1, val_interval=2)
+    cfg.train_cfg.update(max_epochs=1, val_begin=2)  # no validation
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'PipelineSwitchHook']
     cfg.default_hooks.logger.interval = 1
     cfg.log_processor.window_size = 1

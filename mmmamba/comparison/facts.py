@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import mmdet
 import torch
@@ -14,31 +13,37 @@ from mmmamba.demo.config import coco_datasets
 from mmmamba.version import __version__
 
 
-def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scratch: bool) -> dict[str, str]:
-    """What all runs have in common, and the epochs and optimizers of each where they differ.
+def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scratch: bool,
+          jobs: int) -> dict[str, str]:
+    """What all runs have in common, and where they differ, what each has. Reads the data sets.
 
     Args:
         configs: The detectors' configs under the comparison's conditions, by name; at least one.
         data: Name of the data set.
         seeds: Of the runs.
         scratch: Whether pretrained weights were left out.
+        jobs: Runs at a time.
     """
     cfg = next(iter(configs.values()))
     train = DATASETS.build(cfg.train_dataloader.dataset)
+    test = DATASETS.build(next(coco_datasets(cfg.test_dataloader.dataset)))
+    averaged = any(hook.type == 'EMAHook' for hook in cfg.custom_hooks)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({platform.machine()})'
     return {
-        'data set': f'{Path(data).name}: {len(train)} images for training, {_test_images(cfg)} for testing, '
+        'data set': f'{data}: {len(train)} images for training, {len(test)} for testing and for the curves, '
                     f'{len(train.metainfo["classes"])} classes',
-        'image size': ' x '.join(map(str, cfg.img_scale)),
+        'image size': _image_size(cfg),
         'epochs': _by_config({name: str(config.train_cfg.max_epochs) for name, config in configs.items()}),
         'images in a batch': str(cfg.train_dataloader.batch_size),
         'optimizer': _by_config({name: _optimizer(config) for name, config in configs.items()}),
         'initial weights': 'random' if scratch else "the configs' (pretrained, where they name any)",
+        'tested': f'the last weights{", as a moving average," if averaged else ""} and not the best',
+        'post-processing': _by_config({name: _post_processing(config) for name, config in configs.items()}),
         'seeds': ', '.join(map(str, seeds)),
-        'tested': 'the last weights of each run, not the best',
-        'trained on': f'{device}, {cfg.optim_wrapper.get("dtype", "float32")}',
-        'versions': f'mmmamba {__version__}, PyTorch {torch.__version__}, mmdet {mmdet.__version__}, '
-                    f'Python {platform.python_version()}',
+        'runs at a time': str(jobs),
+        'precision': cfg.optim_wrapper.get('dtype', 'float32'),
+        'this report was written on': f'{device}, with mmmamba {__version__}, PyTorch {torch.__version__}, '
+                                      f'mmdet {mmdet.__version__}, Python {platform.python_version()}',
     }
 
 
@@ -53,9 +58,23 @@ def _by_config(values: Mapping[str, str]) -> str:
 
 
 def _optimizer(cfg: Config) -> str:
-    optimizer = cfg.optim_wrapper.optimizer
-    return f'{optimizer.type}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}'
+    settings = dict(cfg.optim_wrapper.optimizer)
+    text = f'{settings["type"]}, learning rate {settings["lr"]:g}'
+    decay = settings.get('weight_decay', 0)
+    for hook in cfg.custom_hooks:
+        if hook.type == 'ScaleWeightDecayHook':  # the configured one is for a batch of that size
+            decay *= cfg.train_dataloader.batch_size / hook.base_batch_size
+    return f'{text}, weight decay {decay:g}'
 
 
-def _test_images(cfg: Config) -> int:
-    return len(DATASETS.build(next(coco_datasets(cfg.test_dataloader.dataset))))
+def _post_processing(cfg: Config) -> str:
+    settings = cfg.model.get('test_cfg') or {}
+    settings = settings.get('rcnn', settings)
+    said = [('score above', settings.get('score_thr')), ('NMS at IoU', settings.get('nms', {}).get('iou_threshold')),
+            ('boxes at most', settings.get('max_per_img'))]
+    return ', '.join(f'{what} {value}' for what, value in said if value is not None) or 'none'
+
+
+def _image_size(cfg: Config) -> str:
+    resize = next(step for step in cfg.test_dataloader.dataset.pipeline if step['type'] == 'Resize')
+    return ' x '.join(map(str, resize['scale']))

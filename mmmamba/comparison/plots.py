@@ -27,7 +27,7 @@ def draw_ap(summaries: Sequence[ConfigSummary]) -> Figure:
         for row, summary in enumerate(summaries):
             _draw_spread(axis, row, [100 * value for value in summary.values(metric)])
             if not summary.finished:
-                axis.annotate('failed', (0.5, row), xycoords=axis.get_yaxis_transform(), va='center', ha='center')
+                axis.annotate('no result', (0.5, row), xycoords=axis.get_yaxis_transform(), va='center', ha='center')
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     _label_rows(axes[0], summaries)
@@ -78,7 +78,6 @@ def draw_errors(summaries: Sequence[ConfigSummary]) -> Figure:
             axis.plot(values, [row] * len(values), 'o', color='black', markersize=2.5, zorder=3)
         axis.set_title(kind, fontsize=10)
         axis.grid(axis='x', alpha=0.3)
-    axes[0].set_xlim(left=0)
     figure.supxlabel('points of AP50 that repairing this kind alone would gain', fontsize=10)
     _label_rows(axes[0], summaries)
     return figure

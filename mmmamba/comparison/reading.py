@@ -9,17 +9,18 @@ from mmmamba.comparison.run import RESULTS, Run
 
 
 def read_run(run: Run, parameters: int | None) -> RunResult:
-    """The result of a run; one that has not come to its end counts as failed, and says so.
+    """The result of a run; one without a result says why it has none.
 
     Args:
         run: Executed, or not.
         parameters: Number of the model's; None where it could not be built.
     """
-    failure = run.failure or (None if run.finished else 'not run to its end yet')
-    metrics = {}
-    if failure is None:
+    failure, metrics = None, {}
+    if run.finished:
         # Without a single detection CocoMetric has no metrics.
-        metrics = {AP: 0.0, **json.loads(run.metrics.read_text(encoding='utf-8'))}
+        metrics = {AP: 0.0, f'{AP}_50': 0.0, f'{AP}_75': 0.0, **json.loads(run.metrics.read_text(encoding='utf-8'))}
+    else:
+        failure = f'failed: {run.failure}' if run.failure else 'not run to its end yet'
     return RunResult(run.name, run.seed, failure, parameters, metrics, read_history(run.folder / 'train'),
                      run.folder / f'{RESULTS}.bbox.json' if failure is None else None)
 

@@ -33,7 +33,7 @@ class RunResult:
     Args:
         name: Of the config; runs of one name are averaged.
         seed: Of the run.
-        failure: Why it failed, in one line; None where it finished.
+        failure: Why it has no result, in one line ('failed: …'); None where it finished.
         parameters: Number of the model's.
         metrics: CocoMetric's, under its own keys; -1 where there are no such objects. A finished run has at least
             ``coco/bbox_mAP``.

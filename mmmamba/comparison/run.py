@@ -1,7 +1,9 @@
 """One run of a comparison: a detector and a seed, in a folder of their own."""
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -56,7 +58,7 @@ class Run:
     def failure(self) -> str | None:
         """Why it failed, in one line; None where it did not."""
         path = self.folder / FAILURE
-        return path.read_text(encoding='utf-8').strip() if path.is_file() else None
+        return path.read_text(encoding='utf-8').strip() if path.is_file() and not self.finished else None
 
     def prepare(self, config: str) -> None:
         """Writes the run's config, where it is not there yet.
@@ -70,33 +72,44 @@ class Run:
         path = self.folder / CONFIG
         if not path.is_file():
             write_atomically(path, config.encode())
-        elif Config.fromfile(path).to_dict() != Config.fromstring(config, '.py').to_dict():
-            raise InputError(f'{self.folder} holds a run of another config: remove it, or name another --work-dir')
+            return
+        old, new = Config.fromfile(path).to_dict(), Config.fromstring(config, '.py').to_dict()
+        different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if different:
+            raise InputError(f'{self.folder} holds a run of another config, which differs in {different[0]}: name '
+                             'another --work-dir, or remove it')
 
     def fail(self, reason: str) -> None:
+        """Notes down why the run failed."""
         write_atomically(self.folder / FAILURE, f'{reason}\n'.encode())
-
-    def train(self, launch: Launch) -> bool:
-        """Trains, from the last checkpoint on where there is one. Returns whether it came to its end."""
-        folder = self.folder / 'train'
-        resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
-        return self._call(launch, 'train.py', [self.folder / CONFIG, '--work-dir', folder, *resume])
-
-    def test(self, launch: Launch) -> bool:
-        """Tests the last checkpoint. Returns whether it came to its end."""
-        checkpoint = (self.folder / 'train' / 'last_checkpoint').read_text(encoding='utf-8').strip()
-        return self._call(launch, 'test.py', [self.folder / CONFIG, checkpoint, '--work-dir', self.folder / 'test',
-                                              '--out', self.folder / RESULTS])
 
     def execute(self, launch: Launch) -> None:
         """Trains and tests, each in a process of its own, and continues where an earlier call was stopped."""
         (self.folder / FAILURE).unlink(missing_ok=True)
         if self.train(launch):
-            self.test(launch)
+            self._call(launch, 'test.py', [self.folder / CONFIG, self._checkpoint(), '--work-dir',
+                                           self.folder / 'test', '--out', self.folder / RESULTS])
+
+    def train(self, launch: Launch) -> bool:
+        """Trains, from the last checkpoint on where there is one. Returns whether it came to its end."""
+        checkpoint = self._checkpoint()
+        resume = ['--resume', checkpoint] if checkpoint else []
+        return self._call(launch, 'train.py', [self.folder / CONFIG, '--work-dir', self.folder / 'train', *resume])
+
+    def _checkpoint(self) -> Path | None:
+        """The last one in this folder, which may have been moved since it was written."""
+        record = self.folder / 'train' / 'last_checkpoint'
+        return record.with_name(Path(record.read_text(encoding='utf-8').strip()).name) if record.is_file() else None
 
     def _call(self, launch: Launch, tool: str, options: Sequence[object]) -> bool:
         command = [*launch.prefix, sys.executable, str(launch.tools / tool), *map(str, options)]
         with (self.folder / LOG).open('ab') as log:
+            try:
+                # The tool keeps the lock, even where it outlives this process.
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.fail('another process is at work in the folder')
+                return False
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                     env={**os.environ, **launch.environment}, check=False).returncode
         if status:
@@ -105,6 +118,7 @@ class Run:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something: an error's, as tools and tracebacks end with it."""
+    """The last line of a log that names an error, as tools and tracebacks do, or else the last that says anything."""
     lines = [line.strip() for line in log.read_text(encoding='utf-8', errors='replace').splitlines()]
-    return next((line for line in reversed(lines) if line), 'no output')
+    errors = [line for line in lines if re.match(r'error: |[\w.]*(Error|Exception)\b', line)]
+    return next((line for line in reversed(errors or lines) if line), 'no output')

@@ -26,7 +26,8 @@ def launches(tools: Path, jobs: int, partition: str | None) -> list[Launch]:
         partition: Of a Slurm cluster, which assigns the GPUs itself; None without one.
     """
     if partition:
-        return [Launch(tools, ('srun', f'--partition={partition}', *SRUN))] * jobs
+        cpus = os.environ.get('CPUS_PER_TASK', '5')  # as in tools/slurm_train.sh
+        return [Launch(tools, ('srun', f'--partition={partition}', f'--cpus-per-task={cpus}', *SRUN))] * jobs
     gpus = torch.cuda.device_count()
     if gpus:
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')

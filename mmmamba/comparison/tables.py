@@ -31,7 +31,7 @@ def ap_table(summaries: Sequence[ConfigSummary], cpu_time: bool) -> Table:
         if summary.finished:
             rows.append(_ap_row(summary, cpu_time))
         for failure, seeds in _failures(summary).items():
-            text = f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))} failed: {failure}'
+            text = f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, seeds))} {failure}'
             rows.append([summary.name, *['–'] * (len(header) - 2), text])
     return Table(header, rows, words=('config', 'AP by seed', 'runs'))
 
@@ -70,7 +70,10 @@ def error_table(summaries: Sequence[ConfigSummary]) -> Table:
 
 
 def runs_csv(summaries: Sequence[ConfigSummary]) -> str:
-    """Writes a line for each run with all its numbers, AP in [0, 1]; what a run does not have is empty."""
+    """Writes a line for each run with all its numbers: AP in [0, 1], or -1 where there are no such objects.
+
+    What a run does not have is empty.
+    """
     metrics = {'ap': AP, **{name.lower().replace(' ', '_'): key for name, key in _METRICS.items()}}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mmmamba.datasets.transforms import LoadCheckedImage
 from mmmamba.visualization.boxes import draw_boxes, predicted_boxes, true_boxes
+from mmmamba.visualization.text import literal
 
 PAIRS_PER_ROW = 2
 
@@ -40,7 +41,7 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
         for title, boxes in (('truth', true), ('predicted', predicted)):
             axis = next(axes)
             axis.imshow(picture)
-            axis.set_title(f"{image['file_name']}: {title}", fontsize=9)
+            axis.set_title(literal(f"{image['file_name']}: {title}"), fontsize=9)
             draw_boxes(axis, boxes[image['id']])
             axis.set_axis_off()
     for axis in axes:
