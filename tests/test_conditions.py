@@ -68,6 +68,7 @@ def test_the_model_and_what_the_config_keeps_stay():
     switched = under_conditions(dino, 'bccd', CONFIGS)
     assert dino.to_dict() == before
     assert switched.optim_wrapper == dino.optim_wrapper
+    assert 'ScaleWeightDecayHook' not in {hook.type for hook in switched.custom_hooks}
     assert {**switched.model, 'bbox_head': None} == {**dino.model, 'bbox_head': None}
     assert under_conditions(yolo, 'bccd', CONFIGS).optim_wrapper.optimizer.type == 'AdamW'
 
@@ -141,3 +142,4 @@ def test_bad_arguments(call, words):
 def test_work_dirs_of_data_sets_differ():
     assert default_work_dir('configs/a/b.py', None) == 'work_dirs/b'
     assert default_work_dir('configs/a/b.py', 'bccd') == 'work_dirs/b_bccd'
+    assert default_work_dir('b.py', '.') == f'work_dirs/b_{Path().resolve().name}'

@@ -79,26 +79,28 @@ def main() -> None:
     # Seeds are outermost: a comparison that was stopped has all detectors with its first seeds.
     runs = [Run(name, seed, args.work_dir / name / f'seed{seed}') for seed in args.seeds for name in names]
 
-    configs, texts, parameters = {}, {}, {}
+    configs, parameters, broken = {}, {}, []
     for path, name in zip(args.configs, names):
+        own = [run for run in runs if run.name == name]
         try:
-            configs[name] = make_config(args, path, name, None if args.report_only else places[0])
-            texts[name] = configs[name].pretty_text
-            parameters[name] = sum(parameter.numel() for parameter in MODELS.build(configs[name].model).parameters())
+            cfg = make_config(args, path, name, None if args.report_only else places[0])
+            parameters[name] = sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
         except Exception as error:  # whatever a broken config raises: the others shall run
-            for run in runs:
-                if run.name == name and not run.finished:
-                    run.fail(cli.describe(error) or f'{type(error).__name__}: {error}')
+            broken.append(cli.describe(error) or f'{type(error).__name__}: {error}')
+            for run in own:
+                run.fail(broken[-1])
+            continue
+        configs[name] = cfg
+        text = cfg.pretty_text
+        for run in own:
+            if run.finished or not args.report_only:
+                run.prepare(with_seed(text, run.seed))
     if not configs:
-        raise InputError(f'none of the configs can be built; the first: {runs[0].failure}')
-    for run in runs:
-        if run.name in parameters and (run.finished or not args.report_only):
-            run.prepare(with_seed(texts[run.name], run.seed))
-
+        raise InputError(f'none of the configs can be built; the first: {broken[0]}')
     conditions = facts(configs, data_name(args.data), args.seeds, scratch=args.from_scratch, jobs=args.jobs)
 
     if not args.report_only:
-        waiting = [run for run in runs if run.name in parameters and not run.finished]
+        waiting = [run for run in runs if run.name in configs and not run.finished]
         print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)
         execute_all(waiting, places, say)
 

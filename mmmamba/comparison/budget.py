@@ -55,7 +55,7 @@ def _trial_config(cfg: Config, images: int) -> Config:
     for dataset in coco_datasets(cfg.train_dataloader.dataset):
         dataset.indices = images
     cfg.train_cfg.update(max_epochs=1, val_begin=2)  # no validation
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'PipelineSwitchHook']
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'PipelineSwitchHook']
     cfg.default_hooks.logger.interval = 1
     cfg.log_processor.window_size = 1
     return cfg

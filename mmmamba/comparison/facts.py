@@ -27,7 +27,7 @@ def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scr
     cfg = next(iter(configs.values()))
     train = DATASETS.build(cfg.train_dataloader.dataset)
     test = DATASETS.build(next(coco_datasets(cfg.test_dataloader.dataset)))
-    averaged = any(hook.type == 'EMAHook' for hook in cfg.custom_hooks)
+    averaged = any(hook['type'] == 'EMAHook' for hook in cfg.custom_hooks)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({platform.machine()})'
     return {
         'data set': f'{data}: {len(train)} images for training, {len(test)} for testing and for the curves, '
@@ -62,8 +62,8 @@ def _optimizer(cfg: Config) -> str:
     text = f'{settings["type"]}, learning rate {settings["lr"]:g}'
     decay = settings.get('weight_decay', 0)
     for hook in cfg.custom_hooks:
-        if hook.type == 'ScaleWeightDecayHook':  # the configured one is for a batch of that size
-            decay *= cfg.train_dataloader.batch_size / hook.base_batch_size
+        if hook['type'] == 'ScaleWeightDecayHook':  # the configured one is for a batch of that size
+            decay *= cfg.train_dataloader.batch_size / hook['base_batch_size']
     return f'{text}, weight decay {decay:g}'
 
 

@@ -41,7 +41,7 @@ def coco_metrics(annotations: Path, detections: list[dict]) -> dict[str, float]:
     """CocoMetric's numbers, by pycocotools as it is meant to be called."""
     coco = COCO(str(annotations))
     evaluation = COCOeval(coco, coco.loadRes([dict(item) for item in detections]), 'bbox')
-    evaluation.params.maxDets = [100, 300, 1000]
+    evaluation.params.maxDets = [1, 10, 100]
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

@@ -53,7 +53,8 @@ def make(path: Path, data: str, epochs: int | None = 4, scratch: bool = True, **
 def test_every_detector_gets_the_same_conditions(data):
     yolo, dino = (make(path, data, **{'train_dataloader.batch_size': 4}).to_dict() for path in (YOLO, DINO))
     different = {key for key in yolo if yolo[key] != dino[key]}
-    assert different == {'model', 'optim_wrapper'}  # DINO's optimizer is its own
+    # DINO's optimizer is its own, and so is its weight decay.
+    assert different == {'model', 'optim_wrapper', 'custom_hooks'}
     assert yolo['train_cfg']['max_epochs'] == 4 and yolo['train_dataloader']['batch_size'] == 4
     assert yolo['default_hooks']['checkpoint']['save_best'] is None
 
@@ -105,8 +106,8 @@ def test_voc_is_evaluated_as_coco(tmp_path, monkeypatch):
                  labels=torch.tensor([metric.dataset_meta['classes'].index('cat')]))
     metric.process({}, [dict(img_id=image['id'], ori_shape=(60, 80), pred_instances=found)])
     assert metric.evaluate(1)['coco/bbox_mAP'] == 1.0
-    told = facts({'yolo': cfg}, 'voc', [0], scratch=True)
-    assert told['data set'] == 'voc: 2 images for training, 1 for testing, 20 classes'
+    told = facts({'yolo': cfg}, 'voc', [0], scratch=True, jobs=1)
+    assert told['data set'] == 'voc: 2 images for training, 1 for testing and for the curves, 20 classes'
 
 
 def test_the_truth_of_a_folder(data):
@@ -116,12 +117,16 @@ def test_the_truth_of_a_folder(data):
 
 def test_facts_tell_what_differs(data):
     configs = {'yolo': make(YOLO, data), 'dino': make(DINO, data, 5)}
-    told = facts(configs, data, [0, 1], scratch=True)
-    assert told['data set'] == 'data: 10 images for training, 2 for testing, 10 classes'
+    told = facts(configs, 'data', [0, 1], scratch=True, jobs=2)
+    assert told['data set'] == 'data: 10 images for training, 2 for testing and for the curves, 10 classes'
     assert told['epochs'] == '4 (yolo); 5 (dino)' and told['seeds'] == '0, 1' and told['initial weights'] == 'random'
-    assert told['optimizer'] == ('AdamW, learning rate 0.0014, weight decay 0.05 (yolo); '
+    # The recipe's weight decay, 0.05, is for a batch of 64.
+    assert told['optimizer'] == ('AdamW, learning rate 0.0014, weight decay 0.0125 (yolo); '
                                  'AdamW, learning rate 0.0001, weight decay 0.0001 (dino)')
-    assert facts({'yolo': configs['yolo']}, data, [0], scratch=False)['epochs'] == '4'
+    assert told['post-processing'] == ('score above 0.001, NMS at IoU 0.7, boxes at most 300 (yolo); '
+                                       'boxes at most 300 (dino)')
+    assert told['image size'] == '320 x 320' and told['tested'].startswith('the last weights, as a moving average')
+    assert facts({'yolo': configs['yolo']}, 'data', [0], scratch=False, jobs=1)['epochs'] == '4'
 
 
 def test_epochs_that_fit_into_minutes(data, tmp_path):
@@ -131,12 +136,16 @@ def test_epochs_that_fit_into_minutes(data, tmp_path):
     assert epochs_within(1.0, cfg, tmp_path / 'net', launch) == 10
     trial = Config.fromfile(tmp_path / 'net/trial/config.py')
     assert len(DATASETS.build(trial.train_dataloader.dataset)) == 10  # 8 iterations would be 32
-    assert trial.train_cfg.max_epochs == 1
+    assert trial.train_cfg.max_epochs == 1 and trial.train_cfg.val_begin > 1  # which mmengine would validate
     assert json.loads((tmp_path / 'net/budget.json').read_text()) == dict(
         seconds_per_iteration=2.0, iterations_per_epoch=3)
     (tmp_path / 'train.py').unlink()  # what was measured is not measured again
     assert epochs_within(2.0, cfg, tmp_path / 'net', launch) == 20
-    assert epochs_within(0.001, cfg, tmp_path / 'net', launch) == 1
+    assert epochs_within(0.001, cfg, tmp_path / 'net', None) == 1
+    with pytest.raises(InputError, match='differs in train_dataloader'):  # measured with another batch
+        epochs_within(1.0, make(YOLO, data, None, **{'train_dataloader.batch_size': 2}), tmp_path / 'net', launch)
+    with pytest.raises(InputError, match='not been timed'):
+        epochs_within(1.0, cfg, tmp_path / 'other', None)
 
 
 def test_a_trial_that_fails_says_why(data, tmp_path):

@@ -25,7 +25,7 @@ def test_ap(summaries):
     figure = plots.draw_ap(summaries)
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ['a', 'broken', 'c']
     for axis, metric in zip(figure.axes, ('coco/bbox_mAP', 'coco/bbox_mAP_50')):
-        assert [(text.get_text(), text.xy[1]) for text in axis.texts] == [('failed', 1)]
+        assert [(text.get_text(), text.xy[1]) for text in axis.texts] == [('no result', 1)]
         a, _, c = ([100 * run.metrics[metric] for run in summary.finished] for summary in summaries)
         drawn = [np.ravel(line.get_xdata()).tolist() for line in axis.lines]  # from least to largest, seeds, mean
         assert drawn == [[min(a), max(a)], a, [np.mean(a)], [c[0], c[0]], c, c]

@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_runs(tmp_path, comparison_of, two_configs):
 
 
 def test_no_finished_run(tmp_path, comparison_of):
-    write_report(comparison_of(RunResult('a', 0, failure='it broke')), tmp_path / 'report')
+    write_report(comparison_of(RunResult('a', 0, failure='failed: it broke')), tmp_path / 'report')
     assert {path.name for path in (tmp_path / 'report').iterdir()} == {'README.md', 'index.html', 'runs.csv'}
     text = (tmp_path / 'report' / 'README.md').read_text()
     assert 'No run has finished.' in text and 'seed 0 failed: it broke' in text and '![' not in text

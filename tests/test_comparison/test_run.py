@@ -1,6 +1,7 @@
 """Runs of a comparison: their folders, their processes, and several at a time."""
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import threading
@@ -23,12 +24,12 @@ folder.mkdir(exist_ok=True)
 print(pathlib.Path(config).read_text(), resume, os.environ.get('PLACE'))
 if 'broken' in pathlib.Path(config).read_text():
     sys.exit('error: it is broken\\n')
-(folder / 'last_checkpoint').write_text('weights.pth')
+(folder / 'last_checkpoint').write_text('elsewhere/weights.pth')
 """
 TEST = """
 import json, pathlib, sys
 config, checkpoint, *options = sys.argv[1:]
-assert checkpoint == 'weights.pth'
+assert pathlib.Path(checkpoint) == pathlib.Path(config).parent / 'train/weights.pth'
 prefix = options[options.index('--out') + 1]
 pathlib.Path(prefix + '.metrics.json').write_text(json.dumps({'coco/bbox_mAP': 0.25}))
 pathlib.Path(prefix + '.bbox.json').write_text('[]')
@@ -56,7 +57,7 @@ def test_a_run_is_trained_then_tested_where_it_is_told(tmp_path, launch):
     assert not run.finished and read_run(run, 7).failure == 'not run to its end yet'
     run.execute(launch)
     result = read_run(run, 7)
-    assert run.finished and result.finished and result.metrics == {AP: 0.25} and result.parameters == 7
+    assert run.finished and result.finished and result.metrics[AP] == 0.25 and result.parameters == 7
     assert result.detections.read_text() == '[]'
     assert (run.folder / 'log.txt').read_text() == "it = 'good' [] here\n"
 
@@ -64,25 +65,52 @@ def test_a_run_is_trained_then_tested_where_it_is_told(tmp_path, launch):
 def test_a_run_goes_on_from_its_last_checkpoint(tmp_path, launch):
     run = make(tmp_path)
     (run.folder / 'train').mkdir()
-    (run.folder / 'train/last_checkpoint').write_text('weights.pth')
+    (run.folder / 'train/last_checkpoint').write_text('where/it/was/weights.pth')
     run.execute(launch)
-    assert "['--resume']" in (run.folder / 'log.txt').read_text()
+    assert f"['--resume', '{run.folder}/train/weights.pth']" in (run.folder / 'log.txt').read_text()
 
 
 def test_a_failure_is_its_last_line_until_it_is_tried_again(tmp_path, launch):
     run = make(tmp_path, config="it = 'broken'")
     run.execute(launch)
     assert run.failure == 'train.py ended with status 1: error: it is broken'
-    assert not run.finished and read_run(run, None).failure == run.failure
+    assert not run.finished and read_run(run, None).failure == f'failed: {run.failure}'
     (run.folder / 'config.py').write_text("it = 'good'")
     run.execute(launch)
     assert run.failure is None and run.finished
+    run.fail('a config that was broken for a while')
+    assert run.failure is None and read_run(run, None).finished
+
+
+def test_a_failure_is_the_error_and_not_what_comes_after_it(tmp_path, launch):
+    (launch.tools / 'train.py').write_text(
+        'import sys\nprint("ValueError: too small\\n2 objects leaked at shutdown")\nsys.exit(1)')
+    run = make(tmp_path)
+    run.execute(launch)
+    assert run.failure == 'train.py ended with status 1: ValueError: too small'
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path, launch):
+    run = make(tmp_path)
+    with (run.folder / 'log.txt').open('ab') as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        run.execute(launch)
+    assert run.failure == 'another process is at work in the folder'
+    run.execute(launch)
+    assert run.finished
+
+
+def test_without_any_detection_all_ap_is_zero(tmp_path, launch):
+    run = make(tmp_path)
+    run.execute(launch)
+    run.metrics.write_text('{}')
+    assert read_run(run, None).metrics == {AP: 0.0, f'{AP}_50': 0.0, f'{AP}_75': 0.0}
 
 
 def test_a_folder_keeps_to_its_config(tmp_path):
     run = make(tmp_path)
     run.prepare("it = 'goo' + 'd'")  # the same, in other words
-    with pytest.raises(InputError, match='another config'):
+    with pytest.raises(InputError, match='another config, which differs in it'):
         run.prepare("it = 'better'")
     assert (run.folder / 'config.py').read_text() == "it = 'good'"
 
@@ -137,7 +165,8 @@ def test_places_are_gpus_or_threads(gpus, visible, expected, monkeypatch, tmp_pa
 
 def test_slurm_assigns_the_gpus(tmp_path):
     place, = launches(tmp_path, 1, 'long')
-    assert place.prefix[:2] == ('srun', '--partition=long') and '--gres=gpu:1' in place.prefix
+    assert place.prefix[:2] == ('srun', '--partition=long')
+    assert {'--gres=gpu:1', '--cpus-per-task=5'} < set(place.prefix)
     assert not place.environment
 
 

@@ -53,9 +53,9 @@ def test_csv_has_every_run_with_all_digits(truth, two_configs):
 
 
 def test_failed_runs_are_rows_that_say_so(truth, two_configs):
-    failed = [dataclasses.replace(run, failure='NaN in epoch 3', metrics={}) for run in two_configs[1:3]]
+    failed = [dataclasses.replace(run, failure='failed: NaN in epoch 3', metrics={}) for run in two_configs[1:3]]
     runs = [two_configs[0], *failed,
-            RunResult('broken_1x_tiny', 0, failure='no module named x'), *two_configs[3:]]
+            RunResult('broken_1x_tiny', 0, failure='failed: no module named x'), *two_configs[3:]]
     rows = rows_of(ap_table(summarise(runs, truth), cpu_time=False))
     assert [(row['config'], row['runs']) for row in rows] == [
         ('good_1x_tiny', '1 of 3 finished'), ('good_1x_tiny', 'seeds 1, 2 failed: NaN in epoch 3'),

@@ -1,13 +1,21 @@
 """What the clock of a training shows."""
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 
 import pytest
 from mmengine.logging import MessageHub
 
 from mmmamba.engine import TrainingClockHook
+from mmmamba.engine.hooks import training_clock_hook
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """Seconds of wall clock and of the CPU, which the tests set."""
+    now = SimpleNamespace(wall=1000.0, cpu=50.0)
+    monkeypatch.setattr(training_clock_hook, '_now', lambda: (now.wall, now.cpu))
+    return now
 
 
 def shown(hook: TrainingClockHook) -> tuple[float, float]:
@@ -16,26 +24,35 @@ def shown(hook: TrainingClockHook) -> tuple[float, float]:
     return tuple(hub.get_scalar(f'val/{name}').current() for name in ('train_minutes', 'train_cpu_minutes'))
 
 
-def epoch(hook: TrainingClockHook, seconds: float) -> None:
+def epoch(hook: TrainingClockHook, clock: SimpleNamespace, wall: float, cpu: float) -> None:
     hook.before_train_epoch(None)
-    time.sleep(seconds)
+    clock.wall += wall
+    clock.cpu += cpu
     hook.after_train_epoch(None)
 
 
-def test_it_counts_training_and_nothing_else():
+def test_it_counts_training_and_nothing_else(clock):
     hook = TrainingClockHook()
-    epoch(hook, 0.06)
-    time.sleep(0.3)  # a validation
-    epoch(hook, 0.06)
-    wall, cpu = shown(hook)
-    assert 0.12 <= 60 * wall < 0.3 and 60 * cpu < 0.1
+    epoch(hook, clock, 60.0, 90.0)
+    clock.wall += 500.0  # a validation
+    epoch(hook, clock, 30.0, 60.0)
+    assert shown(hook) == (1.5, 2.5)
 
 
-@pytest.mark.parametrize('resumes', [True, False])
-def test_a_resumed_run_goes_on_counting(resumes):
+@pytest.mark.parametrize('resumes, minutes', [(True, 1.5), (False, 0.5)])
+def test_a_resumed_run_goes_on_counting(clock, resumes, minutes):
     first, second, checkpoint = TrainingClockHook(), TrainingClockHook(), {}
-    epoch(first, 0.05)
+    epoch(first, clock, 60.0, 60.0)
     first.before_save_checkpoint(None, checkpoint)
     second.after_load_checkpoint(SimpleNamespace(_resume=resumes), checkpoint)
-    epoch(second, 0.02)
-    assert (60 * shown(second)[0] >= 0.07) == resumes
+    epoch(second, clock, 30.0, 30.0)
+    assert shown(second) == (minutes, minutes)
+
+
+@pytest.mark.parametrize('epoch, validates', [(0, False), (1, False), (2, True), (4, True), (5, True)])
+def test_a_validation_that_was_missed_is_made_up_for(epoch, validates):
+    validated = []
+    runner = SimpleNamespace(train_loop=SimpleNamespace(epoch=epoch, val_interval=2, max_epochs=5),
+                             val_loop=SimpleNamespace(run=lambda: validated.append(epoch)))
+    TrainingClockHook().before_train(runner)
+    assert bool(validated) == validates
