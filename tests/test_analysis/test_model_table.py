@@ -136,7 +136,8 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     (['--shape', 0, 64], '--shape must be positive'),
     (['--runs', 0], '--runs must be positive'),
     (['--threads', -1], '--threads must be positive'),
-    (['--device', 'nonsense'], '--device nonsense'),
+    (['--device', 'xpu'], '--device xpu: must be cpu, cuda or cuda:N'),
+    (['--device', 'cuda:99'], '--device cuda:99: '),
     (['--csv', '/nowhere/table.csv'], '/nowhere/table.csv: there is no folder'),
 ])
 def test_errors_are_one_line(tool, config, capsys, arguments, message):
@@ -151,6 +152,9 @@ def test_files_that_are_no_configs(tool, tmp_path, capsys):
     assert 'has no model' in capsys.readouterr().err
     assert tool(ROOT / 'README.md') == 2
     assert 'README.md is no config' in capsys.readouterr().err
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    assert tool(tmp_path / 'broken.py') == 2
+    assert 'broken.py is no config' in capsys.readouterr().err
     assert tool(tmp_path / 'absent.py') == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
 

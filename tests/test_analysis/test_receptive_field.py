@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
+from mmmamba.analysis import build_detector
 from mmmamba.analysis.receptive_field import ReceptiveField, draw, receptive_field, stage_features
 from mmmamba.errors import InputError
 
@@ -169,7 +170,11 @@ def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, c
 @pytest.mark.parametrize('arguments, message', [
     (['--size', 100], '--size must be a positive multiple of 32'),
     (['--num-images', 0], '--num-images must be positive'),
-    (['--device', 'nonsense'], '--device nonsense'),
+    (['--device', 'nonsense'], '--device nonsense: must be cpu, cuda or cuda:N'),
+    (['--device', 'cuda:99'], '--device cuda:99: '),
+    (['--out', 'field.txt'], '--out field.txt: its name must end as a picture'),
+    (['--out', 'field'], '--out field: its name must end as a picture'),
+    (['--images', __file__], f'{__file__} is no image'),
     (['--out', '/nowhere/field.png'], '/nowhere/field.png: there is no folder'),
     (['--images', '/nowhere'], '/nowhere: no such file or folder'),
     (['--size', 64, '--stage', 7], 'the backbone returns 3 maps, there is no stage 7'),
@@ -177,6 +182,25 @@ def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, c
 def test_errors_are_one_line(tool, config, shared_coco_folder, capsys, arguments, message):
     assert tool(config, '--images', shared_coco_folder / 'val', *arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f'error: {message}')
+
+
+def test_a_config_without_a_preprocessor_is_refused(tool, tmp_path, shared_coco_folder, capsys):
+    path = tmp_path / 'raw.py'
+    path.write_text('\n'.join(line for line in CONFIG.splitlines() if 'data_preprocessor' not in line))
+    assert tool(path, '--images', shared_coco_folder / 'val', '--out', tmp_path / 'field.png') == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'error: the model has no data_preprocessor that normalises images')
+
+
+def test_untrained_weights_are_those_that_training_starts_from(config):
+    model = Config.fromfile(config).model
+    path = config.with_name('constant.py')
+    model.backbone.init_cfg = [dict(type='Constant', layer='Conv2d', val=0.5),
+                               dict(type='Pretrained', checkpoint='absent.pth')]
+    path.write_text(f"custom_imports = dict(imports=['mmmamba'])\nmodel = {model.to_dict()}\n")
+    detector = build_detector(str(path))
+    assert {weight.item() for layer in detector.backbone.modules() if isinstance(layer, nn.Conv2d)
+            for weight in layer.weight.unique()} == {0.5}
 
 
 def test_weights_of_another_model_are_refused(tool, config, tmp_path, shared_coco_folder, capsys):

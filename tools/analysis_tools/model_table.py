@@ -28,6 +28,7 @@ from mmmamba.analysis import (
     model_config,
     table_row,
 )
+from mmmamba.analysis.arguments import require_device, require_folder_of
 from mmmamba.cli import run
 from mmmamba.deploy import fuse
 from mmmamba.errors import InputError
@@ -66,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='image, in pixels')
     parser.add_argument('--latency', action='store_true', help="also time the networks, this package's layers fused")
     parser.add_argument('--runs', type=int, default=9, help='of which latency is the median; default: %(default)s')
-    parser.add_argument('--device', default='cpu', help='on which to time; default: %(default)s')
+    parser.add_argument('--device', default='cpu', help='on which to time: cpu, cuda or cuda:N; default: %(default)s')
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), help='of the CPU; default: %(default)s')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='write the numbers, unrounded')
@@ -77,12 +78,8 @@ def parse_args() -> argparse.Namespace:
         if min(values if name == 'shape' else [values]) < 1:
             raise InputError(f'--{name} must be positive, got {values}')
     for path in filter(None, (args.csv, args.markdown)):
-        if not path.absolute().parent.is_dir():
-            raise InputError(f'{path}: there is no folder {path.parent}')
-    try:
-        torch.empty(0, device=args.device)
-    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
-        raise InputError(f'--device {args.device}: {error}') from error
+        require_folder_of(path)
+    require_device(args.device)
     torch.set_num_threads(args.threads)
     return args
 
