@@ -123,11 +123,14 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     assert known['published'] == '5.8 ≠' and known['published AP'] == '44.5'
     assert '- mamba-yolo_t, parameters: 5.443 is' in printed and 'not compared' in printed
     assert float(small['latency (ms)']) > 0
+    assert (small['published ms'], known['published ms']) == ('–', '1.5')
+    assert '- Published latency' in printed and 'RTX 4090' in printed
 
     with (tmp_path / 'table.csv').open(encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     assert [row['model'] for row in rows] == ['small', 'mamba-yolo_t']
     assert rows[1]['parameters'] == '5442612' and rows[1]['parameters_agree'] == 'False'
+    assert [row['published_latency_ms'] for row in rows] == ['', '1.5']
     assert rows[0]['parameters_agree'] == rows[0]['published_ap'] == ''
     assert small['scan GFLOPs'] == f'{int(rows[0]["scan_flops"]) / 1e9:.2f}'
 
