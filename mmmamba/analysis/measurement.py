@@ -2,8 +2,9 @@
 
 The passes, on one random image with random weights:
 
-- ``forward``: the network in eval mode without gradients, ``mode='tensor'``: backbone, neck and heads, without the
-  decoding and suppression of boxes, whose cost depends on how many objects the weights see.
+- ``forward``: the network in eval mode without gradients: backbone, neck and heads, without the decoding and
+  suppression of boxes, whose cost depends on how many objects the weights see. Detectors of the R-CNN family run as
+  their FLOPs are counted: heads on 1000 boxes and 100 masks, without RoIAlign.
 - ``training``: loss on a handful of random boxes, backward pass, a step of plain SGD.
 
 ``float16`` and ``bfloat16`` are autocast's, the weights staying in float32.
@@ -32,6 +33,7 @@ from mmmamba.analysis.flops import count_detector
 from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
 from mmmamba.analysis.process import end_with_parent
 from mmmamba.analysis.sample import empty_sample
+from mmmamba.analysis.two_stage import forward_network
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 PASSES = ('forward', 'training')
@@ -76,9 +78,9 @@ def measure(task: Task) -> dict[str, Any]:
 
     Returns:
         ``memory_mib``: the peak of the passes above what stood before the first: weights, in training their
-        gradients, and the image. ``total_mib``: the peak itself. ``median_ms``, ``p20_ms``, ``p80_ms``: time of a pass.
-        ``images_per_s``. ``parameters``. ``linear_gflops``, ``scan_gflops``: of a forward pass,
-        see :class:`mmmamba.analysis.Cost`.
+        gradients, and the image. ``total_mib``: the peak itself. ``median_ms``, ``p20_ms``, ``p80_ms``: time of a
+        pass. ``images_per_s``. ``parameters``. ``linear_gflops``, ``scan_gflops``: of a forward pass, see
+        :class:`mmmamba.analysis.Cost`.
     """
     device = torch.device(task.device)
     torch.set_num_threads(task.threads)
@@ -132,7 +134,7 @@ def _forward_pass(detector: nn.Module, image: Tensor, samples: list[DetDataSampl
 
     def run() -> None:
         with torch.no_grad(), cast():
-            detector(image, samples, mode='tensor')
+            forward_network(detector, image, samples)
 
     return run
 

@@ -78,8 +78,10 @@ def test_available_memory_is_part_of_the_machine():
     assert 0 < available_memory() < 2**50
 
 
-@pytest.mark.parametrize('limit, used, available', [('3000\n', '1000\n', 2000), ('1000', '3000', 0), ('max', '1', None),
-                                                    (None, '1', None), (str(2**63 - 4096), '1', None)])
+@pytest.mark.parametrize('limit, used, available', [
+    ('3000\n', '1000\n', 2000), ('1000', '3000', 0), ('max', '1', None), (None, '1', None),
+    (str(2**63 - 4096), '1', None),
+])
 def test_available_memory_is_part_of_the_container(monkeypatch, tmp_path, limit, used, available):
     files = tmp_path / 'limit', tmp_path / 'used'
     for path, text in zip(files, (limit, used)):

@@ -10,7 +10,7 @@ import pytest
 from mmmamba.analysis.process import end_with_parent
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='what it asks for is Linux\'s')
+@pytest.mark.skipif(sys.platform != 'linux', reason="what it asks for is Linux's")
 @pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
 @pytest.mark.parametrize('bound', [True, False])
 def test_a_process_ends_with_the_one_that_started_it(bound):

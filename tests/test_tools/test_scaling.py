@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_rows_of_other_machines_are_not_mixed(tool, config, children, tmp_path, 
     assert tool(config, '--sides', 96, '--threads', 2) == 2
     assert 'was measured with threads 1, not 2: name another --out' in capsys.readouterr().err
     table = tmp_path / 'out/scaling.csv'
-    table.write_text(table.read_text().replace(f'{mmcv.__version__} lite', 'x').replace(f'{mmcv.__version__} full', 'x'))
+    table.write_text(re.sub(f'{mmcv.__version__} (lite|full)', 'x', table.read_text()))
     assert tool(config, '--sides', 96) == 2
     assert 'was measured with mmcv x, not' in capsys.readouterr().err
 

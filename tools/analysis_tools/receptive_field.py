@@ -1,10 +1,10 @@
 """Effective receptive field of a stage: ``receptive_field.py CONFIG[=CHECKPOINT] … --images FOLDER --out FIELD.png``.
 
 How much the middle cell of a feature map depends on each pixel: the mean over images of the absolute gradient of the
-sum over the cell's positive channels (arXiv 1701.04128, 2203.06717). Several models are drawn side by side; the table has the sides, in
-pixels, of the smallest squares about the cell that hold 20, 30, 50 and 99 % of the whole. Without a checkpoint,
-weights are as a training from scratch begins (seed 0), which shows what the architecture starts from and not what it
-learns.
+sum over the cell's positive channels (arXiv 1701.04128, 2203.06717). Several models are drawn side by side; the table
+has the sides, in pixels, of the smallest squares about the cell that hold 20, 30, 50 and 99 % of the whole. Without a
+checkpoint, weights are as a training from scratch begins (seed 0), which shows what the architecture starts from and
+not what it learns.
 In Mamba YOLO and YOLOv8 the max pools of SPPF alone spread the last map over 13 x 13 cells;
 ``--stage backbone.stages.3`` is the map before them.
 """

@@ -1,16 +1,17 @@
 """What detectors cost as the input grows, as in Figure 4 of Mamba YOLO: ``scaling.py [CONFIG ...] --out FOLDER``.
 
 For every config, square input, dtype and pass: peak memory, FLOPs with the scans' own, latency and images/s, of one
-random image with random weights. ``forward`` is the network up to its raw outputs, without decoding and suppression;
-``training`` a whole step: loss on random boxes, backward, SGD. float16 and bfloat16 are autocast's.
+random image with random weights. ``forward`` is the network up to its raw outputs, without decoding and suppression
+(of the R-CNN family: the heads on 1000 boxes and 100 masks, without RoIAlign); ``training`` a whole step: loss on
+random boxes, backward, SGD. float16 and bfloat16 are autocast's.
 
 Memory is the peak above what stood before the first pass (weights, in training their gradients, the image, libraries),
-on CUDA of PyTorch's allocator, on a CPU of the process; a pass on a small image goes before. Each measurement has a process of
-its own. What does not fit is recorded with the reason, and the sweep goes on.
+on CUDA of PyTorch's allocator, on a CPU of the process; a pass on a small image goes before. Each measurement has a
+process of its own. What does not fit is recorded with the reason, and the sweep goes on.
 
 FOLDER gets scaling.csv, after every measurement; scaling.png; and exponents.md, the exponents of power laws fitted to
 memory, FLOPs and latency against the number of pixels (1: linear, 2: quadratic) with their standard errors. The same
-command once more measures only what is missing and what failed.
+command once more measures only what is missing and what failed; rows of another machine, version or model are refused.
 """
 from __future__ import annotations
 
@@ -36,9 +37,9 @@ SIDES = (320, 448, 640, 896, 1280, 1600, 2048)
 FREE_SHARE = 0.9
 LEGEND = """Exponents of the growth with the number of pixels (1: linear, 2: quadratic) and their standard errors, by
 least squares on logarithms over the sides in the column. Memory is the peak above the weights; FLOPs are those of a
-forward pass, scans included. Beside mmcv-lite (see scaling.csv), deformable attention runs in plain PyTorch, on GPUs
-too, which costs DINO more than the compiled operator of full mmcv does. Published (Figure 4 of arXiv 2406.05835), in words alone: Mamba YOLO-L grows linearly,
-DINO-R50 quadratically."""
+forward pass, scans included. Beside mmcv-lite (scaling.csv says which mmcv it was), deformable attention runs in plain
+PyTorch, on GPUs too, which costs DINO more than full mmcv's operator does. Published (Figure 4 of arXiv 2406.05835),
+in words alone: Mamba YOLO-L grows linearly, DINO-R50 quadratically."""
 
 
 def parse_args() -> argparse.Namespace:
