@@ -26,5 +26,7 @@ def drop_pretrained(model: ConfigDict) -> None:
     """Takes trained weights out of a model's initialisation, in place; what it freezes stays frozen."""
     for part in parts(model):
         init_cfg = part.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        if isinstance(init_cfg, (list, tuple)):
+            part.init_cfg = [one for one in init_cfg if one.get('type') != 'Pretrained']
+        elif isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
             part.init_cfg = None

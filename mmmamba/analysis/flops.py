@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmmamba.analysis.sample import empty_sample
 from mmmamba.analysis.scan_cost import scans_reported
-from mmmamba.analysis.two_stage import forward_two_stage, is_usual_two_stage
+from mmmamba.analysis.two_stage import forward_network
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def count_detector(detector: nn.Module, height: int, width: int) -> ModelCost:
     """
     device = next(detector.parameters()).device
     image = torch.zeros(1, 3, height, width, device=device)
-    if is_usual_two_stage(detector):
-        return _count(detector, partial(forward_two_stage, detector, image))
-    return count_flops(detector, image, [empty_sample(height, width)], mode='tensor')
+    return _count(detector, partial(forward_network, detector, image, [empty_sample(height, width)]))
 
 
 def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:

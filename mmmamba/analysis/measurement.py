@@ -2,8 +2,9 @@
 
 The passes, on one random image with random weights:
 
-- ``forward``: the network in eval mode without gradients, ``mode='tensor'``: backbone, neck and heads, without the
-  decoding and suppression of boxes, whose cost depends on how many objects the weights see.
+- ``forward``: the network in eval mode without gradients: backbone, neck and heads, without the decoding and
+  suppression of boxes, whose cost depends on how many objects the weights see. Detectors of the R-CNN family run as
+  their FLOPs are counted: heads on 1000 boxes and 100 masks, without RoIAlign.
 - ``training``: loss on a handful of random boxes, backward pass, a step of plain SGD.
 
 ``float16`` and ``bfloat16`` are autocast's, the weights staying in float32.
@@ -11,6 +12,7 @@ The passes, on one random image with random weights:
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -21,19 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import PolygonMasks
-from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmmamba.analysis.detector import build_detector
 from mmmamba.analysis.flops import count_detector
 from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
+from mmmamba.analysis.process import end_with_parent
 from mmmamba.analysis.sample import empty_sample
-from mmmamba.model_config import drop_pretrained
+from mmmamba.analysis.two_stage import forward_network
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 PASSES = ('forward', 'training')
@@ -42,7 +42,10 @@ FAMILIARISATION_SIDE = 224
 libraries make once is no part of the measured memory. On less, DINO has fewer tokens than queries."""
 MEMORY_PASSES = 2
 BOXES = 8
-_OUT_OF_MEMORY = ("can't allocate memory", 'out of memory', 'not enough memory', 'bad_alloc', 'could not create')
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|not enough memory|bad_alloc|CU\w+_STATUS_ALLOC_FAILED"
+    # oneDNN's; it also has no descriptor of a primitive, but where none is implemented.
+    r'|could not create a (memory|primitive(?! descriptor))')
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,10 @@ def measure(task: Task) -> dict[str, Any]:
     """Runs a task in this process.
 
     Returns:
-        ``memory_mib``: the peak of the passes above what stood before the first: weights, and in training their
-        gradients. ``total_mib``: the peak itself. ``median_ms``, ``p20_ms``, ``p80_ms``: time of a pass.
-        ``images_per_s``. ``parameters``. ``linear_gflops``, ``scan_gflops``: of a forward pass,
-        see :class:`mmmamba.analysis.Cost`.
+        ``memory_mib``: the peak of the passes above what stood before the first: weights, in training their
+        gradients, and the image. ``total_mib``: the peak itself. ``median_ms``, ``p20_ms``, ``p80_ms``: time of a
+        pass. ``images_per_s``. ``parameters``. ``linear_gflops``, ``scan_gflops``: of a forward pass, see
+        :class:`mmmamba.analysis.Cost`.
     """
     device = torch.device(task.device)
     torch.set_num_threads(task.threads)
@@ -99,7 +102,7 @@ def measure(task: Task) -> dict[str, Any]:
         one_pass()
     above, total = memory.stop()
 
-    one_pass()  # on the CPU, memory is now kept that was returned before
+    _milliseconds(one_pass, device)  # on the CPU, memory is now kept that was returned before
     times = np.array([_milliseconds(one_pass, device) for _ in range(task.runs)])
     p20, median, p80 = np.percentile(times, (20, 50, 80))
     detector.zero_grad()
@@ -108,16 +111,6 @@ def measure(task: Task) -> dict[str, Any]:
     values = dict(memory_mib=above, total_mib=total, median_ms=median, p20_ms=p20, p80_ms=p80,
                   images_per_s=1e3 / median, linear_gflops=cost.linear_flops / 1e9, scan_gflops=cost.scan_flops / 1e9)
     return {**{name: round(float(value), 6) for name, value in values.items()}, 'parameters': cost.parameters}
-
-
-def build_detector(config: str) -> nn.Module:
-    """The detector of a config with random weights in place of trained ones; what the config freezes stays frozen."""
-    cfg = Config.fromfile(config)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    drop_pretrained(cfg.model)
-    detector = MODELS.build(cfg.model)
-    detector.init_weights()
-    return detector
 
 
 def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
@@ -141,7 +134,7 @@ def _forward_pass(detector: nn.Module, image: Tensor, samples: list[DetDataSampl
 
     def run() -> None:
         with torch.no_grad(), cast():
-            detector(image, samples, mode='tensor')
+            forward_network(detector, image, samples)
 
     return run
 
@@ -174,7 +167,7 @@ def _milliseconds(run: Callable[[], None], device: torch.device) -> float:
 def failure_of(error: Exception) -> dict[str, Any]:
     """What ends a task: one line as ``failure``, and as ``fits`` whether the size was not the reason."""
     line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return dict(failure='out of memory', fits=False)
     return dict(failure=line, fits=True)
 
@@ -185,8 +178,8 @@ def encoded(task: Task) -> str:
 
 
 def main() -> None:
+    end_with_parent()
     task = Task(**json.loads(sys.argv[1]))
-    MMLogger.get_instance('measurement', log_level='WARNING')  # else every parameter's initialisation is reported
     try:
         result = measure(task)
     except Exception as error:  # whatever it is, it becomes a row

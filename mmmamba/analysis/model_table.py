@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
+from mmengine.config import ConfigDict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmmamba.analysis.detector import model_config
 from mmmamba.analysis.flops import Cost, count_detector
 from mmmamba.analysis.published import PUBLISHED, Convention, Published, cut_off_to, rounds_to
-from mmmamba.errors import InputError
 from mmmamba.layers import SS2D, ODSSBlock
 
 PUBLISHED_SHAPE = (640, 640)
@@ -77,24 +76,6 @@ class Row:
     parameters: Verdict | None = None
     flops: Verdict | None = None
     published_flops: float | None = None
-
-
-def model_config(path: str) -> ConfigDict:
-    """The detector of a config file.
-
-    Raises:
-        InputError: The file has none, or is of another kind.
-    """
-    try:
-        config = Config.fromfile(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # what mmengine says to a file of another kind
-        raise InputError(f'{path} is no config: {error}') from error
-    if 'model' not in config:
-        raise InputError(f'{path} has no model')
-    init_default_scope(config.get('default_scope', 'mmdet'))
-    return config.model
 
 
 def model_name(path: str) -> str:

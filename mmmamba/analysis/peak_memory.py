@@ -4,13 +4,16 @@ from __future__ import annotations
 import ctypes
 import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 MIB = 2**20
 _STATUS, _CLEAR_REFS = Path('/proc/self/status'), Path('/proc/self/clear_refs')
+_CGROUP = Path('/sys/fs/cgroup')  # inside of a container, the container's own
+_CONTROL_GROUPS = ((_CGROUP / 'memory.max', _CGROUP / 'memory.current'),
+                   (_CGROUP / 'memory/memory.limit_in_bytes', _CGROUP / 'memory/memory.usage_in_bytes'))
 _RESET_PEAK = '5'  # proc(5)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 # Where glibc's own adjustment of the size starts, and where it ends once blocks as large were freed.
@@ -73,8 +76,16 @@ def limit_memory(limit: int, device: torch.device) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that the system can give to new processes without taking any from others."""
-    return 1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text(encoding='ascii'))[1])
+    """Bytes that the system, and what limits this container, can give to new processes without taking any away."""
+    system = 1024 * int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text(encoding='ascii'))[1])
+    return min([system, *_left_in_container()])
+
+
+def _left_in_container() -> Iterator[int]:
+    """Bytes below the limit of a control group, of either version, where there is one."""
+    for limit, used in _CONTROL_GROUPS:
+        if limit.exists() and used.exists() and (most := limit.read_text(encoding='ascii').strip()) != 'max':
+            yield max(int(most) - int(used.read_text(encoding='ascii')), 0)
 
 
 def _resident(name: str) -> int:

@@ -57,23 +57,25 @@ class ReceptiveField:
 def receptive_field(features: Features, images: Iterable[Tensor]) -> ReceptiveField:
     """The field of the middle cell, (H' // 2, W' // 2), of a map.
 
-    The strength of a pixel is the mean over images of ``Σ_c |∂ Σ_k features(image)[k, middle] / ∂ image[c, pixel]|``,
-    with the sums over the channels of the map and of the image. RepLKNet has a ReLU in place of the absolute value,
-    and another before the sum over k.
+    The strength of a pixel is the mean over images of ``Σ_c |∂ Σ_k relu(features(image)[k, middle]) / ∂ image[c,
+    pixel]|``, with the sums over the channels of the map and of the image. The ReLU is RepLKNet's: without it, the sum
+    over the channels of a LayerNorm, with which many backbones end, is the same for every image, and its gradient
+    nothing but rounding. In place of the absolute value RepLKNet has another ReLU.
 
     Args:
         features: What makes the map, in evaluation mode: with statistics of batches, cells would depend on all pixels.
         images: (1, C, H, W) each, of one size, normalised as ``features`` expects.
 
     Raises:
-        InputError: There is no image, or the gradient is zero or not finite everywhere.
+        InputError: There is no image, or the gradient is zero everywhere, as where no channel of the cell is positive,
+            or not finite.
     """
     total, number = None, 0
     for image in images:
         image = image.detach().clone().requires_grad_(True)
         maps = features(image)
         rows, columns = maps.shape[-2:]
-        gradient, = torch.autograd.grad(maps[0, :, rows // 2, columns // 2].sum(), image)
+        gradient, = torch.autograd.grad(maps[0, :, rows // 2, columns // 2].relu().sum(), image)
         strength = gradient[0].abs().sum(dim=0).double().cpu().numpy()
         total = strength if total is None else total + strength
         number += 1

@@ -30,7 +30,6 @@ _PANELS = (
 _MARKERS = 'osD^vP*X'
 
 
-
 def fits(rows: Sequence[Row]) -> dict[str, PowerLaw | None]:
     """Growth of memory, FLOPs and latency with the number of pixels, over the rows that did not fail."""
     measured = [row for row in rows if not row['failure']]
@@ -55,8 +54,8 @@ def exponent_table(rows: Sequence[Row]) -> str:
 def draw_scaling(rows: Sequence[Row], out: Path) -> None:
     """Draws the costs against the side, logarithmic, a colour for each config, with the fits dotted.
 
-    Each pass and dtype has a line of panels; FLOPs, which are the same in all, are in the first. A cross at the top
-    marks a side that could not be measured.
+    Each pass and dtype has a line of panels; FLOPs, which are the same in all, are in the first, whichever pass was
+    measured. A cross at the top marks a side that could not be measured.
 
     Args:
         rows: Of a sweep.
@@ -70,13 +69,14 @@ def draw_scaling(rows: Sequence[Row], out: Path) -> None:
     figure = Figure(figsize=(4.3 * len(_PANELS), 1.2 + 3.6 * len(lines)), layout='constrained')
     axes = figure.subplots(len(lines), len(_PANELS), squeeze=False)
     for index, (pass_, dtype) in enumerate(lines):
-        measured = any((row['pass'], row['dtype'], row['failure']) == (pass_, dtype, '') for row in rows)
         for (quantity, unit), axis in zip(_PANELS, axes[index]):
             if quantity == 'FLOPs' and index:
                 axis.remove()
                 continue
-            for height, (config, style) in enumerate(styles.items()):
-                own = _select(rows, config=config, pass_=pass_, dtype=dtype)
+            drawn = [_of_any_pass(rows, config) if quantity == 'FLOPs' else _select(rows, config, pass_, dtype)
+                     for config in styles]
+            measured = any(not row['failure'] for own in drawn for row in own)
+            for height, (style, own) in enumerate(zip(styles.values(), drawn)):
                 _draw(axis, quantity, own, *style)
                 failed = [int(row['side']) for row in own if row['failure']]
                 # In units of the axis upwards, one config below the other.
@@ -132,3 +132,13 @@ def _select(rows: Iterable[Row], config: str, pass_: str, dtype: str) -> list[Ro
     wanted = (config, pass_, dtype)
     return sorted((row for row in rows if (row['config'], row['pass'], row['dtype']) == wanted),
                   key=lambda row: int(row['side']))
+
+
+def _of_any_pass(rows: Iterable[Row], config: str) -> list[Row]:
+    """One row of each side, of whichever pass and dtype, without failure if there is such a one."""
+    found: dict[int, Row] = {}
+    for row in rows:
+        side = int(row['side'])
+        if row['config'] == config and (side not in found or found[side]['failure']):
+            found[side] = row
+    return [found[side] for side in sorted(found)]

@@ -2,31 +2,27 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from mmmamba.analysis.detector import model_config
+from mmmamba.analysis.environment import ENVIRONMENT, environment
 from mmmamba.analysis.measurement import Task, encoded
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
-from mmmamba.ops.cpu import native
-from mmmamba.version import __version__
 
 KEY = ('config', 'pass', 'dtype', 'side')
 RESULTS = ('failure', 'memory_mib', 'total_mib', 'parameters', 'linear_gflops', 'scan_gflops', 'median_ms', 'p20_ms',
            'p80_ms', 'images_per_s')
-ENVIRONMENT = ('device', 'threads', 'mmmamba', 'torch', 'triton')
-COLUMNS = (*KEY, *RESULTS, 'runs', *ENVIRONMENT)
+COLUMNS = (*KEY, *RESULTS, 'runs', 'model', *ENVIRONMENT)
 
 Row = Mapping[str, Any]
 """A line of the CSV by its columns; a string, or nothing, in each that was read from a file."""
@@ -48,11 +44,14 @@ def sweep(tasks: Sequence[Task], path: Path, timeout: float, say: Callable[[Task
         The rows of the file, in the order of their first measurement.
 
     Raises:
-        InputError: The file's rows come from another device, other threads or versions, or it is no such file.
+        InputError: The file's rows come from another device, other threads or versions, or from another model in a
+            config of that name; or it is no such file; or a config cannot be read.
     """
+    digests = {Path(config).stem: model_digest(config) for config in dict.fromkeys(task.config for task in tasks)}
     rows = {tuple(row[column] for column in KEY): row for row in read_rows(path)} if path.exists() else {}
-    where = environment(tasks[0])
+    where = environment(tasks[0].device, tasks[0].threads)
     _require_same_environment(rows.values(), where, path)
+    _require_same_models(rows.values(), digests, path)
     too_large: dict[tuple[str, ...], int] = {}
     for task in tasks:
         key = (Path(task.config).stem, task.pass_, task.dtype, str(task.side))
@@ -65,7 +64,8 @@ def sweep(tasks: Sequence[Task], path: Path, timeout: float, say: Callable[[Task
                 result = measure_apart(task, timeout)
                 if not result.pop('fits'):
                     too_large[key[:3]] = task.side
-            rows[key] = {**dict.fromkeys(COLUMNS, ''), **dict(zip(KEY, key)), **result, 'runs': task.runs, **where}
+            rows[key] = {**dict.fromkeys(COLUMNS, ''), **dict(zip(KEY, key)), **result, 'runs': task.runs,
+                         'model': digests[key[0]], **where}
             write_rows(path, rows.values())
         say(task, rows[key], measured)
     return list(rows.values())
@@ -87,25 +87,17 @@ def measure_apart(task: Task, timeout: float) -> dict[str, Any]:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         # What the kernel sends when the machine has no memory left, and what libraries do that cannot allocate any.
-        return dict(failure=f'ended by {name}', fits=name not in ('SIGKILL', 'SIGABRT', 'SIGSEGV', 'SIGBUS'))
+        return dict(failure=f'ended by {name}', fits=name not in ('SIGKILL', 'SIGABRT', 'SIGBUS'))
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         return dict(failure=' '.join(done.stderr.split())[-200:] or f'status {done.returncode}', fits=True)
-    result = json.loads(lines[-1])
+    try:
+        result = dict(json.loads(lines[-1]))
+    except (TypeError, ValueError):  # what something else printed, a library at the end of the process, say
+        return dict(failure=f'no result, but: {lines[-1][-200:]}', fits=True)
     if result.get('failure') == 'out of memory' and task.memory_limit is not None:
         result['failure'] += f' (limit {task.memory_limit / 2**30:.4g} GiB)'
     return {'fits': True, **result}
-
-
-def environment(task: Task) -> dict[str, str]:
-    """Where a task is measured: the GPU, or the machine and its instruction set, threads, and versions."""
-    try:
-        triton = version('triton')
-    except PackageNotFoundError:
-        triton = ''
-    device = torch.cuda.get_device_name() if task.device == 'cuda' else ' '.join(
-        ['cpu', platform.machine(), *native.available_isas()[-1:]])
-    return dict(zip(ENVIRONMENT, (device, str(task.threads), __version__, torch.__version__, triton)))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -129,8 +121,21 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
+def model_digest(config: str) -> str:
+    """What tells the model of a config file, with all that it inherits, from others."""
+    text = json.dumps(model_config(config), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _require_same_environment(rows: Iterable[Row], where: Mapping[str, str], path: Path) -> None:
     for row in rows:
         for column, value in where.items():
             if row[column] != value:
                 raise InputError(f'{path} was measured with {column} {row[column]}, not {value}: name another --out')
+
+
+def _require_same_models(rows: Iterable[Row], digests: Mapping[str, str], path: Path) -> None:
+    for row in rows:
+        config = row['config']
+        if not row['failure'] and row['model'] != digests.get(config, row['model']):
+            raise InputError(f'{path}: {config} was measured of another model: name another --out')

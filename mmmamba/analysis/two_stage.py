@@ -1,10 +1,12 @@
-"""Two-stage detectors, counted as published tables do: with as many boxes as there can be, whatever the image."""
+"""The network of a detector; of two-stage ones as published tables count it, with as many boxes as there can be."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 PROPOSALS = 1000
@@ -17,6 +19,22 @@ def is_usual_two_stage(model: nn.Module) -> bool:
     if not isinstance(model, TwoStageDetector) or not model.with_rpn:
         return False
     return type(model.roi_head) in (StandardRoIHead, CascadeRoIHead) and not model.roi_head.with_shared_head
+
+
+def forward_network(detector: Any, images: Tensor, samples: Sequence[DetDataSample]) -> None:
+    """Runs backbone, neck and heads once, without decoding, suppression and RoIAlign in detectors of the usual kinds.
+
+    In other two-stage detectors all of it runs, on as many boxes as their weights make of the images.
+
+    Args:
+        detector: Any of mmdet's.
+        images: (N, 3, H, W); N is 1 for two-stage detectors.
+        samples: Of the images.
+    """
+    if is_usual_two_stage(detector):
+        forward_two_stage(detector, images)
+    else:
+        detector(images, samples, mode='tensor')
 
 
 def forward_two_stage(detector: Any, images: Tensor) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmmamba.analysis import count_detector
-from mmmamba.analysis.measurement import Task, build_detector, failure_of, measure, random_batch
+from mmmamba.analysis import build_detector, count_detector
+from mmmamba.analysis.measurement import Task, failure_of, measure, random_batch
 from mmmamba.analysis.peak_memory import MIB, PeakMemory, available_memory
 
 CPU = torch.device('cpu')
@@ -78,9 +78,28 @@ def test_available_memory_is_part_of_the_machine():
     assert 0 < available_memory() < 2**50
 
 
+@pytest.mark.parametrize('limit, used, available', [
+    ('3000\n', '1000\n', 2000), ('1000', '3000', 0), ('max', '1', None), (None, '1', None),
+    (str(2**63 - 4096), '1', None),
+])
+def test_available_memory_is_part_of_the_container(monkeypatch, tmp_path, limit, used, available):
+    files = tmp_path / 'limit', tmp_path / 'used'
+    for path, text in zip(files, (limit, used)):
+        if text is not None:
+            path.write_text(text)
+    monkeypatch.setattr('mmmamba.analysis.peak_memory._CONTROL_GROUPS', [files])
+    assert available_memory() == available if available is not None else available_memory() > 2**20
+
+
 @pytest.mark.parametrize('error, fits, failure', [
     (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'), False, 'out of memory'),
     (MemoryError('The native scan could not allocate its workspace.'), False, 'out of memory'),
+    (RuntimeError('could not create a primitive'), False, 'out of memory'),
+    (RuntimeError('could not create a primitive descriptor for a convolution'), True,
+     'RuntimeError: could not create a primitive descriptor for a convolution'),
+    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'), False,
+     'out of memory'),
+    (RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'), False, 'out of memory'),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), False, 'out of memory'),
     (RuntimeError('selected index k\n out of range'), True, 'RuntimeError: selected index k out of range'),
 ])

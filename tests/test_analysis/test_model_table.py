@@ -123,11 +123,14 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     assert known['published'] == '5.8 ≠' and known['published AP'] == '44.5'
     assert '- mamba-yolo_t, parameters: 5.443 is' in printed and 'not compared' in printed
     assert float(small['latency (ms)']) > 0
+    assert (small['published ms'], known['published ms']) == ('–', '1.5')
+    assert '- Published latency' in printed and 'RTX 4090' in printed
 
     with (tmp_path / 'table.csv').open(encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     assert [row['model'] for row in rows] == ['small', 'mamba-yolo_t']
     assert rows[1]['parameters'] == '5442612' and rows[1]['parameters_agree'] == 'False'
+    assert [row['published_latency_ms'] for row in rows] == ['', '1.5']
     assert rows[0]['parameters_agree'] == rows[0]['published_ap'] == ''
     assert small['scan GFLOPs'] == f'{int(rows[0]["scan_flops"]) / 1e9:.2f}'
 
@@ -136,7 +139,8 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     (['--shape', 0, 64], '--shape must be positive'),
     (['--runs', 0], '--runs must be positive'),
     (['--threads', -1], '--threads must be positive'),
-    (['--device', 'nonsense'], '--device nonsense'),
+    (['--device', 'xpu'], '--device xpu: must be cpu, cuda or cuda:N'),
+    (['--device', 'cuda:99'], '--device cuda:99: '),
     (['--csv', '/nowhere/table.csv'], '/nowhere/table.csv: there is no folder'),
 ])
 def test_errors_are_one_line(tool, config, capsys, arguments, message):
@@ -151,6 +155,9 @@ def test_files_that_are_no_configs(tool, tmp_path, capsys):
     assert 'has no model' in capsys.readouterr().err
     assert tool(ROOT / 'README.md') == 2
     assert 'README.md is no config' in capsys.readouterr().err
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    assert tool(tmp_path / 'broken.py') == 2
+    assert 'broken.py is no config' in capsys.readouterr().err
     assert tool(tmp_path / 'absent.py') == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
 

@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
+from mmmamba.analysis import build_detector
 from mmmamba.analysis.receptive_field import ReceptiveField, draw, receptive_field, stage_features
 from mmmamba.errors import InputError
 
@@ -30,11 +31,18 @@ model = dict(
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
+def with_positive_weights(layer: nn.Conv2d) -> nn.Conv2d:
+    """Of positive images it makes positive maps, of which the ReLU before the gradient takes nothing."""
+    nn.init.uniform_(layer.weight, 0.1, 1)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 @pytest.mark.parametrize('layers', [1, 3, 6])
 def test_a_stack_of_3x3_convolutions_sees_2k_plus_1_pixels(layers):
     torch.manual_seed(0)
-    stack = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=1) for _ in range(layers)))
-    field = receptive_field(stack, [torch.randn(1, 2, 31, 40)])
+    stack = nn.Sequential(*(with_positive_weights(nn.Conv2d(2, 2, 3, padding=1)) for _ in range(layers)))
+    field = receptive_field(stack, [torch.rand(1, 2, 31, 40)])
     assert field.side(1.0) == 2 * layers + 1 and field.stride == 1 and field.centre == (15.5, 20.5)
     rows, columns = np.nonzero(field.strength)
     assert (rows.min(), rows.max()) == (15 - layers, 15 + layers)
@@ -43,21 +51,26 @@ def test_a_stack_of_3x3_convolutions_sees_2k_plus_1_pixels(layers):
 
 @pytest.mark.parametrize('patch', [2, 4])
 def test_a_cell_of_a_patch_embedding_sees_its_patch(patch):
-    field = receptive_field(nn.Conv2d(3, 5, patch, stride=patch), [torch.randn(1, 3, 8 * patch, 8 * patch)])
+    embedding = with_positive_weights(nn.Conv2d(3, 5, patch, stride=patch))
+    field = receptive_field(embedding, [torch.rand(1, 3, 8 * patch, 8 * patch)])
     assert field.side(1.0) == field.stride == patch
     assert field.centre == (4.5 * patch, 4.5 * patch)
 
 
 def test_the_strength_is_the_mean_absolute_gradient_over_images():
-    weight = torch.tensor([[1., -2.], [3., 0.5]])
+    weight = torch.tensor([[1., 2.], [-3., -0.5], [2., -1.]])
 
-    def features(image):  # two maps of weighted squares, of three cells each
+    def features(image):  # three maps of weighted squares, of three cells each: of positive, negative, either sign
         return torch.stack([torch.einsum('c,bchw->bhw', row, image.square()) for row in weight], dim=1)
 
-    images = [torch.randn(1, 2, 1, 3) for _ in range(4)]
+    torch.manual_seed(0)
+    images = [torch.randn(1, 2, 1, 3) for _ in range(8)]
     field = receptive_field(features, images)
-    expected = torch.stack([(2 * image[0, :, 0, 1] * weight.sum(0)).abs().sum() for image in images]).mean()
+    cells = [image[0, :, 0, 1] for image in images]
+    positive = [weight[(weight @ cell.square()) > 0].sum(0) for cell in cells]
+    expected = torch.stack([(2 * cell * weights).abs().sum() for cell, weights in zip(cells, positive)]).mean()
     assert field.strength[0] == pytest.approx([0, expected.item(), 0])
+    assert len({tuple(weights.tolist()) for weights in positive}) == 2
 
 
 def test_sides_hold_their_shares():
@@ -78,6 +91,16 @@ def corners(backbone: dict, side: int = 64) -> np.ndarray:
 def test_scans_reach_the_corners_and_convolutions_do_not():
     assert (corners(dict(ssm_init='mamba')) > 0).all()
     assert (corners(dict(num_ss2d=0)) == 0).all()
+
+
+def test_the_field_of_a_map_behind_a_layer_norm_is_no_rounding():
+    torch.manual_seed(0)
+    backbone = dict(type='EfficientVMamba', arch=None, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1))
+    model, image = MODELS.build(backbone).eval(), torch.rand(1, 3, 64, 64)
+    single = receptive_field(lambda image: model(image)[-1], [image]).strength
+    model.double()
+    exact = receptive_field(lambda image: model(image)[-1], [image.double()]).strength
+    assert single.max() == pytest.approx(exact.max(), rel=1e-3) and exact.max() > 1e-3
 
 
 def test_what_has_no_field_says_so():
@@ -114,7 +137,7 @@ def test_stages_are_maps_of_the_backbone_or_modules(config):
 
 
 def test_the_picture_has_a_panel_for_each_field(tmp_path):
-    field = receptive_field(nn.Conv2d(1, 1, 5, padding=2), [torch.randn(1, 1, 16, 16)])
+    field = receptive_field(with_positive_weights(nn.Conv2d(1, 1, 5, padding=2)), [torch.rand(1, 1, 16, 16)])
     for number in (1, 2):
         draw([(f'field {i}', field) for i in range(number)], tmp_path / f'{number}.png')
     widths = [cv2.imread(str(tmp_path / f'{number}.png')).shape[1] for number in (1, 2)]
@@ -147,7 +170,11 @@ def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, c
 @pytest.mark.parametrize('arguments, message', [
     (['--size', 100], '--size must be a positive multiple of 32'),
     (['--num-images', 0], '--num-images must be positive'),
-    (['--device', 'nonsense'], '--device nonsense'),
+    (['--device', 'nonsense'], '--device nonsense: must be cpu, cuda or cuda:N'),
+    (['--device', 'cuda:99'], '--device cuda:99: '),
+    (['--out', 'field.txt'], '--out field.txt: its name must end as a picture'),
+    (['--out', 'field'], '--out field: its name must end as a picture'),
+    (['--images', __file__], f'{__file__} is no image'),
     (['--out', '/nowhere/field.png'], '/nowhere/field.png: there is no folder'),
     (['--images', '/nowhere'], '/nowhere: no such file or folder'),
     (['--size', 64, '--stage', 7], 'the backbone returns 3 maps, there is no stage 7'),
@@ -155,6 +182,25 @@ def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, c
 def test_errors_are_one_line(tool, config, shared_coco_folder, capsys, arguments, message):
     assert tool(config, '--images', shared_coco_folder / 'val', *arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f'error: {message}')
+
+
+def test_a_config_without_a_preprocessor_is_refused(tool, tmp_path, shared_coco_folder, capsys):
+    path = tmp_path / 'raw.py'
+    path.write_text('\n'.join(line for line in CONFIG.splitlines() if 'data_preprocessor' not in line))
+    assert tool(path, '--images', shared_coco_folder / 'val', '--out', tmp_path / 'field.png') == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'error: the model has no data_preprocessor that normalises images')
+
+
+def test_untrained_weights_are_those_that_training_starts_from(config):
+    model = Config.fromfile(config).model
+    path = config.with_name('constant.py')
+    model.backbone.init_cfg = [dict(type='Constant', layer='Conv2d', val=0.5),
+                               dict(type='Pretrained', checkpoint='absent.pth')]
+    path.write_text(f"custom_imports = dict(imports=['mmmamba'])\nmodel = {model.to_dict()}\n")
+    detector = build_detector(str(path))
+    assert {weight.item() for layer in detector.backbone.modules() if isinstance(layer, nn.Conv2d)
+            for weight in layer.weight.unique()} == {0.5}
 
 
 def test_weights_of_another_model_are_refused(tool, config, tmp_path, shared_coco_folder, capsys):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from mmmamba.analysis.scaling_report import draw_scaling, exponent_table, fits
 from mmmamba.analysis.sweep import COLUMNS
@@ -46,6 +47,19 @@ def test_picture_has_a_line_of_panels_for_each_pass(tmp_path):
         heights.append(picture.shape[0])
         assert len({tuple(colour) for colour in picture.reshape(-1, 3)[::7]}) > 50
     assert heights[1] > 1.5 * heights[0]
+
+
+def test_picture_has_the_flops_of_what_another_pass_measured(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, 'savefig', lambda self, out, dpi: figures.append(self))
+    measured = [*rows('t', failed=(100, 200, 400)), *rows('d', failed=(400, )), *rows('t', 'training', failed=(400, )),
+                *rows('d', 'training', failed=(100, ))]
+    draw_scaling(measured, tmp_path / 'scaling.png')
+    flops = next(axis for axis in figures[0].axes if axis.get_title() == 'FLOPs')
+    points = [container.lines[0].get_xdata().tolist() for container in flops.containers]
+    assert points == [[100, 200], [100, 200, 400]]
+    crosses = [line.get_xdata().tolist() for line in flops.lines if line.get_marker() == 'x']
+    assert [list(sides) for sides in crosses] == [[400], []]
 
 
 def test_picture_without_any_measurement(tmp_path):

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from torch import nn
 
-from mmmamba.analysis import ModelCost, count_detector, count_flops
+from mmmamba.analysis import ModelCost, count_detector, count_flops, median_latency
 from mmmamba.layers import Attention, MambaVisionMixer
 from mmmamba.ops.flops import scan_flops
 
@@ -57,6 +57,17 @@ def test_published_multiply_adds_of_mamba_vision_are_those_without_padding_and_a
     # Windows of 10 and 5 tile the maps of 50 x 80 and 25 x 40 pixels, and their attention costs next to nothing.
     cost = count_detector(mamba_vision(size, window_sizes=(10, 5)), 800, 1280)
     assert cost.total.linear_flops / 2 / GIGA == pytest.approx(published, rel=tolerance)
+
+
+def test_latency_is_of_what_is_counted():
+    """On the meta device, which has no suppression of boxes."""
+    detector = on_meta(get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model).eval()
+    boxes = {}
+    for name in ('bbox_head', 'mask_head'):
+        detector.roi_head.get_submodule(name).register_forward_hook(
+            lambda _module, inputs, _output, name=name: boxes.setdefault(name, len(inputs[0])))
+    assert median_latency(detector, 64, 64, runs=1) > 0
+    assert boxes == dict(bbox_head=1000, mask_head=100)
 
 
 def attention_flops(model: nn.Module, cost: ModelCost) -> int:

@@ -3,16 +3,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from functools import partial
 from pathlib import Path
 
+import mmcv
 import pytest
 
 from mmmamba.analysis.measurement import Task
 from mmmamba.analysis.sweep import measure_apart
 
-TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/scaling.py'
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools/analysis_tools/scaling.py'
 CONFIG = """
 custom_imports = dict(imports=['mmmamba'])
 model = dict(
@@ -102,6 +105,7 @@ def test_only_what_is_missing_or_failed_is_measured(tool, config, rows, children
     (dict(failure='out of memory', fits=False), 'out of memory (limit 2 GiB)'),
     (subprocess.TimeoutExpired('python', 3), 'takes more than 3 s'),
     ((-9, ''), 'ended by SIGKILL'),
+    ((-6, ''), 'ended by SIGABRT'),
 ])
 def test_what_does_not_fit_ends_only_its_own_line(tool, config, rows, children, tmp_path, answer, failure):
     started, answers = children
@@ -123,10 +127,50 @@ def test_a_broken_config_is_a_row(tool, config, rows, children):
     assert len(started) == 2
 
 
-def test_rows_of_other_machines_are_not_mixed(tool, config, children, capsys):
+@pytest.mark.parametrize('answer, failure', [
+    ((-11, ''), 'ended by SIGSEGV'),
+    ((0, '{}\nbye'), 'no result, but: bye'),
+    ((0, '5'), 'no result, but: 5'),
+])
+def test_what_says_nothing_of_memory_does_not_end_its_line(tool, config, rows, children, answer, failure):
+    started, answers = children
+    answers['tiny', 64] = answer
+    assert tool(config, '--sides', 64, 96, '--passes', 'forward') == 0
+    assert [row['failure'] for row in rows().values()] == [failure, '']
+    assert len(started) == 2
+
+
+def test_rows_of_another_model_are_not_taken_for_this_ones(tool, config, rows, children, capsys):
+    started, answers = children
+    answers['tiny', 96] = dict(failure='RuntimeError: too odd', fits=True)
+    assert tool(config, '--sides', 64, 96) == 0
+    started.clear(), answers.clear()
+    config.write_text(CONFIG.replace('(1, 1, 1, 1)', '(1, 1, 2, 1)'))
+    assert tool(config, '--sides', 96) == 2
+    error = capsys.readouterr().err
+    assert error.endswith('scaling.csv: tiny was measured of another model: name another --out\n') and not started
+    config.write_text(CONFIG + 'train_cfg = dict(max_epochs=3)  # is no part of the model\n')
+    assert tool(config, '--sides', 64, 96) == 0
+    assert started == [('tiny', pass_, 96) for pass_ in ('forward', 'training')]
+
+
+def test_a_failure_of_another_model_is_measured_again(tool, config, rows, children):
+    children[1]['tiny', 64] = dict(failure='RuntimeError: too odd', fits=True)
+    assert tool(config, '--sides', 64, '--passes', 'forward') == 0
+    children[1].clear()
+    config.write_text(CONFIG.replace('(1, 1, 1, 1)', '(1, 1, 2, 1)'))
+    assert tool(config, '--sides', 64, '--passes', 'forward') == 0
+    assert not rows()['tiny', 'forward', 64]['failure']
+
+
+def test_rows_of_other_machines_are_not_mixed(tool, config, children, tmp_path, capsys):
     assert tool(config, '--sides', 64) == 0
     assert tool(config, '--sides', 96, '--threads', 2) == 2
     assert 'was measured with threads 1, not 2: name another --out' in capsys.readouterr().err
+    table = tmp_path / 'out/scaling.csv'
+    table.write_text(re.sub(f'{mmcv.__version__} (lite|full)', 'x', table.read_text()))
+    assert tool(config, '--sides', 96) == 2
+    assert 'was measured with mmcv x, not' in capsys.readouterr().err
 
 
 def test_interruption_keeps_what_was_measured(tool, config, rows, children, capsys):
@@ -155,13 +199,26 @@ def test_bad_arguments_are_one_line(tool, config, capsys, monkeypatch, arguments
 
 def test_bad_configs_are_one_line(tool, config, tmp_path, capsys):
     (tmp_path / 'empty.py').write_text('x = 1')
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    (tmp_path / 'unnamed.py').write_text('model = nonsense')
     (tmp_path / 'again').mkdir()
     (tmp_path / 'again/tiny.py').write_text(CONFIG)
     for configs, message in (([tmp_path / 'absent.py'], 'absent.py'), ([tmp_path / 'empty.py'], 'has no model'),
+                             ([ROOT / 'README.md'], 'README.md is no config'),
+                             ([config, tmp_path / 'broken.py'], 'broken.py is no config'),
+                             ([config, tmp_path / 'unnamed.py'], "unnamed.py is no config: name 'nonsense'"),
                              ([config, tmp_path / 'again/tiny.py'], 'two configs have the same file name')):
         assert tool(*configs) == 2
         error = capsys.readouterr().err
         assert message in error and error.count('\n') == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tool, config, children, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    for out, reason in ((tmp_path / 'file', 'File exists'), (tmp_path / 'file/out', 'Not a directory')):
+        assert tool(config, '--out', out) == 2
+        assert capsys.readouterr().err == f'error: --out {out}: {reason}\n'
+    assert not children[0]
 
 
 def test_another_csv_is_not_overwritten(tool, config, tmp_path, capsys):

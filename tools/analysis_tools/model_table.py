@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmdet.registry import MODELS
 
 from mmmamba.analysis import (
     PUBLISHED,
@@ -24,17 +23,20 @@ from mmmamba.analysis import (
     PUBLISHED_SHAPE,
     Published,
     Row,
+    build_detector,
     median_latency,
-    model_config,
     table_row,
 )
+from mmmamba.analysis.arguments import require_device, require_folder_of
+from mmmamba.analysis.published import LATENCY_CONDITIONS
 from mmmamba.cli import run
 from mmmamba.deploy import fuse
 from mmmamba.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 COLUMNS = ('model', 'parameters (M)', 'published', 'conv+linear GFLOPs', 'of them projections', 'scan GFLOPs',
-           'as published', 'published GFLOPs', 'published AP', 'latency (ms)')
+           'as published', 'published GFLOPs', 'published AP', 'latency (ms)', 'published ms')
+LATENCY_COLUMNS = COLUMNS[-2:]
 NOTHING = '–'
 
 
@@ -66,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='image, in pixels')
     parser.add_argument('--latency', action='store_true', help="also time the networks, this package's layers fused")
     parser.add_argument('--runs', type=int, default=9, help='of which latency is the median; default: %(default)s')
-    parser.add_argument('--device', default='cpu', help='on which to time; default: %(default)s')
+    parser.add_argument('--device', default='cpu', help='on which to time: cpu, cuda or cuda:N; default: %(default)s')
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), help='of the CPU; default: %(default)s')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='write the numbers, unrounded')
@@ -77,12 +79,8 @@ def parse_args() -> argparse.Namespace:
         if min(values if name == 'shape' else [values]) < 1:
             raise InputError(f'--{name} must be positive, got {values}')
     for path in filter(None, (args.csv, args.markdown)):
-        if not path.absolute().parent.is_dir():
-            raise InputError(f'{path}: there is no folder {path.parent}')
-    try:
-        torch.empty(0, device=args.device)
-    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
-        raise InputError(f'--device {args.device}: {error}') from error
+        require_folder_of(path)
+    require_device(args.device)
     torch.set_num_threads(args.threads)
     return args
 
@@ -93,7 +91,7 @@ def default_configs() -> list[str]:
 
 
 def latency(path: str, height: int, width: int, runs: int, device: str) -> float:
-    return median_latency(fuse(MODELS.build(model_config(path))).to(device), height, width, runs)
+    return median_latency(fuse(build_detector(path)).to(device), height, width, runs)
 
 
 def cells_of(row: Row, latency: float | None) -> list[str]:
@@ -113,16 +111,17 @@ def cells_of(row: Row, latency: float | None) -> list[str]:
         beside(published.gflops, row.flops and row.flops.agrees),
         published.ap or NOTHING,
         NOTHING if latency is None else f'{latency:.1f}',
+        published.latency or NOTHING,
     ]
 
 
 def published_cells(row: Published) -> list[str]:
-    return [row.title, NOTHING, row.parameters, *[NOTHING] * 4, row.gflops, row.ap, NOTHING]
+    return [row.title, NOTHING, row.parameters, *[NOTHING] * 4, row.gflops, row.ap, NOTHING, row.latency or NOTHING]
 
 
 def table(rows: Sequence[Sequence[str]], with_latency: bool) -> list[str]:
     """Lines of a markdown table whose columns stand below each other."""
-    columns = [column for column in zip(COLUMNS, *rows) if with_latency or column[0] != COLUMNS[-1]]
+    columns = [column for column in zip(COLUMNS, *rows) if with_latency or column[0] not in LATENCY_COLUMNS]
     widths = [max(map(len, column)) for column in columns]
     first, *others = zip(*columns)
 
@@ -147,7 +146,10 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
         lines.append(f'- Published, and not ours: {"; ".join(sources)}{compared}.')
     if args.latency:
         lines.append(f'- Latency: median of {args.runs} runs of one image on {args.device}, float32, {args.threads} '
-                     "threads, without decoding and NMS; batch norms folded in this package's layers alone.")
+                     "threads, without decoding and NMS; batch norms folded in this package's layers alone. In the "
+                     'R-CNN family, heads see 1000 boxes and 100 masks, without RoIAlign.')
+        if any(row.published and row.published.latency for row in rows):
+            lines.append(f'- Published latency, which another machine has measured: {LATENCY_CONDITIONS}.')
     shape = f'{args.shape[0]} x {args.shape[1]}'
     return [*lines, f'- Ours at {shape}: `python {shlex.join(sys.argv)}`']
 
@@ -173,7 +175,7 @@ def write_csv(path: Path, rows: Sequence[Row], latencies: Sequence[float | None]
 
 def published_record(row: Published) -> dict[str, str | None]:
     return dict(published_parameters_m=row.parameters, published_gflops=row.gflops, published_ap=row.ap,
-                source=row.source)
+                published_latency_ms=row.latency, source=row.source)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """Effective receptive field of a stage: ``receptive_field.py CONFIG[=CHECKPOINT] … --images FOLDER --out FIELD.png``.
 
 How much the middle cell of a feature map depends on each pixel: the mean over images of the absolute gradient of the
-sum over the cell's channels (arXiv 1701.04128). Several models are drawn side by side; the table has the sides, in
-pixels, of the smallest squares about the cell that hold 20, 30, 50 and 99 % of the whole. Without a checkpoint,
-weights are as a model is built (seed 0), which shows what the architecture starts from and not what it learns.
+sum over the cell's positive channels (arXiv 1701.04128, 2203.06717). Several models are drawn side by side; the table
+has the sides, in pixels, of the smallest squares about the cell that hold 20, 30, 50 and 99 % of the whole. Without a
+checkpoint, weights are as a training from scratch begins (seed 0), which shows what the architecture starts from and
+not what it learns.
 In Mamba YOLO and YOLOv8 the max pools of SPPF alone spread the last map over 13 x 13 cells;
 ``--stage backbone.stages.3`` is the map before them.
 """
@@ -15,13 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from mmcv.transforms import Compose
-from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
+from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmmamba.analysis import model_config, model_name
+from mmmamba.analysis import build_detector, model_name
+from mmmamba.analysis.arguments import require_device, require_folder_of
 from mmmamba.analysis.receptive_field import SHARES, ReceptiveField, draw, receptive_field, stage_features
 from mmmamba.cli import run
 from mmmamba.demo.media import find_images
@@ -34,11 +37,13 @@ SIZE_DIVISOR = 32  # pixels; with other sizes, detectors pad the image
 def main() -> None:
     args = parse_args()
     paths = find_images(args.images)[:args.num_images]
+    if not paths:
+        raise InputError(f'{args.images} is no image')
     fields = []
     for model in args.models:
         config, _, checkpoint = model.partition('=')
         torch.manual_seed(0)
-        detector = MODELS.build(model_config(config)).eval().requires_grad_(False)
+        detector = build_detector(config).eval().requires_grad_(False)
         if checkpoint:
             load_checkpoint_checked(detector, checkpoint)
         detector.to(args.device)
@@ -64,7 +69,7 @@ def parse_args() -> argparse.Namespace:
                         'that makes a map, as backbone.stages.0; default: the last map')
     parser.add_argument('--size', type=int, default=640, help='side to which images are scaled, in pixels, a multiple '
                         f'of {SIZE_DIVISOR}; default: %(default)s')
-    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N; default: %(default)s')
     parser.add_argument('--out', type=Path, default=Path('receptive_field.png'), help='default: %(default)s')
     parser.add_argument('--csv', type=Path, help='write the table')
     args = parser.parse_args()
@@ -73,17 +78,22 @@ def parse_args() -> argparse.Namespace:
     if args.num_images < 1:
         raise InputError(f'--num-images must be positive, got {args.num_images}')
     for path in filter(None, (args.out, args.csv)):
-        if not path.absolute().parent.is_dir():
-            raise InputError(f'{path}: there is no folder {path.parent}')
-    try:
-        torch.empty(0, device=args.device)
-    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
-        raise InputError(f'--device {args.device}: {error}') from error
+        require_folder_of(path)
+    require_device(args.device)
+    formats = Figure().canvas.get_supported_filetypes()
+    if args.out.suffix[1:].lower() not in formats:
+        raise InputError(f'--out {args.out}: its name must end as a picture\'s: {", ".join(sorted(formats))}')
     return args
 
 
 def load_images(detector: nn.Module, paths: Sequence[Path], size: int) -> Iterator[Tensor]:
-    """Images (1, 3, size, size), normalised as the detector's own data preprocessor does."""
+    """Images (1, 3, size, size), normalised as the detector's own data preprocessor does.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not isinstance(detector.data_preprocessor, ImgDataPreprocessor):
+        raise InputError('the model has no data_preprocessor that normalises images')
     pipeline = Compose([
         dict(type='LoadCheckedImage'),
         dict(type='mmdet.Resize', scale=(size, size), keep_ratio=False),

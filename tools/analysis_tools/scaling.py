@@ -1,34 +1,34 @@
 """What detectors cost as the input grows, as in Figure 4 of Mamba YOLO: ``scaling.py [CONFIG ...] --out FOLDER``.
 
 For every config, square input, dtype and pass: peak memory, FLOPs with the scans' own, latency and images/s, of one
-random image with random weights. ``forward`` is the network up to its raw outputs, without decoding and suppression;
-``training`` a whole step: loss on random boxes, backward, SGD. float16 and bfloat16 are autocast's.
+random image with random weights. ``forward`` is the network up to its raw outputs, without decoding and suppression
+(of the R-CNN family: the heads on 1000 boxes and 100 masks, without RoIAlign); ``training`` a whole step: loss on
+random boxes, backward, SGD. float16 and bfloat16 are autocast's.
 
-Memory is the peak above what stood before the first pass (weights, in training their gradients, libraries), on CUDA
-of PyTorch's allocator, on a CPU of the process; a pass on a small image goes before. Each measurement has a process of
-its own. What does not fit is recorded with the reason, and the sweep goes on.
+Memory is the peak above what stood before the first pass (weights, in training their gradients, the image, libraries),
+on CUDA of PyTorch's allocator, on a CPU of the process; a pass on a small image goes before. Each measurement has a
+process of its own. What does not fit is recorded with the reason, and the sweep goes on.
 
 FOLDER gets scaling.csv, after every measurement; scaling.png; and exponents.md, the exponents of power laws fitted to
 memory, FLOPs and latency against the number of pixels (1: linear, 2: quadratic) with their standard errors. The same
-command once more measures only what is missing and what failed.
+command once more measures only what is missing and what failed; rows of another machine, version or model are refused.
 """
 from __future__ import annotations
 
 import argparse
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
-import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
+from mmmamba.analysis import model_config
 from mmmamba.analysis.measurement import DTYPES, PASSES, Task
 from mmmamba.analysis.peak_memory import available_memory
 from mmmamba.analysis.scaling_report import draw_scaling, exponent_table
 from mmmamba.analysis.sweep import Row, sweep
 from mmmamba.cli import run
 from mmmamba.errors import InputError
-
-from mmengine.config import Config  # isort: skip  (after mmmamba, which lets configs inherit mmdet's)
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 DEFAULT_CONFIGS = ('mamba_yolo/mamba-yolo_l_8xb64-300e_coco.py', 'dino/dino-4scale_r50_8xb2-12e_coco.py',
@@ -37,8 +37,9 @@ SIDES = (320, 448, 640, 896, 1280, 1600, 2048)
 FREE_SHARE = 0.9
 LEGEND = """Exponents of the growth with the number of pixels (1: linear, 2: quadratic) and their standard errors, by
 least squares on logarithms over the sides in the column. Memory is the peak above the weights; FLOPs are those of a
-forward pass, scans included. Published (Figure 4 of arXiv 2406.05835), in words alone: Mamba YOLO-L grows linearly,
-DINO-R50 quadratically."""
+forward pass, scans included. Beside mmcv-lite (scaling.csv says which mmcv it was), deformable attention runs in plain
+PyTorch, on GPUs too, which costs DINO more than full mmcv's operator does. Published (Figure 4 of arXiv 2406.05835),
+in words alone: Mamba YOLO-L grows linearly, DINO-R50 quadratically."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,8 +80,7 @@ def tasks_of(args: argparse.Namespace) -> list[Task]:
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: this PyTorch sees no CUDA device')
     for config in args.configs:
-        if 'model' not in Config.fromfile(config):
-            raise InputError(f'{config} has no model')
+        model_config(config)
     if len({Path(config).stem for config in args.configs}) < len(args.configs):
         raise InputError('two configs have the same file name, by which the rows are told apart')
 
@@ -89,6 +89,20 @@ def tasks_of(args: argparse.Namespace) -> list[Task]:
         limit = int(FREE_SHARE * available_memory())  # or the kernel would end processes, not only ours
     return [Task(str(config), side, dtype, pass_, args.device, args.threads, args.runs, limit)
             for config, dtype, pass_, side in product(args.configs, args.dtypes, args.passes, sorted(set(args.sides)))]
+
+
+def require_writable(folder: Path) -> None:
+    """Makes the folder, and a file in it that goes again.
+
+    Raises:
+        InputError: That cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f'--out {folder}: {error.strerror}') from error
 
 
 def line(row: Row) -> str:
@@ -102,6 +116,7 @@ def line(row: Row) -> str:
 def main() -> None:
     args = parse_args()
     tasks = tasks_of(args)
+    require_writable(args.out)
     done = 0
 
     def say(task: Task, row: Row, measured: bool) -> None:
