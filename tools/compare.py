@@ -10,6 +10,7 @@ for each detector, for one that failed with the reason.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 import shlex
@@ -84,7 +85,8 @@ def main() -> None:
         own = [run for run in runs if run.name == name]
         try:
             cfg = make_config(args, path, name, None if args.report_only else places[0])
-            parameters[name] = sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
+            detector = MODELS.build(copy.deepcopy(cfg.model))  # detectors write into their configs
+            parameters[name] = sum(parameter.numel() for parameter in detector.parameters())
         except Exception as error:  # whatever a broken config raises: the others shall run
             broken.append(cli.describe(error) or f'{type(error).__name__}: {error}')
             for run in own:
