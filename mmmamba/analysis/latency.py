@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -29,11 +31,15 @@ def median_latency(detector: nn.Module, height: int, width: int, runs: int) -> f
     """
     device = next(detector.parameters()).device
     image, sample = torch.rand(1, 3, height, width, device=device), empty_sample(height, width)
-    times = []
-    for _ in range(WARM_UP + runs):
-        start = time.perf_counter()
-        forward_network(detector, image, [sample])
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-        times.append(1e3 * (time.perf_counter() - start))
+    run = partial(forward_network, detector, image, [sample])
+    times = [milliseconds(run, device) for _ in range(WARM_UP + runs)]
     return statistics.median(times[WARM_UP:])
+
+
+def milliseconds(run: Callable[[], None], device: torch.device) -> float:
+    """Wall clock of a call, with all that it has the device do."""
+    start = time.perf_counter()
+    run()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start)

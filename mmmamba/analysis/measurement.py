@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from mmmamba.analysis.detector import build_detector
 from mmmamba.analysis.flops import count_detector
+from mmmamba.analysis.latency import milliseconds
 from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
 from mmmamba.analysis.process import end_with_parent
 from mmmamba.analysis.sample import empty_sample
@@ -102,8 +102,8 @@ def measure(task: Task) -> dict[str, Any]:
         one_pass()
     above, total = memory.stop()
 
-    _milliseconds(one_pass, device)  # on the CPU, memory is now kept that was returned before
-    times = np.array([_milliseconds(one_pass, device) for _ in range(task.runs)])
+    milliseconds(one_pass, device)  # on the CPU, memory is now kept that was returned before
+    times = np.array([milliseconds(one_pass, device) for _ in range(task.runs)])
     p20, median, p80 = np.percentile(times, (20, 50, 80))
     detector.zero_grad()
     with cast():
@@ -154,14 +154,6 @@ def _training_pass(detector: Any, image: Tensor, samples: list[DetDataSample],
         optimizer.step()
 
     return run
-
-
-def _milliseconds(run: Callable[[], None], device: torch.device) -> float:
-    start = time.perf_counter()
-    run()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return 1e3 * (time.perf_counter() - start)
 
 
 def failure_of(error: Exception) -> dict[str, Any]:
