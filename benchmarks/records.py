@@ -2,18 +2,15 @@
 from __future__ import annotations
 
 import csv
-import platform
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 import torch
 
 from benchmarks.timing import MIB, Timing
-from mmmamba.ops.cpu import native
-from mmmamba.version import __version__
+from mmmamba.environment import environment
 
 Row = dict[str, Any]
 Result = TypeVar('Result')
@@ -26,20 +23,6 @@ def device_named(name: str) -> torch.device:
     if name == 'cuda' and not torch.cuda.is_available():
         raise ArgumentTypeError('this PyTorch sees no CUDA device')
     return torch.device(name)
-
-
-def environment(device: torch.device) -> Row:
-    """Versions and device, for every row."""
-    try:
-        triton = version('triton')
-    except PackageNotFoundError:
-        triton = ''
-    if device.type == 'cuda':
-        where: Row = {'device': torch.cuda.get_device_name(device), 'threads': ''}
-    else:
-        isas = native.available_isas()
-        where = {'device': ' '.join([platform.machine(), *isas[-1:]]), 'threads': torch.get_num_threads()}
-    return {**where, 'mmmamba': __version__, 'torch': torch.__version__, 'triton': triton}
 
 
 def modes(device: torch.device) -> tuple[str, ...]:
@@ -73,7 +56,8 @@ def mib(size: int) -> float:
 
 def write_csv(path: Path, rows: Sequence[Row], device: torch.device) -> None:
     """Writes all rows, each with the environment; a column that a row lacks is empty."""
-    rows = [{**row, **environment(device)} for row in rows]
+    where = environment(device.type, torch.get_num_threads())
+    rows = [{**row, **where} for row in rows]
     columns = dict.fromkeys(column for row in rows for column in row)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w', newline='', encoding='utf-8') as file:

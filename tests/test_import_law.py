@@ -13,6 +13,7 @@ BASE = ('errors', 'files', 'model_config', 'seeding', 'version')
 ALLOWED = {
     **dict.fromkeys(BASE, set()),
     'ops': set(),
+    'environment': {'ops'},
     'layers': {'ops'},
     'deploy': {'layers', 'ops'},
     'models': {'convert', 'layers', 'ops'},
@@ -20,13 +21,13 @@ ALLOWED = {
     'convert': set(),  # pure maps of keys and reading of files, without any model
     'engine': {'convert', 'models', 'layers', 'ops'},
     'datasets': {'models', 'layers', 'ops'},
-    'analysis': {'models', 'layers', 'ops'},
+    'analysis': {'environment', 'models', 'layers', 'ops'},
     'visualization': set(),
     'demo': {'datasets', 'engine', 'visualization'},
     'conditions': {'demo'},
     'comparison': {'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
 }
-PURE = {'ops', 'layers', 'deploy'}
+PURE = {'ops', 'environment', 'layers', 'deploy'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
 
 

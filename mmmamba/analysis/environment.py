@@ -1,27 +1,20 @@
-"""Where measurements were made, so that those of different machines are not mixed."""
+"""Where a detector was measured: what :mod:`mmmamba.environment` says, and OpenMMLab's versions."""
 from __future__ import annotations
 
-import platform
-import re
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import MappingProxyType
 
 import mmcv
 import mmdet
-import torch
 
-from mmmamba.ops.cpu import native
-from mmmamba.version import __version__
+from mmmamba import environment
 
-ENVIRONMENT = ('device', 'threads', 'mmmamba', 'torch', 'triton', 'mmdet', 'mmcv')
-_CPUINFO = Path('/proc/cpuinfo')
+ENVIRONMENT = (*environment.ENVIRONMENT, 'mmdet', 'mmcv')
 
 
-def environment(device: str, threads: int) -> Mapping[str, str]:
-    """By the names in ``ENVIRONMENT``: the GPU, or the CPU and its instruction set; threads; versions.
+def detector_environment(device: str, threads: int) -> Mapping[str, str]:
+    """By the names in ``ENVIRONMENT``: device, threads, versions.
 
     mmcv's says whether its operators are compiled (``full``) or, on GPUs too, in plain PyTorch (``lite``).
 
@@ -29,20 +22,7 @@ def environment(device: str, threads: int) -> Mapping[str, str]:
         device: ``cpu`` or ``cuda``.
         threads: Of PyTorch, on the CPU.
     """
-    try:
-        triton = version('triton')
-    except PackageNotFoundError:
-        triton = ''
-    name = torch.cuda.get_device_name() if device == 'cuda' else ' '.join(
-        ['cpu', cpu_name(), *native.available_isas()[-1:]])
     compiled = import_module('mmcv._ext').__spec__.loader is not None  # what stands for it has none
     operators = f'{mmcv.__version__} {"full" if compiled else "lite"}'
-    return MappingProxyType(dict(zip(ENVIRONMENT, (
-        name, str(threads), __version__, torch.__version__, triton, mmdet.__version__, operators))))
-
-
-def cpu_name() -> str:
-    """As its maker calls it; where the system does not tell, the instruction set's name."""
-    text = _CPUINFO.read_text(encoding='utf-8') if _CPUINFO.exists() else ''
-    model = re.search(r'^model name\s*:\s*(\S.*)$', text, re.MULTILINE)
-    return ' '.join(model[1].split()) if model else platform.machine()
+    general = environment.environment(device, threads)
+    return MappingProxyType({**general, 'mmdet': mmdet.__version__, 'mmcv': operators})

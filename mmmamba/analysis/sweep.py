@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmamba.analysis.detector import model_config
-from mmmamba.analysis.environment import ENVIRONMENT, environment
+from mmmamba.analysis.environment import ENVIRONMENT, detector_environment
 from mmmamba.analysis.measurement import Task, encoded
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
@@ -49,7 +49,7 @@ def sweep(tasks: Sequence[Task], path: Path, timeout: float, say: Callable[[Task
     """
     digests = {Path(config).stem: model_digest(config) for config in dict.fromkeys(task.config for task in tasks)}
     rows = {tuple(row[column] for column in KEY): row for row in read_rows(path)} if path.exists() else {}
-    where = environment(tasks[0].device, tasks[0].threads)
+    where = detector_environment(tasks[0].device, tasks[0].threads)
     _require_same_environment(rows.values(), where, path)
     _require_same_models(rows.values(), digests, path)
     too_large: dict[tuple[str, ...], int] = {}
