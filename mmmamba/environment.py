@@ -21,15 +21,17 @@ def environment(device: str, threads: int) -> Mapping[str, str]:
     """By the names in ``ENVIRONMENT``: the GPU, or the CPU and its instruction set; threads; versions.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Of PyTorch, on the CPU.
     """
     try:
         triton = version('triton')
     except PackageNotFoundError:
         triton = ''
-    name = torch.cuda.get_device_name() if device == 'cuda' else ' '.join(
-        ['cpu', cpu_name(), *native.available_isas()[-1:]])
+    if torch.device(device).type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = ' '.join(['cpu', cpu_name(), *native.available_isas()[-1:]])
     return MappingProxyType(dict(zip(ENVIRONMENT, (name, str(threads), __version__, torch.__version__, triton))))
 
 

@@ -19,7 +19,7 @@ def detector_environment(device: str, threads: int) -> Mapping[str, str]:
     mmcv's says whether its operators are compiled (``full``) or, on GPUs too, in plain PyTorch (``lite``).
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Of PyTorch, on the CPU.
     """
     compiled = import_module('mmcv._ext').__spec__.loader is not None  # what stands for it has none

@@ -15,6 +15,7 @@ from torch import nn
 from mmmamba.analysis import PUBLISHED, Cost, model_name, table_row
 from mmmamba.analysis.model_table import Count, count, variants
 from mmmamba.analysis.published import MMDET, THOP, cut_off_to, rounds_to
+from mmmamba.environment import environment
 from mmmamba.layers import SS2D
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,9 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     assert [row['model'] for row in rows] == ['small', 'mamba-yolo_t']
     assert rows[1]['parameters'] == '5442612' and rows[1]['parameters_agree'] == 'False'
     assert [row['published_latency_ms'] for row in rows] == ['', '1.5']
+    where = environment('cpu', 1)
+    assert all(row.items() >= where.items() and row['latency_runs'] == '2' for row in rows)
+    assert where['device'] in printed
     assert rows[0]['parameters_agree'] == rows[0]['published_ap'] == ''
     assert small['scan GFLOPs'] == f'{int(rows[0]["scan_flops"]) / 1e9:.2f}'
 

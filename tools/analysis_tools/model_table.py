@@ -28,6 +28,7 @@ from mmmamba.analysis import (
     table_row,
 )
 from mmmamba.analysis.arguments import require_device, require_folder_of
+from mmmamba.analysis.environment import detector_environment
 from mmmamba.analysis.published import LATENCY_CONDITIONS
 from mmmamba.cli import run
 from mmmamba.deploy import fuse
@@ -145,7 +146,8 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
         compared = '' if tuple(args.shape) == PUBLISHED_SHAPE else '; GFLOPs are of 640 x 640, and not compared'
         lines.append(f'- Published, and not ours: {"; ".join(sources)}{compared}.')
     if args.latency:
-        lines.append(f'- Latency: median of {args.runs} runs of one image on {args.device}, float32, {args.threads} '
+        device = detector_environment(args.device, args.threads)['device']
+        lines.append(f'- Latency: median of {args.runs} runs of one image on {device}, float32, {args.threads} '
                      "threads, without decoding and NMS; batch norms folded in this package's layers alone. In the "
                      'R-CNN family, heads see 1000 boxes and 100 masks, without RoIAlign.')
         if any(row.published and row.published.latency for row in rows):
@@ -156,12 +158,13 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
 
 def write_csv(path: Path, rows: Sequence[Row], latencies: Sequence[float | None], others: Sequence[Published],
               args: argparse.Namespace) -> None:
-    records = []
+    records, where = [], detector_environment(args.device, args.threads)
     for row, milliseconds in zip(rows, latencies):
         record = dict(
             model=row.name, height=args.shape[0], width=args.shape[1], parameters=row.cost.parameters,
             linear_flops=row.cost.linear_flops, projection_flops=row.cost.projection_flops,
-            scan_flops=row.cost.scan_flops, latency_ms=milliseconds, gflops_as_published=row.published_flops)
+            scan_flops=row.cost.scan_flops, gflops_as_published=row.published_flops, latency_ms=milliseconds,
+            latency_runs=None if milliseconds is None else args.runs, **where)
         for name, verdict in (('parameters', row.parameters), ('gflops', row.flops)):
             if verdict is not None:
                 record.update({f'{name}_agree': verdict.agrees, f'{name}_reason': verdict.reason})
