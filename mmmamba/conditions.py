@@ -32,9 +32,10 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
 
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
     data set's file in ``configs/_base_``, the same for every detector; but settings that the config lists in
-    ``own_settings`` (DINO's optimizer) stay. Heads get the data set's number of classes. Augmentation on batches,
-    where the model's preprocessor has some, goes: it is part of a recipe. On the small sets the scans start from
-    Mamba's initialisation (``ssm_init='mamba'``), since the reference's takes longer to learn anything.
+    ``own_settings`` (DINO's optimizer) stay, and so do its ``custom_imports``. Heads get the data set's number of
+    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. On the
+    small sets the scans start from Mamba's initialisation (``ssm_init='mamba'``), since with the reference's it takes
+    longer to learn anything.
 
     Args:
         cfg: With a ``model``; not changed.
@@ -51,6 +52,8 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     if name == 'demo':
         compose(Path(conditions.data_root), Composition())
     conditions.model = copy.deepcopy(cfg.model)
+    imports = [*conditions.custom_imports.imports, *cfg.get('custom_imports', {}).get('imports', ())]
+    conditions.custom_imports.imports = list(dict.fromkeys(imports))
     own = cfg.get('own_settings', ())
     for key in own:
         conditions[key] = copy.deepcopy(cfg[key])

@@ -51,6 +51,13 @@ def test_every_baseline_goes_on_every_data_set(name, data):
     assert 'batch_augments' not in cfg.model.data_preprocessor
 
 
+def test_detectors_of_the_detr_family_keep_their_optimizer():
+    kept = {str(path.relative_to(CONFIGS)): 'optim_wrapper' in cfg.get('own_settings', ())
+            for path in CONFIGS.glob('[!_]*/*_coco.py') for cfg in [Config.fromfile(path)]
+            if cfg.model.get('bbox_head', {}).get('type') in ('DINOHead', 'DeformableDETRHead')}
+    assert len(kept) >= 7 and all(kept.values())
+
+
 @pytest.mark.parametrize('name', BASELINES)
 def test_every_baseline_builds_under_another_recipe(name):
     cfg = under_conditions(read(name), 'bccd', CONFIGS)

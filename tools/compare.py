@@ -24,16 +24,17 @@ from mmengine.registry import init_default_scope
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
+from mmmamba.comparison.box_evaluation import read_truth
 from mmmamba.comparison.budget import epochs_within
 from mmmamba.comparison.facts import facts
 from mmmamba.comparison.plan import run_config, with_seed
 from mmmamba.comparison.reading import read_run
 from mmmamba.comparison.report import require_matplotlib, write_report
-from mmmamba.comparison.result import AP, Comparison
-from mmmamba.comparison.run import Launch, Run
+from mmmamba.comparison.result import AP, Comparison, RunResult
+from mmmamba.comparison.run import Launch, OtherConfigError, Run
 from mmmamba.comparison.schedule import execute_all, launches
 from mmmamba.comparison.truth import truth_of
-from mmmamba.conditions import CONDITIONS, data_name, find_folder
+from mmmamba.conditions import CONDITIONS, class_names, data_name, find_folder
 from mmmamba.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,8 +49,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument('--epochs', type=int, help="default: those of the data set's recipe")
-    budget.add_argument('--minutes', type=float, help='as many epochs as fit into these minutes of wall clock; a '
-                        'few iterations of each detector are timed first')
+    budget.add_argument('--minutes', type=float, help='as many epochs as fit into these minutes of wall clock, '
+                        'validation not counted; a few iterations of each detector are timed first')
     parser.add_argument('--from-scratch', action='store_true', help='leave pretrained weights out')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help="settings in place of the recipe's, for all runs")
@@ -80,25 +81,27 @@ def main() -> None:
     # Seeds are outermost: a comparison that was stopped has all detectors with its first seeds.
     runs = [Run(name, seed, args.work_dir / name / f'seed{seed}') for seed in args.seeds for name in names]
 
-    configs, parameters, broken = {}, {}, []
+    configs, parameters, broken = {}, {}, {}
     for path, name in zip(args.configs, names):
-        own = [run for run in runs if run.name == name]
         try:
             cfg = make_config(args, path, name, None if args.report_only else places[0])
             detector = MODELS.build(copy.deepcopy(cfg.model))  # detectors write into their configs
-            parameters[name] = sum(parameter.numel() for parameter in detector.parameters())
+        except OtherConfigError:
+            raise
         except Exception as error:  # whatever a broken config raises: the others shall run
-            broken.append(cli.describe(error) or f'{type(error).__name__}: {error}')
-            for run in own:
-                run.fail(broken[-1])
+            broken[name] = cli.describe(error) or f'{type(error).__name__}: {error}'
             continue
         configs[name] = cfg
+        parameters[name] = sum(parameter.numel() for parameter in detector.parameters())
         text = cfg.pretty_text
-        for run in own:
-            if run.finished or not args.report_only:
+        for run in runs:
+            if run.name == name and (run.finished or not args.report_only):
                 run.prepare(with_seed(text, run.seed))
     if not configs:
-        raise InputError(f'none of the configs can be built; the first: {broken[0]}')
+        raise InputError(f'none of the configs can be built; the first: {next(iter(broken.values()))}')
+    any_config = next(iter(configs.values()))
+    (annotations, images), classes = truth_of(any_config), class_names(any_config)
+    read_truth(annotations, classes)  # what is wrong with it shall be said before the training
     conditions = facts(configs, data_name(args.data), args.seeds, scratch=args.from_scratch, jobs=args.jobs)
 
     if not args.report_only:
@@ -106,14 +109,15 @@ def main() -> None:
         print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)
         execute_all(waiting, places, say)
 
-    annotations, images = truth_of(next(iter(configs.values())))
     comparison = Comparison(
         title=f'{len(names)} detectors on {data_name(args.data)}',
         command=command(args.data),
         conditions=conditions,
         annotations=annotations,
         images=images,
-        runs=tuple(read_run(run, parameters.get(run.name)) for run in runs))
+        runs=tuple(RunResult(run.name, run.seed, f'failed: {broken[run.name]}') if run.name in broken
+                   else read_run(run, parameters[run.name]) for run in runs),
+        classes=classes)
     write_report(comparison, args.report, pictures=not args.no_pictures, cpu_time=args.cpu_time)
     print(f'report: {args.report / "README.md"}, {args.report / "index.html"}')
 
@@ -159,7 +163,10 @@ def command(data: str) -> str:
 
 def say(run: Run, minutes: float) -> None:
     """A line about a run that has ended."""
-    result = f'AP {read_run(run, None).metrics[AP]:.3f}' if run.finished else f'FAILED: {run.failure}'
+    if run.finished:
+        result = f'AP {read_run(run, None).metrics[AP]:.3f}'
+    else:
+        result = f'FAILED: {run.failure}' if run.failure else 'stopped'
     print(f'{run.name}, seed {run.seed}: {result} ({minutes:.1f} minutes)', flush=True)
 
 

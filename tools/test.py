@@ -16,6 +16,7 @@ from mmmamba import cli
 from mmmamba.conditions import CONDITIONS, default_work_dir, under_conditions
 from mmmamba.engine import load_checkpoint_checked, prepare_distributed
 from mmmamba.errors import InputError
+from mmmamba.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,7 +96,7 @@ def main() -> None:
     check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
     metrics = runner.test()
     if args.out and is_main_process():
-        Path(f'{args.out}.metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
+        write_atomically(Path(f'{args.out}.metrics.json'), f'{json.dumps(metrics, indent=2)}\n'.encode())
 
 
 if __name__ == '__main__':

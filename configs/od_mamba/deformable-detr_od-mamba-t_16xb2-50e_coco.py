@@ -1,5 +1,7 @@
 _base_ = ['mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', '../_base_/od_mamba_in_mmdet.py']
 
+own_settings = ['optim_wrapper']  # what `--data` leaves as it is
+
 model = dict(
     backbone=dict(_delete_=True, type='ODMamba', arch='t', out_indices=(1, 2, 3), norm_cfg=_base_.sync_bn),
     neck=dict(in_channels=[64, 128, 256]))

@@ -17,11 +17,13 @@ class PowerLaw(NamedTuple):
             being natural logarithms. It tells how far the points lie off one power law, be it by noise or because the
             cost is none (a constant part beside a growing one). NaN for two points, which always lie on one.
         factor: In the values' unit.
+        points: How many it was fitted to.
     """
 
     exponent: float
     error: float
     factor: float
+    points: int
 
     def __call__(self, size: float) -> float:
         return self.factor * size**self.exponent
@@ -46,6 +48,6 @@ def fit_power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw |
     x, y = np.log(np.array(points, dtype=float)).T
     if len(points) == 2:
         slope, offset = np.polyfit(x, y, 1)
-        return PowerLaw(float(slope), math.nan, math.exp(offset))
+        return PowerLaw(float(slope), math.nan, math.exp(offset), len(points))
     (slope, offset), covariance = np.polyfit(x, y, 1, cov=True)
-    return PowerLaw(float(slope), math.sqrt(covariance[0, 0]), math.exp(offset))
+    return PowerLaw(float(slope), math.sqrt(covariance[0, 0]), math.exp(offset), len(points))

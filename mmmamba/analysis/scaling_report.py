@@ -46,9 +46,15 @@ def exponent_table(rows: Sequence[Row]) -> str:
         sides = [int(row['side']) for row in own if not row['failure']]
         span = f'{min(sides)}–{max(sides)} ({len(sides)})' if sides else '–'
         failed = '; '.join(f'{row["side"]}: {row["failure"].replace("|", "/")}' for row in own if row['failure'])
-        exponents = ' | '.join(str(fit) if fit else '–' for fit in fits(own).values())
+        exponents = ' | '.join(_exponent(fit, len(sides)) for fit in fits(own).values())
         lines.append(f'| {config} | {pass_} | {dtype} | {span} | {exponents} | {failed} |')
     return '\n'.join(lines)
+
+
+def _exponent(fit: PowerLaw | None, sides: int) -> str:
+    if fit is None:
+        return '–'
+    return str(fit) if fit.points == sides else f'{fit} ({fit.points} of them)'
 
 
 def draw_scaling(rows: Sequence[Row], out: Path) -> None:

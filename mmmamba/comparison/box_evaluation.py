@@ -5,7 +5,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,15 @@ MAX_DETECTIONS = 100
 """Of an image and a class: as many as COCO's AP counts."""
 
 
-def read_truth(path: Path) -> dict:
+def read_truth(path: Path, classes: Collection[str] | None = None) -> dict:
     """Reads and checks the annotations of a test set.
 
     Args:
         path: The COCO json.
+        classes: Names of the categories that the detectors know; None for all that the file has.
 
     Returns:
-        Its content.
+        Its content, without what is of other categories.
 
     Raises:
         InputError: If it is malformed, if a file name leads out of the image folder, or if it has nothing to detect.
@@ -35,6 +36,10 @@ def read_truth(path: Path) -> dict:
     truth = coco_checks.read_annotations(str(path), need_annotations=True)
     coco_checks.check_entries(truth, str(path), for_evaluation=True)
     coco_checks.check_file_names(truth['images'], str(path))
+    if classes is not None:
+        truth['categories'] = [item for item in truth['categories'] if item['name'] in classes]
+        known = {item['id'] for item in truth['categories']}
+        truth['annotations'] = [item for item in truth['annotations'] if item['category_id'] in known]
     if all(item['iscrowd'] for item in truth['annotations']):
         raise InputError(f'{path} has nothing to detect but crowds')
     return truth

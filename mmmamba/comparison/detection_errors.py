@@ -2,7 +2,8 @@
 
 The kinds are those of TIDE (Bolya et al., ECCV 2020, arXiv 2008.08115, section 2.2), with its IoU thresholds of 0.5
 (foreground) and 0.1 (background). Where several fit a detection, the first of this order is taken: duplicate,
-classification, localisation, both, background.
+classification, localisation, both, background. TIDE's own package takes localisation first, and a detection that is
+repaired never displaces the one that had found its object; figures of the two are close, and not the same.
 """
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ ERROR_TYPES: Mapping[str, str] = MappingProxyType({
 
 @dataclass(frozen=True)
 class DetectionErrors:
-    """The errors of one results file, over all its detections, whatever their scores.
+    """The errors of one results file, over the best 100 detections of each image and class, whatever their scores.
 
     Args:
         ap50: AP at IoU 0.5 as it is, in [0, 1].
@@ -146,7 +147,7 @@ def _repair(evaluation: COCOeval, errors: Iterable[_FalsePositive], finders: Map
     best: dict[int, float] = {}
     for item in errors:
         dropped.add(item.detection)
-        if item.target:
+        if item.target is not None:
             score = anns[item.detection]['score']
             best[item.target] = max(best.get(item.target, score), score)
     found: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -181,10 +182,12 @@ def _edited(evaluation: COCOeval, dropped: Collection[int] = (),
         if entry is not None:
             kept = np.array([detection not in dropped for detection in entry['dtIds']], bool)
             extra = found.get((entry['image_id'], entry['category_id']), [])
+            scores = np.hstack([np.array(entry['dtScores'])[kept], extra])
+            order = np.argsort(-scores, kind='stable')  # COCOeval takes the first 100
             entry = {
-                'dtScores': [*np.array(entry['dtScores'])[kept], *extra],
-                'dtMatches': np.hstack([entry['dtMatches'][:1, kept], np.ones((1, len(extra)))]),
-                'dtIgnore': np.hstack([entry['dtIgnore'][:1, kept], np.zeros((1, len(extra)), bool)]),
+                'dtScores': scores[order],
+                'dtMatches': np.hstack([entry['dtMatches'][:1, kept], np.ones((1, len(extra)))])[:, order],
+                'dtIgnore': np.hstack([entry['dtIgnore'][:1, kept], np.zeros((1, len(extra)), bool)])[:, order],
                 'gtIgnore': np.array([old or truth in ignored
                                       for truth, old in zip(entry['gtIds'], entry['gtIgnore'])]),
             }

@@ -41,7 +41,7 @@ def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scr
         'post-processing': _by_config({name: _post_processing(config) for name, config in configs.items()}),
         'seeds': ', '.join(map(str, seeds)),
         'runs at a time': str(jobs),
-        'precision': cfg.optim_wrapper.get('dtype', 'float32'),
+        'precision': _by_config({name: _precision(config) for name, config in configs.items()}),
         'this report was written on': f'{device}, with mmmamba {__version__}, PyTorch {torch.__version__}, '
                                       f'mmdet {mmdet.__version__}, Python {platform.python_version()}',
     }
@@ -65,6 +65,12 @@ def _optimizer(cfg: Config) -> str:
         if hook['type'] == 'ScaleWeightDecayHook':  # the configured one is for a batch of that size
             decay *= cfg.train_dataloader.batch_size / hook['base_batch_size']
     return f'{text}, weight decay {decay:g}'
+
+
+def _precision(cfg: Config) -> str:
+    if cfg.optim_wrapper.type != 'AmpOptimWrapper':
+        return 'float32'
+    return f'mixed, {cfg.optim_wrapper.get("dtype") or "the device’s low precision"}'
 
 
 def _post_processing(cfg: Config) -> str:

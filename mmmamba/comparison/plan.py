@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmmamba.comparison.truth import use_coco_metric
 from mmmamba.conditions import from_scratch, under_conditions, with_epochs
+from mmmamba.errors import InputError
 
 VALIDATIONS = 10
 """About so many points has a curve of AP."""
@@ -29,20 +30,27 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
         epochs: Length of the training; None for that of the data set's recipe.
         scratch: Whether pretrained weights are left out.
         options: Settings in place of the conditions', by their dotted names.
+
+    Raises:
+        InputError: The options change the number of epochs; or as ``under_conditions``.
     """
     cfg = under_conditions(Config.fromfile(path), data, configs)
     if epochs is not None:
         cfg = with_epochs(cfg, epochs)
     if scratch:
         cfg = from_scratch(cfg)
-    cfg.merge_from_dict(copy.deepcopy(dict(options)))
-    cfg.train_cfg.val_interval = max(1, cfg.train_cfg.max_epochs // VALIDATIONS)
+    length = cfg.train_cfg.max_epochs
+    cfg.train_cfg.val_interval = max(1, length // VALIDATIONS)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1, save_best=None)
+    cfg.setdefault('randomness', {})
+    cfg.merge_from_dict(copy.deepcopy(dict(options)))
+    if cfg.train_cfg.max_epochs != length:
+        raise InputError('the length of the training is set by --epochs, which shortens the schedule with it')
     cfg.custom_hooks.append(dict(type='TrainingClockHook'))
     use_coco_metric(cfg, truth)
     return cfg
 
 
 def with_seed(text: str, seed: int) -> str:
-    """The text of a config, with a seed."""
-    return f'{text}\nrandomness = dict(seed={seed})\n'
+    """The text of a config that ``run_config`` made, with a seed."""
+    return f'{text}\nrandomness.update(seed={seed})\n'

@@ -34,9 +34,11 @@ def read_history(train: Path) -> tuple[Validation, ...]:
     by_epoch = {}
     for log in sorted(train.glob('*/vis_data/scalars.json')):
         for line in log.read_text(encoding='utf-8').splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError:  # the line that a training was writing when it was killed
+                continue
             if 'train_minutes' in record:
                 by_epoch[record['step']] = Validation(
-                    record['step'], record['train_minutes'], record['train_cpu_minutes'],
-                    record.get(AP, 0.0), record.get(f'{AP}_50', 0.0))
+                    record['step'], record['train_minutes'], record['train_cpu_minutes'], record.get(AP, 0.0))
     return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))

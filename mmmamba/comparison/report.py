@@ -49,7 +49,7 @@ def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True,
         InputError: If the annotations, detections or images cannot be read, or matplotlib is missing.
     """
     require_matplotlib()
-    truth = read_truth(comparison.annotations)
+    truth = read_truth(comparison.annotations, comparison.classes)
     summaries = summarise(comparison.runs, truth)
     figures = _draw(comparison, summaries, truth, pictures, cpu_time)
     document = _compose(comparison, summaries, figures, cpu_time)
@@ -111,8 +111,10 @@ def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures
         sections.append(Section('Errors', [
             Text('The kinds are TIDE’s (Bolya et al. 2020, arXiv 2008.08115), a wrong class with a poor box being '
                  '“both”, a kind of its own. Where several fit, it is the first of duplicate, classification, '
-                 'localisation, both. Counted are all detections, however low their scores, per run; in brackets, the '
-                 'points of AP50 that would be gained were this kind alone repaired.'),
+                 'localisation, both; TIDE’s own package decides such cases otherwise. '
+                 'Counted are, per run, the 100 best detections of each image and class, which are those of COCO’s '
+                 'AP, however low their scores; in brackets, the points of AP50 that would be gained were this kind '
+                 'alone repaired.'),
             Table(('kind', 'meaning'), list(ERROR_TYPES.items()), words=('kind', 'meaning')),
             error_table(summaries),
             Picture(_ERRORS, 'Cost of each kind of error')]))

@@ -17,13 +17,11 @@ class Validation:
         minutes: Wall clock of training so far, validation excluded.
         cpu_minutes: CPU time of the training process so far.
         ap: Mean over IoU 0.50:0.95, in [0, 1].
-        ap50: At IoU 0.5, in [0, 1].
     """
     epoch: int
     minutes: float
     cpu_minutes: float
     ap: float
-    ap50: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,7 @@ class Comparison:
         annotations: COCO json of the test set.
         images: The folder of its images.
         runs: In the order of the report.
+        classes: Names of the categories that the detectors were trained for; None for all of the test set's.
     """
     title: str
     command: str
@@ -76,6 +75,7 @@ class Comparison:
     annotations: Path
     images: Path
     runs: tuple[RunResult, ...]
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         keys = [(run.name, run.seed) for run in self.runs]

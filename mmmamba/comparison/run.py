@@ -4,6 +4,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,11 @@ from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 
 CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
+STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # 130 is what our tools end with on SIGINT
+
+
+class OtherConfigError(InputError):
+    """A folder holds a run of another config than is asked for."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Run:
             config: The text.
 
         Raises:
-            InputError: The folder holds a run of another config, which resuming would mix with this one.
+            OtherConfigError: The folder holds a run of another config, which resuming would mix with this one.
         """
         path = self.folder / CONFIG
         if not path.is_file():
@@ -76,8 +82,8 @@ class Run:
         old, new = Config.fromfile(path).to_dict(), Config.fromstring(config, '.py').to_dict()
         different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if different:
-            raise InputError(f'{self.folder} holds a run of another config, which differs in {different[0]}: name '
-                             'another --work-dir, or remove it')
+            raise OtherConfigError(f'{self.folder} holds a run of another config, which differs in {different[0]}: '
+                                   'name another --work-dir, or remove it')
 
     def fail(self, reason: str) -> None:
         """Notes down why the run failed."""
@@ -110,15 +116,22 @@ class Run:
             except BlockingIOError:
                 self.fail('another process is at work in the folder')
                 return False
+            start = log.tell()
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                     env={**os.environ, **launch.environment}, check=False).returncode
-        if status:
-            self.fail(f'{tool} ended with status {status}: {last_line(self.folder / LOG)}')
+        if status and status not in STOPPED:
+            how = f'status {status}' if status > 0 else signal.Signals(-status).name
+            self.fail(f'{tool} ended with {how}: {last_line(self.folder / LOG, start)}')
         return not status
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that names an error, as tools and tracebacks do, or else the last that says anything."""
-    lines = [line.strip() for line in log.read_text(encoding='utf-8', errors='replace').splitlines()]
+def last_line(log: Path, start: int) -> str:
+    """The last line of a log that names an error, as tools and tracebacks do, or else the last that says anything.
+
+    Args:
+        log: The file.
+        start: Bytes at its beginning that are of earlier calls.
+    """
+    lines = [line.strip() for line in log.read_bytes()[start:].decode(errors='replace').splitlines()]
     errors = [line for line in lines if re.match(r'error: |[\w.]*(Error|Exception)\b', line)]
     return next((line for line in reversed(errors or lines) if line), 'no output')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import torch
 
 from mmmamba.comparison.run import Launch, Run
 
-SRUN = ('--ntasks=1', '--gres=gpu:1', '--kill-on-bad-exit=1')
+SRUN = ('--job-name=compare', '--ntasks=1', '--gres=gpu:1', '--kill-on-bad-exit=1')
 
 
 def launches(tools: Path, jobs: int, partition: str | None) -> list[Launch]:
@@ -23,11 +24,12 @@ def launches(tools: Path, jobs: int, partition: str | None) -> list[Launch]:
     Args:
         tools: The folder of train.py and test.py.
         jobs: Places; with fewer GPUs than that, some share one.
-        partition: Of a Slurm cluster, which assigns the GPUs itself; None without one.
+        partition: Of a Slurm cluster, which assigns the GPUs itself; None without one. ``CPUS_PER_TASK`` and
+            ``SRUN_ARGS`` are taken as ``tools/slurm_train.sh`` takes them.
     """
     if partition:
-        cpus = os.environ.get('CPUS_PER_TASK', '5')  # as in tools/slurm_train.sh
-        return [Launch(tools, ('srun', f'--partition={partition}', f'--cpus-per-task={cpus}', *SRUN))] * jobs
+        cpus, more = os.environ.get('CPUS_PER_TASK', '5'), shlex.split(os.environ.get('SRUN_ARGS', ''))
+        return [Launch(tools, ('srun', f'--partition={partition}', f'--cpus-per-task={cpus}', *SRUN, *more))] * jobs
     gpus = torch.cuda.device_count()
     if gpus:
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -78,6 +78,9 @@ def summarise(runs: Sequence[RunResult], truth: dict) -> tuple[ConfigSummary, ..
     Raises:
         InputError: If a file of detections is missing or malformed.
     """
+    # Without a single detection CocoMetric has no metrics, and all AP is zero.
+    asked = {metric: 0.0 for run in runs for metric, value in run.metrics.items() if value >= 0}
+    runs = [replace(run, metrics={**asked, **run.metrics}) if run.finished else run for run in runs]
     names = list(dict.fromkeys(run.name for run in runs))
     return tuple(ConfigSummary(name, label, tuple(_analyse(run, truth) for run in runs if run.name == name))
                  for name, label in zip(names, short_labels(names)))

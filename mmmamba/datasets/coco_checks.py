@@ -54,7 +54,8 @@ def check_entries(content: dict, path: str, for_evaluation: bool = False) -> Non
     Args:
         content: What :func:`read_annotations` returned.
         path: The file, for messages.
-        for_evaluation: Whether COCO's evaluation will read it, which needs ``iscrowd`` of every annotation.
+        for_evaluation: Whether COCO's evaluation will read it, which needs ``iscrowd`` of every annotation, and whole
+            numbers as ids of categories.
     """
     images = _by_id(content['images'], 'image', ('file_name', 'width', 'height'), path)
     categories = _by_id(content['categories'], 'category', ('name',), path)
@@ -62,6 +63,9 @@ def check_entries(content: dict, path: str, for_evaluation: bool = False) -> Non
         for side in ('width', 'height'):
             if not _is_number(image[side]) or not 1 <= image[side] <= _MAX_SIDE:
                 raise InputError(f'{path}: image {key} has {side} {image[side]!r}')
+    strange = [key for key in categories if not isinstance(key, int)]
+    if for_evaluation and strange:
+        raise InputError(f"{path}: category {strange[0]!r}: COCO's evaluation needs a whole number as its id")
     needed = ('image_id', 'category_id', 'bbox', 'area', *(('iscrowd', ) if for_evaluation else ()))
     annotations = _by_id(content['annotations'], 'annotation', needed, path)
     for key, annotation in annotations.items():

@@ -166,6 +166,14 @@ def test_files_that_are_no_configs(tool, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
 
 
+def test_one_that_cannot_be_counted_leaves_the_others_their_rows(tool, config, tmp_path, capsys):
+    (tmp_path / 'broken.py').write_text("model = dict(type='Nothing')")
+    assert tool(tmp_path / 'broken.py', config, '--shape', 64, 64) == 2
+    printed = capsys.readouterr()
+    assert '| small ' in printed.out and 'Traceback' not in printed.err
+    assert printed.err.splitlines()[-1] == f'error: no row for {tmp_path / "broken.py"}: unknown model: Nothing'
+
+
 def test_the_defaults_are_configs_of_published_names():
     names = [model_name(path) for path in runpy.run_path(str(TOOL))['default_configs']()]
     assert set(names) <= set(PUBLISHED) and len(names) == len(set(names))

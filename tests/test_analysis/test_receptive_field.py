@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -165,6 +166,12 @@ def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, c
     assert [row['model'] for row in rows] == list(map(str, models))
     assert all(row['images'] == '2' and 0 < int(row['side_20']) <= int(row['side_99']) for row in rows)
     assert rows[0]['side_50'] in next(line for line in printed.splitlines() if 'untrained' in line).split()
+    (tmp_path / 'other').mkdir()
+    shutil.copy(tmp_path / 'trained.pth', tmp_path / 'other/trained.pth')
+    assert tool(*models, f'{config}={tmp_path / "other/trained.pth"}', *images, '--out', out) == 0
+    printed = capsys.readouterr().out
+    assert f', {tmp_path.name}/trained.pth, ' in printed
+    assert ', other/trained.pth, ' in printed and ', untrained, ' in printed
 
 
 @pytest.mark.parametrize('arguments, message', [

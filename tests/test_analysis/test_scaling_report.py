@@ -65,3 +65,8 @@ def test_picture_has_the_flops_of_what_another_pass_measured(tmp_path, monkeypat
 def test_picture_without_any_measurement(tmp_path):
     draw_scaling(list(rows(failed=(100, 200, 400))), tmp_path / 'scaling.png')
     assert cv2.imread(str(tmp_path / 'scaling.png')).min() < 50
+
+
+def test_a_fit_to_fewer_points_than_sides_says_so():
+    own = [{**row, 'memory_mib': -1.0} if row['side'] == '100' else row for row in rows()]
+    assert '| 100–400 (3) | 1.000 (2 of them) | 1.000 ± 0.000 |' in exponent_table(own)

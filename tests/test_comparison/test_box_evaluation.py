@@ -44,3 +44,12 @@ def test_truth_that_cannot_serve_gets_one_line(tmp_path, change, message):
     path.write_text(json.dumps({**truth_of([thing(1, A)]), **change}))
     with pytest.raises(InputError, match=message):
         read_truth(path)
+
+
+def test_only_classes_that_detectors_know_are_asked_for(tmp_path):
+    path = tmp_path / 'truth.json'
+    path.write_text(json.dumps(truth_of([thing(1, (0, 0, 9, 9)), thing(2, (20, 0, 9, 9))])))
+    truth = read_truth(path, ['class 2'])
+    assert [item['name'] for item in truth['categories']] == ['class 2']
+    assert [item['category_id'] for item in truth['annotations']] == [2]
+    assert len(read_truth(path)['categories']) == 2

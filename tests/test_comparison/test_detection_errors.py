@@ -33,6 +33,14 @@ def test_classification():
     check(errors, 0.25, classification=(1, 0.75))
 
 
+def test_a_repair_counts_among_the_best_detections_of_its_image_and_class():
+    """COCO's AP takes the first 100, in which the repaired one has its place by its score."""
+    poor = [box(1, FAR, 0.1 + number / 1000) for number in range(150)]
+    errors = find_errors(evaluate([thing(1, A)], [box(2, A, 0.9), *poor]))
+    assert errors.ap50 == 0 and errors.counts['classification'] == 1 and errors.counts['background'] == 100
+    assert errors.costs['classification'] == pytest.approx(1)
+
+
 def test_localisation():
     check(find_errors(evaluate([thing(1, A)], [box(1, A_THIRD, 0.9)])), 0, localisation=(1, 1))
 

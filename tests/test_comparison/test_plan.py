@@ -68,6 +68,16 @@ def test_seeds_differ_in_nothing_else(data):
     cfg = make(YOLO, data)
     seeded = Config.fromstring(with_seed(cfg.pretty_text, 3), '.py').to_dict()
     assert seeded == {**cfg.to_dict(), 'randomness': {'seed': 3}}
+    cfg = make(YOLO, data, **{'randomness.deterministic': True})
+    assert Config.fromstring(with_seed(cfg.pretty_text, 3), '.py').randomness == dict(seed=3, deterministic=True)
+
+
+def test_options_have_the_last_word_but_for_the_length(data):
+    options = {'train_cfg.val_interval': 4, 'default_hooks.checkpoint.max_keep_ckpts': 5}
+    cfg = make(YOLO, data, **options)
+    assert cfg.train_cfg.val_interval == 4 and cfg.default_hooks.checkpoint.max_keep_ckpts == 5
+    with pytest.raises(InputError, match='set by --epochs'):
+        make(YOLO, data, **{'train_cfg.max_epochs': 7})
 
 
 OBJECT = '<object><name>{}</name><difficult>{}</difficult><bndbox>{}</bndbox></object>'
@@ -127,6 +137,10 @@ def test_facts_tell_what_differs(data):
                                        'boxes at most 300 (dino)')
     assert told['image size'] == '320 x 320' and told['tested'].startswith('the last weights, as a moving average')
     assert facts({'yolo': configs['yolo']}, 'data', [0], scratch=False, jobs=1)['epochs'] == '4'
+    assert told['precision'] == 'float32'
+    mixed = make(YOLO, data, **{'optim_wrapper.type': 'AmpOptimWrapper'})
+    told = facts({'yolo': mixed, 'dino': configs['dino']}, 'data', [0], scratch=True, jobs=1)
+    assert told['precision'] == 'mixed, the device’s low precision (yolo); float32 (dino)'
 
 
 def test_epochs_that_fit_into_minutes(data, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from handmade_boxes import thing, truth_of
 
+from mmmamba.comparison.box_evaluation import read_truth
 from mmmamba.comparison.result import AP, Comparison, RunResult, Validation
 from mmmamba.comparison.summary import mean_and_spread, short_labels, summarise
 
@@ -11,7 +12,7 @@ TRUTH = truth_of([thing(1, (0, 0, 10, 10))])
 
 
 def run(name, seed, ap=0.5, epochs=(1, 2), **changes):
-    history = tuple(Validation(epoch, 2.0 * epoch + seed, 3.0 * epoch, ap * epoch / 10, ap) for epoch in epochs)
+    history = tuple(Validation(epoch, 2.0 * epoch + seed, 3.0 * epoch, ap * epoch / 10) for epoch in epochs)
     return RunResult(name, seed, **{'metrics': {AP: ap}, 'history': history, **changes})
 
 
@@ -46,10 +47,9 @@ def test_history_has_the_epochs_that_all_finished_seeds_share():
     assert np.allclose(summary.history(lambda item: item.ap), [[0.04, 0.06], [0.08, 0.12]])
 
 
-def test_absent_metrics_are_left_out():
+def test_metrics_without_objects_are_left_out():
     key = 'coco/bbox_mAP_s'
-    summary, = summarise([run('a', 0, metrics={AP: 0.5, key: -1}), run('a', 1, metrics={AP: 0.5, key: 0.3}),
-                          run('a', 2)], TRUTH)
+    summary, = summarise([run('a', 0, metrics={AP: 0.5, key: -1}), run('a', 1, metrics={AP: 0.5, key: 0.3})], TRUTH)
     assert summary.values(key) == [0.3]
 
 
@@ -61,3 +61,12 @@ def test_a_finished_run_needs_its_ap():
 def test_two_runs_of_one_seed_are_refused(tmp_path):
     with pytest.raises(ValueError, match='a: two runs of seed 0'):
         Comparison('', '', {}, tmp_path, tmp_path, (run('a', 0), run('b', 0), run('a', 0)))
+
+
+def test_a_run_without_any_detection_counts_as_zero_everywhere(make_run, shared_coco_folder):
+    annotations = shared_coco_folder / 'annotations/train.json'
+    run = make_run(annotations, 'a', 0, 0.9)
+    nothing = RunResult('a', 1, metrics={'coco/bbox_mAP': 0.0})
+    summary, = summarise([run, nothing], read_truth(annotations))
+    for metric, value in run.metrics.items():
+        assert summary.values(metric) == ([value, 0.0] if value >= 0 else [])

@@ -233,3 +233,17 @@ def test_mostly_unreadable_images_stop_training(coco_folder):
     np.random.seed(0)
     with pytest.raises(InputError, match='5 of 8 images are unreadable; the last: image'):
         DATASETS.build(dict(type='SeededDataset', dataset=build(root)))[0]
+
+
+def test_evaluation_needs_numbered_categories(coco_folder):
+    root = coco_folder()
+
+    def name(content):
+        content['categories'][0]['id'] = 'c'
+        for annotation in content['annotations']:
+            if annotation['category_id'] == 1:
+                annotation['category_id'] = 'c'
+
+    edit(root, name)
+    assert len(build(root)) == 8
+    assert_refused(root, "category 'c': COCO's evaluation needs a whole number", test_mode=True)

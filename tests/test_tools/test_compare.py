@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,14 @@ model = dict(
 """
 # It builds, and fails when the first image comes.
 FAILING = GOOD.replace('bbox_head=dict(in_channels=[16, 16, 16])', 'bbox_head=dict(in_channels=[16, 16, 8])')
+OWN_BACKBONE = """
+from mmdet.registry import MODELS
+from mmmamba.models.backbones import ODMamba
+
+@MODELS.register_module(force=True)
+class OwnBackbone(ODMamba):
+    pass
+"""
 BROKEN = GOOD.replace('widths=', 'breadths=')
 OPTIONS = ['--epochs', '1', '--cfg-options', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0',
            'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
@@ -63,10 +73,42 @@ def test_what_fails_is_a_row_while_the_others_finish(configs, run_tool, capsys):
     assert checkpoint.stat().st_mtime == before and not (report / 'pictures.png').exists()
     assert rows(report).keys() == {'broken', 'good'} and not rows(report)['good']['failure']
 
+    # A finished run is no result of a config that cannot be built any more.
+    Path('good.py').write_text(BROKEN)
+    assert run_tool('compare', *configs[1:], '--report-only', '--data', 'digits', *OPTIONS) == 0
+    assert 'breadths' in rows(report)['good']['failure']
+    Path('good.py').write_text(GOOD)
+
     longer = list(call)
     longer[longer.index('--epochs') + 1] = '2'
     assert run_tool('compare', *longer) == 2
     assert 'holds a run of another config, which differs in' in capsys.readouterr().err
+
+
+def test_minutes_an_own_module_and_another_call(configs, run_tool, capsys, tmp_path, monkeypatch):
+    (tmp_path / 'own_backbone.py').write_text(OWN_BACKBONE)
+    (tmp_path / 'own.py').write_text(
+        GOOD.replace('backbone=dict(', "backbone=dict(type='OwnBackbone', ")
+        + "custom_imports = dict(imports=['mmmamba', 'own_backbone'])\n")
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}{os.pathsep}{ROOT}')
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ['--data', 'digits', '--minutes', '0.001', *OPTIONS[2:]]
+    assert run_tool('compare', 'own.py', *options) == 0
+    report = Path('work_dirs/compare/digits/report')
+    assert not rows(report)['own']['failure'] and rows(report)['own']['epochs'] == '1'
+
+    # Other options are refused, whether or not there is a config besides that could be trained under them.
+    capsys.readouterr()
+    assert run_tool('compare', 'own.py', 'good.py', *options, 'train_dataloader.batch_size=3') == 2
+    assert 'trial holds a run of another config' in capsys.readouterr().err
+
+
+def test_a_test_set_that_cannot_be_reported_is_noticed_before_training(configs, run_tool, capsys):
+    path = Path('digits/annotations/val.json')
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'annotations': []}))
+    assert run_tool('compare', 'good.py', '--data', 'digits', *OPTIONS) == 2
+    assert 'has no annotations' in capsys.readouterr().err
+    assert not Path('work_dirs/compare/digits/good/seed0/train').exists()
 
 
 @pytest.mark.parametrize('arguments, words', [

@@ -30,7 +30,7 @@ from mmmamba.analysis import (
 from mmmamba.analysis.arguments import require_device, require_folder_of
 from mmmamba.analysis.environment import detector_environment
 from mmmamba.analysis.published import LATENCY_CONDITIONS
-from mmmamba.cli import run
+from mmmamba.cli import describe, run
 from mmmamba.deploy import fuse
 from mmmamba.errors import InputError
 
@@ -44,14 +44,17 @@ NOTHING = '–'
 def main() -> None:
     args = parse_args()
     height, width = args.shape
-    rows, latencies = [], []
+    rows, latencies, failures = [], [], []
     for path in args.configs or default_configs():
-        print(f'counting {Path(path).stem}', file=sys.stderr, flush=True)
-        rows.append(table_row(path, height, width))
-        if args.latency:
-            print(f'timing {Path(path).stem}', file=sys.stderr, flush=True)
-            latencies.append(latency(path, height, width, args.runs, args.device))
-    latencies = latencies or [None] * len(rows)
+        print(f'counting{" and timing" if args.latency else ""} {Path(path).stem}', file=sys.stderr, flush=True)
+        try:
+            row = table_row(path, height, width)
+            milliseconds = latency(path, height, width, args.runs, args.device) if args.latency else None
+        except Exception as error:  # whatever it is, the others have their rows
+            failures.append(f'{path}: {describe(error) or f"{type(error).__name__}: {error}"}')
+        else:
+            rows.append(row)
+            latencies.append(milliseconds)
 
     others = [] if args.configs else PUBLISHED_ONLY
     cells = [*map(cells_of, rows, latencies), *map(published_cells, others)]
@@ -61,6 +64,8 @@ def main() -> None:
         write_csv(args.csv, rows, latencies, others, args)
     if args.markdown:
         args.markdown.write_text(text + '\n', encoding='utf-8')
+    if failures:
+        raise InputError(f'no row for {"; ".join(failures)}')
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -40,8 +41,10 @@ def main() -> None:
     if not paths:
         raise InputError(f'{args.images} is no image')
     fields = []
-    for model in args.models:
-        config, _, checkpoint = model.partition('=')
+    pairs = [model.partition('=')[::2] for model in args.models]
+    names, weights = (distinct_names(paths) for paths in zip(*pairs))
+    for config, checkpoint in pairs:
+        name = names[config] if '/' in names[config] else model_name(config)
         torch.manual_seed(0)
         detector = build_detector(config).eval().requires_grad_(False)
         if checkpoint:
@@ -49,9 +52,9 @@ def main() -> None:
         detector.to(args.device)
         images = load_images(detector, paths, args.size)
         field = receptive_field(
-            stage_features(detector, args.stage), tqdm(images, model_name(config), len(paths), unit='image'))
-        weights = Path(checkpoint).name if checkpoint else 'untrained'
-        fields.append((f'{model_name(config)}, stage {args.stage}\n{weights}, stride {field.stride:g}', field))
+            stage_features(detector, args.stage), tqdm(images, name, len(paths), unit='image'))
+        title = f'{name}, stage {args.stage}\n{weights[checkpoint] or "untrained"}, stride {field.stride:g}'
+        fields.append((title, field))
     print(f'Sides in pixels, of {args.size}; {len(paths)} image(s)')
     print('\n'.join(table(fields)))
     if args.csv:
@@ -84,6 +87,14 @@ def parse_args() -> argparse.Namespace:
     if args.out.suffix[1:].lower() not in formats:
         raise InputError(f'--out {args.out}: its name must end as a picture\'s: {", ".join(sorted(formats))}')
     return args
+
+
+def distinct_names(paths: Sequence[str]) -> dict[str, str]:
+    """Path → as many of its last parts as tell all of them apart."""
+    parts = {path: Path(path).parts for path in paths}
+    different = len(set(parts.values()))
+    number = next(number for number in count(1) if len({part[-number:] for part in parts.values()}) == different)
+    return {path: '/'.join(part[-number:]) for path, part in parts.items()}
 
 
 def load_images(detector: nn.Module, paths: Sequence[Path], size: int) -> Iterator[Tensor]:

@@ -25,7 +25,8 @@ class TrainingClockHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Validates what was resumed."""
         loop = runner.train_loop
-        if loop.epoch and (loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs):
+        due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
+        if due and loop.epoch >= max(loop.val_begin, 1):
             runner.val_loop.run()
 
     def before_train_epoch(self, runner: Runner) -> None:
