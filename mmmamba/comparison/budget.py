@@ -41,7 +41,7 @@ def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch | No
         if launch is None:
             raise InputError('its iterations have not been timed yet')
         if not trial.train(launch):
-            raise InputError(trial.failure)
+            raise InputError(trial.failure or 'the trial was stopped')
         seconds = statistics.median(_iteration_seconds(trial.folder / 'train'))
         images = len(DATASETS.build(cfg.train_dataloader.dataset))
         write_atomically(record, json.dumps(

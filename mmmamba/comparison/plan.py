@@ -32,7 +32,7 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
         options: Settings in place of the conditions', by their dotted names.
 
     Raises:
-        InputError: The options change the number of epochs; or as ``under_conditions``.
+        InputError: The options change the number of epochs or the seed; or as ``under_conditions``.
     """
     cfg = under_conditions(Config.fromfile(path), data, configs)
     if epochs is not None:
@@ -42,10 +42,12 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
     length = cfg.train_cfg.max_epochs
     cfg.train_cfg.val_interval = max(1, length // VALIDATIONS)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1, save_best=None)
-    cfg.setdefault('randomness', {})
+    cfg.randomness = {name: value for name, value in cfg.get('randomness', {}).items() if name != 'seed'}
     cfg.merge_from_dict(copy.deepcopy(dict(options)))
     if cfg.train_cfg.max_epochs != length:
         raise InputError('the length of the training is set by --epochs, which shortens the schedule with it')
+    if 'seed' in cfg.randomness:
+        raise InputError('seeds are set by --seeds')
     cfg.custom_hooks.append(dict(type='TrainingClockHook'))
     use_coco_metric(cfg, truth)
     return cfg

@@ -78,6 +78,8 @@ def test_options_have_the_last_word_but_for_the_length(data):
     assert cfg.train_cfg.val_interval == 4 and cfg.default_hooks.checkpoint.max_keep_ckpts == 5
     with pytest.raises(InputError, match='set by --epochs'):
         make(YOLO, data, **{'train_cfg.max_epochs': 7})
+    with pytest.raises(InputError, match='set by --seeds'):
+        make(YOLO, data, **{'randomness.seed': 7})
 
 
 OBJECT = '<object><name>{}</name><difficult>{}</difficult><bndbox>{}</bndbox></object>'
