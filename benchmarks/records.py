@@ -56,7 +56,7 @@ def mib(size: int) -> float:
 
 def write_csv(path: Path, rows: Sequence[Row], device: torch.device) -> None:
     """Writes all rows, each with the environment; a column that a row lacks is empty."""
-    where = environment(device.type, torch.get_num_threads())
+    where = environment(str(device), torch.get_num_threads())
     rows = [{**row, **where} for row in rows]
     columns = dict.fromkeys(column for row in rows for column in row)
     path.parent.mkdir(parents=True, exist_ok=True)

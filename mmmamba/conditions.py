@@ -52,8 +52,10 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     if name == 'demo':
         compose(Path(conditions.data_root), Composition())
     conditions.model = copy.deepcopy(cfg.model)
-    imports = [*conditions.custom_imports.imports, *cfg.get('custom_imports', {}).get('imports', ())]
-    conditions.custom_imports.imports = list(dict.fromkeys(imports))
+    own_imports = cfg.get('custom_imports') or {}
+    modules = own_imports.get('imports') or []
+    modules = [*conditions.custom_imports.imports, *([modules] if isinstance(modules, str) else modules)]
+    conditions.custom_imports = {**own_imports, 'imports': list(dict.fromkeys(modules))}
     own = cfg.get('own_settings', ())
     for key in own:
         conditions[key] = copy.deepcopy(cfg[key])

@@ -51,6 +51,17 @@ def test_every_baseline_goes_on_every_data_set(name, data):
     assert 'batch_augments' not in cfg.model.data_preprocessor
 
 
+@pytest.mark.parametrize('own, merged', [
+    (dict(imports=['mmmamba', 'os']), dict(imports=['mmmamba', 'os'])),
+    (dict(imports='os', allow_failed_imports=True), dict(imports=['mmmamba', 'os'], allow_failed_imports=True)),
+    (None, dict(imports=['mmmamba'])),
+])
+def test_what_a_config_imports_stays(own, merged):
+    cfg = copy.deepcopy(read(BASELINES[0]))
+    cfg.custom_imports = own
+    assert under_conditions(cfg, 'bccd', CONFIGS).custom_imports == merged
+
+
 def test_detectors_of_the_detr_family_keep_their_optimizer():
     kept = {str(path.relative_to(CONFIGS)): 'optim_wrapper' in cfg.get('own_settings', ())
             for path in CONFIGS.glob('[!_]*/*_coco.py') for cfg in [Config.fromfile(path)]

@@ -27,6 +27,11 @@ def test_name_of_the_cpu(monkeypatch, tmp_path, text, name):
     assert environment('cpu', 1)['device'].startswith(f'cpu {name}')
 
 
+def test_the_gpu_that_was_meant(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: f'GPU {torch.device(device).index}')
+    assert environment('cuda:1', 2)['device'] == 'GPU 1'
+
+
 def test_names_and_versions():
     where = environment('cpu', 3)
     assert tuple(where) == ENVIRONMENT

@@ -25,7 +25,7 @@ ALLOWED = {
     'visualization': set(),
     'demo': {'datasets', 'engine', 'visualization'},
     'conditions': {'demo'},
-    'comparison': {'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
+    'comparison': {'environment', 'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
 }
 PURE = {'ops', 'environment', 'layers', 'deploy'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}

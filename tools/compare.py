@@ -104,6 +104,9 @@ def main() -> None:
     read_truth(annotations, classes)  # what is wrong with it shall be said before the training
     conditions = facts(configs, data_name(args.data), args.seeds, scratch=args.from_scratch, jobs=args.jobs)
 
+    if args.minutes is not None:
+        conditions['epochs'] += f', as many as fit into {args.minutes:g} minutes of training'
+
     if not args.report_only:
         waiting = [run for run in runs if run.name in configs and not run.finished]
         print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)

@@ -40,6 +40,8 @@ def read_truth(path: Path, classes: Collection[str] | None = None) -> dict:
         truth['categories'] = [item for item in truth['categories'] if item['name'] in classes]
         known = {item['id'] for item in truth['categories']}
         truth['annotations'] = [item for item in truth['annotations'] if item['category_id'] in known]
+        if not truth['annotations']:
+            raise InputError(f'{path} has no objects of the classes {", ".join(classes)}')
     if all(item['iscrowd'] for item in truth['annotations']):
         raise InputError(f'{path} has nothing to detect but crowds')
     return truth

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
+from mmmamba.comparison.reading import read_records
 from mmmamba.comparison.run import Launch, Run
 from mmmamba.demo.config import coco_datasets
 from mmmamba.errors import InputError
@@ -42,7 +43,8 @@ def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch | No
             raise InputError('its iterations have not been timed yet')
         if not trial.train(launch):
             raise InputError(trial.failure or 'the trial was stopped')
-        seconds = statistics.median(_iteration_seconds(trial.folder / 'train'))
+        records = read_records(trial.folder / 'train')
+        seconds = statistics.median(record['time'] for record in records if 'loss' in record)
         images = len(DATASETS.build(cfg.train_dataloader.dataset))
         write_atomically(record, json.dumps(
             dict(seconds_per_iteration=seconds, iterations_per_epoch=math.ceil(images / batch))).encode())
@@ -59,9 +61,3 @@ def _trial_config(cfg: Config, images: int) -> Config:
     cfg.default_hooks.logger.interval = 1
     cfg.log_processor.window_size = 1
     return cfg
-
-
-def _iteration_seconds(train: Path) -> list[float]:
-    records = [json.loads(line) for path in train.glob('*/vis_data/scalars.json')
-               for line in path.read_text(encoding='utf-8').splitlines()]
-    return [record['time'] for record in records if 'loss' in record]

@@ -2,8 +2,8 @@
 
 The kinds are those of TIDE (Bolya et al., ECCV 2020, arXiv 2008.08115, section 2.2), with its IoU thresholds of 0.5
 (foreground) and 0.1 (background). Where several fit a detection, the first of this order is taken: duplicate,
-classification, localisation, both, background. TIDE's own package decides some such cases otherwise, so its figures
-are not quite the same.
+classification, localisation, both, background. The package tidecv sorts and repairs some detections otherwise, and has
+no negative costs: its figures are not quite the same.
 """
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from mmmamba.demo.config import coco_datasets
-from mmmamba.version import __version__
+from mmmamba.environment import environment
 
 
 def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scratch: bool,
@@ -28,7 +28,7 @@ def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scr
     train = DATASETS.build(cfg.train_dataloader.dataset)
     test = DATASETS.build(next(coco_datasets(cfg.test_dataloader.dataset)))
     averaged = any(hook['type'] == 'EMAHook' for hook in cfg.custom_hooks)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({platform.machine()})'
+    where = environment('cuda' if torch.cuda.is_available() else 'cpu', torch.get_num_threads())
     return {
         'data set': f'{data}: {len(train)} images for training, {len(test)} for testing and for the curves, '
                     f'{len(train.metainfo["classes"])} classes',
@@ -42,7 +42,7 @@ def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scr
         'seeds': ', '.join(map(str, seeds)),
         'runs at a time': str(jobs),
         'precision': _by_config({name: _precision(config) for name, config in configs.items()}),
-        'this report was written on': f'{device}, with mmmamba {__version__}, PyTorch {torch.__version__}, '
+        'this report was written on': f'{where["device"]}, with mmmamba {where["mmmamba"]}, PyTorch {where["torch"]}, '
                                       f'mmdet {mmdet.__version__}, Python {platform.python_version()}',
     }
 
@@ -68,7 +68,7 @@ def _optimizer(cfg: Config) -> str:
 
 
 def _precision(cfg: Config) -> str:
-    if cfg.optim_wrapper.type != 'AmpOptimWrapper':
+    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
         return 'float32'
     return f'mixed, {cfg.optim_wrapper.get("dtype") or "the device’s low precision"}'
 

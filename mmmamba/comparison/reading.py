@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mmmamba.comparison.result import AP, RunResult, Validation
@@ -13,7 +15,7 @@ def read_run(run: Run, parameters: int | None) -> RunResult:
 
     Args:
         run: Executed, or not.
-        parameters: Number of the model's; None where it could not be built.
+        parameters: Number of the model's, if it is wanted.
     """
     failure, metrics = None, {}
     if run.finished:
@@ -32,13 +34,20 @@ def read_history(train: Path) -> tuple[Validation, ...]:
         train: The work dir of a training with ``TrainingClockHook`` and CocoMetric.
     """
     by_epoch = {}
+    for record in read_records(train):
+        if 'train_minutes' in record:
+            by_epoch[record['step']] = Validation(
+                record['step'], record['train_minutes'], record['train_cpu_minutes'], record.get(AP, 0.0))
+    return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
+
+
+def read_records(train: Path) -> Iterator[dict]:
+    """What a training logged, in the order of its parts.
+
+    Args:
+        train: Its work dir.
+    """
     for log in sorted(train.glob('*/vis_data/scalars.json')):
         for line in log.read_text(encoding='utf-8').splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:  # the line that a training was writing when it was killed
-                continue
-            if 'train_minutes' in record:
-                by_epoch[record['step']] = Validation(
-                    record['step'], record['train_minutes'], record['train_cpu_minutes'], record.get(AP, 0.0))
-    return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
+            with suppress(ValueError):  # at the line that was being written when the training was killed
+                yield json.loads(line)

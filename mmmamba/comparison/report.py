@@ -111,7 +111,7 @@ def _compose(comparison: Comparison, summaries: Sequence[ConfigSummary], figures
         sections.append(Section('Errors', [
             Text('The kinds are TIDE’s (Bolya et al. 2020, arXiv 2008.08115), a wrong class with a poor box being '
                  '“both”, a kind of its own. Where several fit, it is the first of duplicate, classification, '
-                 'localisation, both; TIDE’s own package decides such cases otherwise. '
+                 'localisation, both; the package tidecv differs in details. '
                  'Counted are, per run, the 100 best detections of each image and class, which are those of COCO’s '
                  'AP, however low their scores; in brackets, the points of AP50 that would be gained were this kind '
                  'alone repaired.'),

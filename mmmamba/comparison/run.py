@@ -17,7 +17,8 @@ from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 
 CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
-STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # 130 is what our tools end with on SIGINT
+SIGNALS = {-number: number.name for number in signal.Signals}  # as statuses
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # 130 and 143: the same, as our tools and launchers have them
 
 
 class OtherConfigError(InputError):
@@ -91,7 +92,6 @@ class Run:
 
     def execute(self, launch: Launch) -> None:
         """Trains and tests, each in a process of its own, and continues where an earlier call was stopped."""
-        (self.folder / FAILURE).unlink(missing_ok=True)
         if self.train(launch):
             self._call(launch, 'test.py', [self.folder / CONFIG, self._checkpoint(), '--work-dir',
                                            self.folder / 'test', '--out', self.folder / RESULTS])
@@ -108,6 +108,7 @@ class Run:
         return record.with_name(Path(record.read_text(encoding='utf-8').strip()).name) if record.is_file() else None
 
     def _call(self, launch: Launch, tool: str, options: Sequence[object]) -> bool:
+        (self.folder / FAILURE).unlink(missing_ok=True)
         command = [*launch.prefix, sys.executable, str(launch.tools / tool), *map(str, options)]
         with (self.folder / LOG).open('ab') as log:
             try:
@@ -120,7 +121,7 @@ class Run:
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                     env={**os.environ, **launch.environment}, check=False).returncode
         if status and status not in STOPPED:
-            how = f'status {status}' if status > 0 else signal.Signals(-status).name
+            how = SIGNALS.get(status, f'status {status}')
             self.fail(f'{tool} ended with {how}: {last_line(self.folder / LOG, start)}')
         return not status
 

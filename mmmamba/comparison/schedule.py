@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ def launches(tools: Path, jobs: int, partition: str | None) -> list[Launch]:
             ``SRUN_ARGS`` are taken as ``tools/slurm_train.sh`` takes them.
     """
     if partition:
-        cpus, more = os.environ.get('CPUS_PER_TASK', '5'), shlex.split(os.environ.get('SRUN_ARGS', ''))
+        cpus, more = os.environ.get('CPUS_PER_TASK', '5'), os.environ.get('SRUN_ARGS', '').split()
         return [Launch(tools, ('srun', f'--partition={partition}', f'--cpus-per-task={cpus}', *SRUN, *more))] * jobs
     gpus = torch.cuda.device_count()
     if gpus:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import runpy
 from functools import partial
 from pathlib import Path
@@ -123,7 +124,8 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     assert small['model'] == 'small' and small['published AP'] == '–'
     assert known['published'] == '5.8 ≠' and known['published AP'] == '44.5'
     assert '- mamba-yolo_t, parameters: 5.443 is' in printed and 'not compared' in printed
-    assert float(small['latency (ms)']) > 0
+    median, p20, p80 = map(float, re.fullmatch(r'(.+) \((.+) to (.+)\)', small['latency (ms)']).groups())
+    assert 0 < p20 <= median <= p80
     assert (small['published ms'], known['published ms']) == ('–', '1.5')
     assert '- Published latency' in printed and 'RTX 4090' in printed
 
@@ -134,6 +136,7 @@ def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):
     assert [row['published_latency_ms'] for row in rows] == ['', '1.5']
     where = environment('cpu', 1)
     assert all(row.items() >= where.items() and row['latency_runs'] == '2' for row in rows)
+    assert f'{float(rows[0]["latency_median_ms"]):.1f}' == f'{median:.1f}'
     assert where['device'] in printed
     assert rows[0]['parameters_agree'] == rows[0]['published_ap'] == ''
     assert small['scan GFLOPs'] == f'{int(rows[0]["scan_flops"]) / 1e9:.2f}'
@@ -171,7 +174,13 @@ def test_one_that_cannot_be_counted_leaves_the_others_their_rows(tool, config, t
     assert tool(tmp_path / 'broken.py', config, '--shape', 64, 64) == 2
     printed = capsys.readouterr()
     assert '| small ' in printed.out and 'Traceback' not in printed.err
-    assert printed.err.splitlines()[-1] == f'error: no row for {tmp_path / "broken.py"}: unknown model: Nothing'
+    reason = f'{tmp_path / "broken.py"}: unknown model: Nothing'
+    assert printed.err.splitlines()[-1] == f'error: the table lacks {reason}'
+    assert f'- No row for {reason}' in printed.out.splitlines()
+
+    (tmp_path / 'table.md').write_text('good')
+    assert tool(tmp_path / 'broken.py', '--markdown', tmp_path / 'table.md') == 2
+    assert (tmp_path / 'table.md').read_text() == 'good'
 
 
 def test_the_defaults_are_configs_of_published_names():

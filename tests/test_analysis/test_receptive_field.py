@@ -171,6 +171,10 @@ def test_the_tool_compares_weights(tool, config, tmp_path, shared_coco_folder, c
     assert tool(*models, f'{config}={tmp_path / "other/trained.pth"}', *images, '--out', out) == 0
     printed = capsys.readouterr().out
     assert f', {tmp_path.name}/trained.pth, ' in printed
+    shutil.copy(config, tmp_path / 'other' / Path(config).name)
+    assert tool(config, tmp_path / 'other' / Path(config).name, *images, '--out', out) == 0
+    both = capsys.readouterr().out
+    assert f'{tmp_path.name}/small.py, stage' in both and 'other/small.py, stage' in both
     assert ', other/trained.pth, ' in printed and ', untrained, ' in printed
 
 

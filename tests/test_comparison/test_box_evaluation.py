@@ -53,3 +53,5 @@ def test_only_classes_that_detectors_know_are_asked_for(tmp_path):
     assert [item['name'] for item in truth['categories']] == ['class 2']
     assert [item['category_id'] for item in truth['annotations']] == [2]
     assert len(read_truth(path)['categories']) == 2
+    with pytest.raises(InputError, match='no objects of the classes class 3, class 4'):
+        read_truth(path, ['class 3', 'class 4'])

@@ -30,6 +30,9 @@ log = pathlib.Path(folder) / '20260101_000000/vis_data/scalars.json'
 log.parent.mkdir(parents=True)
 times = [30.0, 2.0, 2.0, 2.0]
 log.write_text(chr(10).join(json.dumps(dict(loss=1.0, time=time)) for time in times))
+torn = log.parents[2] / '20250101_000000/vis_data/scalars.json'  # of one that was killed
+torn.parent.mkdir(parents=True)
+torn.write_text('{"loss": 1.0, "ti')
 """
 
 

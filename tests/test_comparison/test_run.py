@@ -97,11 +97,12 @@ def test_a_run_that_is_killed_does_not_show_an_earlier_error(tmp_path, launch):
     assert run.failure == 'train.py ended with SIGKILL: no output'
 
 
-@pytest.mark.parametrize('end', ['sys.exit(130)', 'os.kill(os.getpid(), signal.SIGTERM)'])
+@pytest.mark.parametrize('end', ['sys.exit(130)', 'sys.exit(143)', 'os.kill(os.getpid(), signal.SIGTERM)'])
 def test_a_run_that_was_stopped_has_not_failed(tmp_path, launch, end):
     (launch.tools / 'train.py').write_text(f'import os, signal, sys\n{end}')
     run = make(tmp_path)
-    run.execute(launch)
+    run.fail('an earlier cause')
+    assert not run.train(launch)
     assert run.failure is None and read_run(run, None).failure == 'not run to its end yet'
 
 

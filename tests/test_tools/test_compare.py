@@ -4,9 +4,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from mmdet.registry import MODELS
 from tiny_demo import COMPOSITION
 
 from mmmamba.demo.composer import compose
@@ -26,7 +28,7 @@ OWN_BACKBONE = """
 from mmdet.registry import MODELS
 from mmmamba.models.backbones import ODMamba
 
-@MODELS.register_module(force=True)
+@MODELS.register_module()
 class OwnBackbone(ODMamba):
     pass
 """
@@ -92,15 +94,18 @@ def test_minutes_an_own_module_and_another_call(configs, run_tool, capsys, tmp_p
         + "custom_imports = dict(imports=['mmmamba', 'own_backbone'])\n")
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}{os.pathsep}{ROOT}')
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'own_backbone', raising=False)
     options = ['--data', 'digits', '--minutes', '0.001', *OPTIONS[2:]]
     assert run_tool('compare', 'own.py', *options) == 0
     report = Path('work_dirs/compare/digits/report')
     assert not rows(report)['own']['failure'] and rows(report)['own']['epochs'] == '1'
+    assert 'as many as fit into 0.001 minutes' in (report / 'README.md').read_text()
 
     # Other options are refused, whether or not there is a config besides that could be trained under them.
     capsys.readouterr()
     assert run_tool('compare', 'own.py', 'good.py', *options, 'train_dataloader.batch_size=3') == 2
     assert 'trial holds a run of another config' in capsys.readouterr().err
+    MODELS.module_dict.pop('OwnBackbone')
 
 
 def test_a_test_set_that_cannot_be_reported_is_noticed_before_training(configs, run_tool, capsys):

@@ -21,10 +21,11 @@ from mmmamba.analysis import (
     PUBLISHED,
     PUBLISHED_ONLY,
     PUBLISHED_SHAPE,
+    Latency,
     Published,
     Row,
     build_detector,
-    median_latency,
+    measure_latency,
     table_row,
 )
 from mmmamba.analysis.arguments import require_device, require_folder_of
@@ -49,23 +50,26 @@ def main() -> None:
         print(f'counting{" and timing" if args.latency else ""} {Path(path).stem}', file=sys.stderr, flush=True)
         try:
             row = table_row(path, height, width)
-            milliseconds = latency(path, height, width, args.runs, args.device) if args.latency else None
+            latency = time_network(path, height, width, args.runs, args.device) if args.latency else None
         except Exception as error:  # whatever it is, the others have their rows
             failures.append(f'{path}: {describe(error) or f"{type(error).__name__}: {error}"}')
         else:
             rows.append(row)
-            latencies.append(milliseconds)
+            latencies.append(latency)
+    if not rows:
+        raise InputError('; '.join(failures))
 
     others = [] if args.configs else PUBLISHED_ONLY
     cells = [*map(cells_of, rows, latencies), *map(published_cells, others)]
-    text = '\n'.join([*table(cells, args.latency), '', *notes(rows, others, args)])
+    missing = [f'- No row for {failure}' for failure in failures]
+    text = '\n'.join([*table(cells, args.latency), '', *missing, *notes(rows, others, args)])
     print(text)
     if args.csv:
         write_csv(args.csv, rows, latencies, others, args)
     if args.markdown:
         args.markdown.write_text(text + '\n', encoding='utf-8')
     if failures:
-        raise InputError(f'no row for {"; ".join(failures)}')
+        raise InputError(f'the table lacks {"; ".join(failures)}')
 
 
 def parse_args() -> argparse.Namespace:
@@ -96,11 +100,11 @@ def default_configs() -> list[str]:
     return [str(path) for name in PUBLISHED for path in sorted(CONFIGS.glob(f'[!_]*/{name}_[0-9]*_coco.py'))]
 
 
-def latency(path: str, height: int, width: int, runs: int, device: str) -> float:
-    return median_latency(fuse(build_detector(path)).to(device), height, width, runs)
+def time_network(path: str, height: int, width: int, runs: int, device: str) -> Latency:
+    return measure_latency(fuse(build_detector(path)).to(device), height, width, runs)
 
 
-def cells_of(row: Row, latency: float | None) -> list[str]:
+def cells_of(row: Row, latency: Latency | None) -> list[str]:
     cost, published = row.cost, row.published or Published('', None, None, None)
 
     def beside(figure: str | None, agrees: bool | None) -> str:
@@ -116,7 +120,7 @@ def cells_of(row: Row, latency: float | None) -> list[str]:
         NOTHING if row.published_flops is None else f'{row.published_flops:.2f}',
         beside(published.gflops, row.flops and row.flops.agrees),
         published.ap or NOTHING,
-        NOTHING if latency is None else f'{latency:.1f}',
+        NOTHING if latency is None else f'{latency.median:.1f} ({latency.p20:.1f} to {latency.p80:.1f})',
         published.latency or NOTHING,
     ]
 
@@ -152,7 +156,8 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
         lines.append(f'- Published, and not ours: {"; ".join(sources)}{compared}.')
     if args.latency:
         device = detector_environment(args.device, args.threads)['device']
-        lines.append(f'- Latency: median of {args.runs} runs of one image on {device}, float32, {args.threads} '
+        lines.append(f'- Latency: median, and 20th to 80th percentile, of {args.runs} runs of one image on {device}, '
+                     f'float32, {args.threads} '
                      "threads, without decoding and NMS; batch norms folded in this package's layers alone. In the "
                      'R-CNN family, heads see 1000 boxes and 100 masks, without RoIAlign.')
         if any(row.published and row.published.latency for row in rows):
@@ -161,15 +166,17 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
     return [*lines, f'- Ours at {shape}: `python {shlex.join(sys.argv)}`']
 
 
-def write_csv(path: Path, rows: Sequence[Row], latencies: Sequence[float | None], others: Sequence[Published],
+def write_csv(path: Path, rows: Sequence[Row], latencies: Sequence[Latency | None], others: Sequence[Published],
               args: argparse.Namespace) -> None:
     records, where = [], detector_environment(args.device, args.threads)
-    for row, milliseconds in zip(rows, latencies):
+    for row, latency in zip(rows, latencies):
         record = dict(
             model=row.name, height=args.shape[0], width=args.shape[1], parameters=row.cost.parameters,
             linear_flops=row.cost.linear_flops, projection_flops=row.cost.projection_flops,
-            scan_flops=row.cost.scan_flops, gflops_as_published=row.published_flops, latency_ms=milliseconds,
-            latency_runs=None if milliseconds is None else args.runs, **where)
+            scan_flops=row.cost.scan_flops, gflops_as_published=row.published_flops, **where)
+        if latency:
+            times = {f'latency_{name}_ms': milliseconds for name, milliseconds in latency._asdict().items()}
+            record.update(times, latency_runs=args.runs)
         for name, verdict in (('parameters', row.parameters), ('gflops', row.flops)):
             if verdict is not None:
                 record.update({f'{name}_agree': verdict.agrees, f'{name}_reason': verdict.reason})

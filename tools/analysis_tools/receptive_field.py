@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -42,9 +42,9 @@ def main() -> None:
         raise InputError(f'{args.images} is no image')
     fields = []
     pairs = [model.partition('=')[::2] for model in args.models]
-    names, weights = (distinct_names(paths) for paths in zip(*pairs))
+    names = distinct_names([config for config, _ in pairs], model_name)
+    weights = distinct_names([checkpoint for _, checkpoint in pairs if checkpoint], lambda file: Path(file).name)
     for config, checkpoint in pairs:
-        name = names[config] if '/' in names[config] else model_name(config)
         torch.manual_seed(0)
         detector = build_detector(config).eval().requires_grad_(False)
         if checkpoint:
@@ -52,9 +52,9 @@ def main() -> None:
         detector.to(args.device)
         images = load_images(detector, paths, args.size)
         field = receptive_field(
-            stage_features(detector, args.stage), tqdm(images, name, len(paths), unit='image'))
-        title = f'{name}, stage {args.stage}\n{weights[checkpoint] or "untrained"}, stride {field.stride:g}'
-        fields.append((title, field))
+            stage_features(detector, args.stage), tqdm(images, names[config], len(paths), unit='image'))
+        trained = weights.get(checkpoint, 'untrained')
+        fields.append((f'{names[config]}, stage {args.stage}\n{trained}, stride {field.stride:g}', field))
     print(f'Sides in pixels, of {args.size}; {len(paths)} image(s)')
     print('\n'.join(table(fields)))
     if args.csv:
@@ -89,12 +89,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def distinct_names(paths: Sequence[str]) -> dict[str, str]:
-    """Path → as many of its last parts as tell all of them apart."""
-    parts = {path: Path(path).parts for path in paths}
-    different = len(set(parts.values()))
+def distinct_names(files: Sequence[str], short: Callable[[str], str]) -> dict[str, str]:
+    """File → its short name or, where two files have the same, as many of its last parts as tell all files apart."""
+    parts = {file: Path(file).parts for file in files}
+    different, names = len(set(parts.values())), {file: short(file) for file in files}
+    if len(set(names.values())) == different:
+        return names
     number = next(number for number in count(1) if len({part[-number:] for part in parts.values()}) == different)
-    return {path: '/'.join(part[-number:]) for path, part in parts.items()}
+    return {file: str(Path(*part[-number:])) for file, part in parts.items()}
 
 
 def load_images(detector: nn.Module, paths: Sequence[Path], size: int) -> Iterator[Tensor]:
