@@ -10,6 +10,7 @@ from pathlib import Path
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
+from mmmamba.comparison.plan import with_seed
 from mmmamba.comparison.reading import read_records
 from mmmamba.comparison.run import Launch, Run
 from mmmamba.demo.config import coco_datasets
@@ -37,7 +38,7 @@ def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch | No
     record, trial = folder / 'budget.json', Run(folder.name, 0, folder / 'trial')
     batch = cfg.train_dataloader.batch_size
     if record.is_file() or launch:
-        trial.prepare(_trial_config(cfg, TRIAL_ITERATIONS * batch).pretty_text)
+        trial.prepare(with_seed(_trial_config(cfg, TRIAL_ITERATIONS * batch).pretty_text, trial.seed))
     if not record.is_file():
         if launch is None:
             raise InputError('its iterations have not been timed yet')
