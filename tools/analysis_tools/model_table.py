@@ -155,11 +155,12 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
         compared = '' if tuple(args.shape) == PUBLISHED_SHAPE else '; GFLOPs are of 640 x 640, and not compared'
         lines.append(f'- Published, and not ours: {"; ".join(sources)}{compared}.')
     if args.latency:
-        device = detector_environment(args.device, args.threads)['device']
-        lines.append(f'- Latency: median, and 20th to 80th percentile, of {args.runs} runs of one image on {device}, '
-                     f'float32, {args.threads} '
-                     "threads, without decoding and NMS; batch norms folded in this package's layers alone. In the "
-                     'R-CNN family, heads see 1000 boxes and 100 masks, without RoIAlign.')
+        where = detector_environment(args.device, args.threads)
+        lines.append(f'- Latency: median, and 20th to 80th percentile, of {args.runs} runs of one image on '
+                     f'{where["device"]}, float32, {args.threads} threads, without decoding and NMS; batch norms '
+                     "folded in this package's layers alone. In the R-CNN family, heads see 1000 boxes and 100 masks, "
+                     'without RoIAlign. Deformable attention is that of mmcv '
+                     f'{where["mmcv"]}: lite has it in plain PyTorch.')
         if any(row.published and row.published.latency for row in rows):
             lines.append(f'- Published latency, which another machine has measured: {LATENCY_CONDITIONS}.')
     shape = f'{args.shape[0]} x {args.shape[1]}'
