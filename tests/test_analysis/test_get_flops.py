@@ -6,16 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from small_detector import CONFIG
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/get_flops.py'
-CONFIG = """
-custom_imports = dict(imports=['mmmamba'])
-model = dict(
-    type='SingleStageDetector',
-    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32)),
-    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
-    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)))
-"""
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_detector import CONFIG
 
 from mmmamba.analysis import build_detector, count_detector
 from mmmamba.analysis.measurement import Task, failure_of, measure, random_batch
@@ -13,22 +14,16 @@ from mmmamba.analysis.peak_memory import available_memory
 
 CPU = torch.device('cpu')
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-custom_imports = dict(imports=['mmmamba'])
-model = dict(
-    type='SingleStageDetector',
-    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32),
-                  init_cfg=dict(type='Pretrained', checkpoint='absent.pth')),
-    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
-    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)),
-    train_cfg=dict(assigner=dict(type='BatchTaskAlignedAssigner', topk=10, alpha=0.5, beta=6.0)))
+TRAINABLE = f"""{CONFIG}
+model['backbone'].update(init_cfg=dict(type='Pretrained', checkpoint='absent.pth'))
+model.update(train_cfg=dict(assigner=dict(type='BatchTaskAlignedAssigner', topk=10, alpha=0.5, beta=6.0)))
 """
 
 
 @pytest.fixture
 def config(tmp_path, mmdet_scope):
     path = tmp_path / 'tiny.py'
-    path.write_text(CONFIG)
+    path.write_text(TRAINABLE)
     return str(path)
 
 

@@ -1,6 +1,7 @@
 """The table of models: what agrees with published figures, what does not and why, and the tool."""
 from __future__ import annotations
 
+import copy
 import csv
 import re
 import runpy
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from small_detector import CONFIG
 from torch import nn
 
 from mmmamba.analysis import PUBLISHED, Cost, model_name, table_row
@@ -22,11 +24,7 @@ from mmmamba.layers import SS2D
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/analysis_tools/model_table.py'
 MAMBA_YOLO_T = ROOT / 'configs/mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py'
-MODEL = dict(
-    type='SingleStageDetector',
-    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32)),
-    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
-    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)))
+MODEL = Config.fromstring(CONFIG, '.py').model
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
@@ -39,7 +37,7 @@ def tool(run_script):
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / 'small.py'
-    path.write_text(f"custom_imports = dict(imports=['mmmamba'])\nmodel = {MODEL}\n")
+    path.write_text(CONFIG)
     return path
 
 
@@ -98,19 +96,19 @@ def test_variants_are_those_of_odmamba_of_a_named_size():
         'of Blocks [3, 3, 9, 3] without LSBlock': ((1, 1, 3, 1), False),
     }
     assert all(variant.neck.local_spatial == variant.backbone.local_spatial for variant in variants(model).values())
-    assert variants(ConfigDict(MODEL)) == {} and model.backbone.depths == (1, 1, 3, 1)
+    assert variants(MODEL) == {} and model.backbone.depths == (1, 1, 3, 1)
 
 
 def test_elements_of_all_norms():
     """With gradients all norms are called as modules, but for that behind a scan, which has twice the channels."""
-    detector, elements = MODELS.build(ConfigDict(MODEL)), []
+    detector, elements = MODELS.build(copy.deepcopy(MODEL)), []
     for module in detector.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
             module.register_forward_hook(lambda module, inputs, output: elements.append(output.numel()))
         elif isinstance(module, SS2D):
             module.register_forward_hook(lambda module, inputs, output: elements.append(2 * output.numel()))
     detector.eval()(torch.zeros(1, 3, 64, 96), [], mode='tensor')
-    assert count(ConfigDict(MODEL), 64, 96).norm_elements == sum(elements)
+    assert count(MODEL, 64, 96).norm_elements == sum(elements)
 
 
 def test_the_tool_writes_what_it_prints(tool, config, tmp_path, capsys):

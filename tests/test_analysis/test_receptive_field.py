@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from small_detector import CONFIG
 from torch import nn
 
 from mmmamba.analysis import build_detector
@@ -19,14 +20,8 @@ from mmmamba.analysis.receptive_field import ReceptiveField, draw, receptive_fie
 from mmmamba.errors import InputError
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/receptive_field.py'
-CONFIG = """
-custom_imports = dict(imports=['mmmamba'])
-model = dict(
-    type='SingleStageDetector',
-    data_preprocessor=dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True),
-    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32)),
-    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
-    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)))
+NORMALISING = f"""{CONFIG}
+model.update(data_preprocessor=dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True))
 """
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
@@ -116,7 +111,7 @@ def test_what_has_no_field_says_so():
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / 'small.py'
-    path.write_text(CONFIG)
+    path.write_text(NORMALISING)
     return path
 
 
@@ -197,7 +192,7 @@ def test_errors_are_one_line(tool, config, shared_coco_folder, capsys, arguments
 
 def test_a_config_without_a_preprocessor_is_refused(tool, tmp_path, shared_coco_folder, capsys):
     path = tmp_path / 'raw.py'
-    path.write_text('\n'.join(line for line in CONFIG.splitlines() if 'data_preprocessor' not in line))
+    path.write_text(CONFIG)
     assert tool(path, '--images', shared_coco_folder / 'val', '--out', tmp_path / 'field.png') == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         'error: the model has no data_preprocessor that normalises images')

@@ -10,20 +10,13 @@ from pathlib import Path
 
 import mmcv
 import pytest
+from small_detector import CONFIG
 
 from mmmamba.analysis.measurement import Task
 from mmmamba.analysis.sweep import measure_apart
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/analysis_tools/scaling.py'
-CONFIG = """
-custom_imports = dict(imports=['mmmamba'])
-model = dict(
-    type='SingleStageDetector',
-    backbone=dict(type='ODMamba', arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 32)),
-    neck=dict(type='ODSSPAFPN', in_channels=(16, 16, 32)),
-    bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(16, 16, 32)))
-"""
 RESULT = dict(memory_mib=1.0, total_mib=9.0, parameters=5, linear_gflops=2.0, scan_gflops=1.0, median_ms=3.0,
               p20_ms=2.0, p80_ms=4.0, images_per_s=333.3)
 
