@@ -18,7 +18,7 @@ from mmmamba.ops.triton.kernels_common import (
 
 @triton.jit(do_not_specialize=SIZES)
 def local_pass(
-    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, states_ptr, sums_ptr,
+    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, W_ptr, states_ptr, sums_ptr,
     units, chunks, blocks, tiles, positions, height, width, channels, rank,
     N: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr, SPACING: tl.constexpr,
     NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
@@ -26,7 +26,7 @@ def local_pass(
     """What a chunk alone hands on: its end state from a zero start, in the slot of its successor.
 
     Reversed, what its outputs alone give to the gradient of its entering state, in the slot of its predecessor;
-    ``inputs`` are x, or the gradient of y. The sum of the step sizes of the chunk goes to the same slot of ``sums``.
+    ``inputs`` are x, or the gradient of y; W takes part reversed only. The sum of the step sizes of the chunk goes to the same slot of ``sums``.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -53,7 +53,8 @@ def local_pass(
                 )
                 sums, sums_before = running_sums(d)
                 pass_tile(
-                    place, place, channels, tile > 0, in_block, A_ptr + head * N * channels + c, channels,
+                    place, place, channels, tile > 0, in_block, A_ptr + head * N * channels + c,
+                    W_ptr + head * N * channels + c if REVERSE and W_ptr is not None else None, channels,
                     tl.sum(d, 0), sums if REVERSE else sums_before, inputs if REVERSE else d * inputs,
                     rows + rank + (N if REVERSE else 0), N, TILE,
                 )
@@ -110,8 +111,8 @@ def carry(
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['scratch_ptr'])
 def final_pass(
-    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, scratch_ptr, y_ptr, last_ptr,
-    items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,
+    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, states_ptr, scratch_ptr, y_ptr,
+    last_ptr, items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
@@ -161,7 +162,11 @@ def final_pass(
                     entry = decay * tl.load(running + n * BLOCK)[None, :]
                     h = dx * B[:, None] + tl.where(s[:, None] == 0, entry, 0)
                     decay, h = tl.associative_scan((decay, h), 0, _compose)
-                    y += h * C[:, None]
+                    if W_ptr is None:
+                        y += h * C[:, None]
+                    else:
+                        W = tl.load(W_ptr + (head * N + n) * channels + c, mask=in_block, other=0)
+                        y += h * C[:, None] * W[None, :]
                     tl.store(running + n * BLOCK, tl.sum(tl.where(s[:, None] == TILE - 1, h, 0), 0))
                 tl.store(y_places, y.to(y_ptr.dtype.element_ty), mask=inside[:, None] & in_block[None, :])
                 tl.debug_barrier()  # the next tile or walk reads what this one has written
