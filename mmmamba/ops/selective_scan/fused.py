@@ -33,7 +33,7 @@ def fused(
     def per_token(matrix: Tensor) -> Tensor:
         if matrix.dim() == 4:
             return matrix.float()
-        return torch.ones((), device=u.device).expand(batch, groups, states, length)
+        return torch.ones((), dtype=torch.float32, device=u.device).expand(batch, groups, states, length)
 
     constant_B, constant_C = (matrix.float() if matrix.dim() == 2 else None for matrix in (B, C))
     W = constant_B if constant_C is None else constant_C if constant_B is None else constant_B * constant_C

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+LARGEST = tl.constexpr(3.4028234663852886e38)  # float32
 # Arguments for whose values no kernel of its own is compiled.
 SIZES = [
     'items', 'chunks_of_worker', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height',

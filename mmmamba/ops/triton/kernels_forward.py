@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from mmmamba.ops.triton.kernels_common import (
+    LARGEST,
     LOG2E,
     SIZES,
     copy_states,
@@ -67,6 +68,12 @@ def _compose(decay_left, state_left, decay_right, state_right):
     return decay_left * decay_right, decay_right * state_left + state_right
 
 
+@triton.jit
+def _compose_roots(root_left, state_left, root_right, state_right):
+    """As :func:`_compose`, with square roots of the decays, made finite."""
+    return tl.minimum(root_left * root_right, LARGEST), root_right * (root_right * state_left) + state_right
+
+
 @triton.jit(do_not_specialize=SIZES)
 def carry(
     states_ptr, sums_ptr, A_ptr, initial_ptr,
@@ -77,6 +84,9 @@ def carry(
 
     A slot has its local result and, in ``sums``, the step sizes of the chunk that it comes from. The first slot of
     the walk (the last, if reversed) is not read; it becomes ``initial``, or stays undefined if that is None.
+
+    The decay of many steps may exceed float32 where the state after them does not, and a state of zero stays zero: hence
+    finite square roots of decays. A step whose decay is not a number shows in the local results.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -102,9 +112,9 @@ def carry(
         place = states[None, :] + (slot * (N * channels))[:, None]
         local = tl.load(place, mask=mask, other=0)
         sum_of_steps = tl.load(sums[None, :] + (slot * channels)[:, None], mask=mask, other=0)
-        decay = tl.exp2(sum_of_steps * A[None, :])
-        local += tl.where(row[:, None] == 0, decay * state[None, :], 0)
-        decay, local = tl.associative_scan((decay, local), 0, _compose)
+        root = tl.minimum(tl.exp2(sum_of_steps * (A * 0.5)[None, :]), LARGEST)
+        local += tl.where(row[:, None] == 0, root * (root * state[None, :]), 0)
+        root, local = tl.associative_scan((root, local), 0, _compose_roots)
         tl.store(place, local, mask=mask)
         state = tl.sum(tl.where(row[:, None] == ROWS - 1, local, 0), 0)
 

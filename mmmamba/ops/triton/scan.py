@@ -1,6 +1,7 @@
 """Forward and backward pass of the fused scan in Triton."""
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from mmmamba.ops.triton.geometry import Geometry, geometry
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
+
+# Finite after the product with log2 e, so that a step of size zero, as padding is, leaves a state as it is.
+LARGEST_A = torch.finfo(torch.float32).max / 2
 
 
 def forward(
@@ -57,7 +61,7 @@ def forward(
     tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
     chunks = -(-g.positions // tiling.chunk)
     blocks = -(-g.channels // tiling.block)
-    A, W = _by_state(A), _by_state(W)
+    A, W = _by_state(A, LARGEST_A), _by_state(W)
     states = x.new_empty((g.batch, g.heads, chunks, g.states, g.channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         if chunks > 1:
@@ -113,7 +117,7 @@ def backward(
     blocks = -(-g.channels // (tiling.block * splits))  # of a split
     splits = -(-g.channels // (tiling.block * blocks))  # that have any
     tiles = tiling.chunk // tiling.tile
-    A, W = _by_state(A), _by_state(W)
+    A, W = _by_state(A, LARGEST_A), _by_state(W)
     if grad_last_state is None:
         grad_last_state = x.new_zeros((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     with torch.cuda.device_of(x):
@@ -207,9 +211,12 @@ def _carry_states(
     )  # fmt: skip
 
 
-def _by_state(matrix: Tensor | None) -> Tensor | None:
-    """(heads, channels, N) to (heads, N, channels), where one load takes the channels of a block."""
-    return None if matrix is None else matrix.transpose(1, 2).contiguous()
+def _by_state(matrix: Tensor | None, limit: float = math.inf) -> Tensor | None:
+    """(heads, channels, N) to (heads, N, channels), where one load takes the channels of a block; within limits."""
+    if matrix is None:
+        return None
+    heads, channels, states = matrix.shape
+    return torch.clamp(matrix.transpose(1, 2), -limit, limit, out=matrix.new_empty(heads, states, channels))
 
 
 def _planes(total: Tensor, g: Geometry) -> Tensor:
