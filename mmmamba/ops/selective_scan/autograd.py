@@ -48,7 +48,7 @@ class _Chunked:
     """Inputs in the layout (position in chunk, batch, group, channel of group, chunk[, N]), zero-padded at the end.
 
     B and C have one channel of a group; if they are constant, one batch item and chunk instead, and all positions are
-    views of one matrix. A padded step has step size zero and changes no state, since A is finite here.
+    views of one matrix. A padded step has step size zero and the decay 1, whatever A is.
     """
 
     def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
@@ -56,7 +56,7 @@ class _Chunked:
         self.groups = next((matrix.shape[1] for matrix in (B, C) if matrix.dim() == 4), 1)
         self.positions = max(1, math.isqrt(max(self.length, 1) // 2))
         self.chunks = -(-self.length // self.positions)
-        self.A = self._per_channel(_finite(A))
+        self.A = self._per_channel(A)
         self.u, self.delta = self.by_position(u), self.by_position(delta)
         self.B, self.C = self._matrix_by_position(B), self._matrix_by_position(C)
         self.delta_u = self.delta * self.u
@@ -94,7 +94,10 @@ class _Chunked:
         return padded[..., : self.length].contiguous()
 
     def decay(self, t: int) -> Tensor:
-        return torch.exp(self.delta[t].unsqueeze(-1) * self.A)
+        decay = torch.exp(self.delta[t].unsqueeze(-1) * self.A)
+        if t + (self.chunks - 1) * self.positions >= self.length:
+            decay[..., -1:, :] = 1  # zero times what is infinite or not a number would not be zero
+        return decay
 
     def root_decays(self) -> Tensor:
         """Square roots of what states decay by over a chunk, made finite: see :func:`_carry`."""
