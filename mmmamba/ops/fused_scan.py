@@ -43,8 +43,8 @@ def register(
     * dt_weight (heads, channels, R), float32; None with delta.
     * bias (heads, channels), float32: added to the step sizes; or None.
     * A (heads, channels, N), float32, and D (heads, channels), float32, the skip weights, or None.
-    * W (heads, channels, N), float32: weights of the states in the output, ``y_t = sum_n W_n C_n(t) h_n(t) + D x_t``; or
-      None for ones. With C of ones, a constant matrix in its place; with B of ones, a constant B.
+    * W (heads, channels, N), float32: weights of the states in the output, y = sum over n of W C h, plus D x; or None
+      for ones. A constant C is a W with a C of ones; a constant B is one with a B of ones, and h / B for h.
     * pattern: ``'sequence'``, ``'cross'`` or ``'atrous'``, see :mod:`mmmamba.ops.orders`.
     * width: of the map; the number of pixels for ``'sequence'``.
     * softplus: whether step sizes go through softplus.

@@ -89,7 +89,7 @@ def recurrence(
     width: int,
     softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """What the native scan shall compute, one head after the other; with weights, C differs from channel to channel."""
+    """What the native scan shall compute, one head after the other; with W, each channel has a C of its own."""
     heads, channels, states = A.shape
     orders = scan_orders(pattern, x.shape[1] // width, width, torch.device('cpu'))
     groups = heads // len(orders)

@@ -41,8 +41,8 @@ def scan(
         delta_t = delta[..., t, None]
         state = torch.exp(delta_t * A) * state + delta_t * B_t * u[..., t, None]
         outputs.append((state * C_t).sum(-1))
-    # Without steps, an empty product that has every input in its graph.
-    y = torch.stack(outputs, dim=-1) if outputs else u * delta * (A.sum() * B.sum() * C.sum())
+    # Without steps, an empty sum that has every input in its graph.
+    y = torch.stack(outputs, dim=-1) if outputs else u * delta + (A.sum() + B.sum() + C.sum())
     return add_skip(y, u, D), state
 
 

@@ -27,7 +27,8 @@ def local_pass(
     """What a chunk alone hands on: its end state from a zero start, in the slot of its successor.
 
     Reversed, what its outputs alone give to the gradient of its entering state, in the slot of its predecessor;
-    ``inputs`` are x, or the gradient of y; W takes part reversed only. The sum of the step sizes of the chunk goes to the same slot of ``sums``.
+    ``inputs`` are x, or the gradient of y; W takes part reversed only. The sum of the step sizes of the chunk goes to
+    the same slot of ``sums``.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -85,8 +86,8 @@ def carry(
     A slot has its local result and, in ``sums``, the step sizes of the chunk that it comes from. The first slot of
     the walk (the last, if reversed) is not read; it becomes ``initial``, or stays undefined if that is None.
 
-    The decay of many steps may exceed float32 where the state after them does not, and a state of zero stays zero: hence
-    finite square roots of decays. A step whose decay is not a number shows in the local results.
+    The decay of many steps may exceed float32 where the state after them does not, and a state of zero stays zero:
+    hence finite square roots of decays. A step whose decay is not a number shows in the local results.
     """
     program = tl.program_id(0)
     block = program % blocks
