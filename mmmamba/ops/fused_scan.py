@@ -17,11 +17,11 @@ from mmmamba.ops.dispatch import refuse_second_derivative
 from mmmamba.ops.flops import scan_backward_flops, scan_flops
 from mmmamba.ops.orders import token_count
 
-_TENSORS = 'Tensor x, Tensor projected, Tensor? delta, Tensor? dt_weight, Tensor? bias, Tensor A, Tensor? D'
+_TENSORS = 'Tensor x, Tensor projected, Tensor? delta, Tensor? dt_weight, Tensor? bias, Tensor A, Tensor? D, Tensor? W'
 _OPTIONS = 'str pattern, SymInt width, bool softplus'
 _FORWARD_SCHEMA = f'({_TENSORS}, {_OPTIONS}, bool keep) -> (Tensor, Tensor, Tensor)'
 _BACKWARD_SCHEMA = (
-    f'(Tensor grad_y, Tensor? grad_last_state, {_TENSORS}, Tensor states, {_OPTIONS}) -> ({", ".join(["Tensor"] * 7)})'
+    f'(Tensor grad_y, Tensor? grad_last_state, {_TENSORS}, Tensor states, {_OPTIONS}) -> ({", ".join(["Tensor"] * 8)})'
 )
 
 FusedScan = Callable[..., 'tuple[Tensor, Tensor]']
@@ -43,6 +43,8 @@ def register(
     * dt_weight (heads, channels, R), float32; None with delta.
     * bias (heads, channels), float32: added to the step sizes; or None.
     * A (heads, channels, N), float32, and D (heads, channels), float32, the skip weights, or None.
+    * W (heads, channels, N), float32: weights of the states in the output, y = sum over n of W C h, plus D x; or None
+      for ones. A constant C is a W with a C of ones; a constant B is one with a B of ones, and h / B for h.
     * pattern: ``'sequence'``, ``'cross'`` or ``'atrous'``, see :mod:`mmmamba.ops.orders`.
     * width: of the map; the number of pixels for ``'sequence'``.
     * softplus: whether step sizes go through softplus.
@@ -56,7 +58,7 @@ def register(
         forward: Takes what the scan takes, and ``keep``, whether a backward pass may follow; returns y, the last
             states, and the states that the backward pass needs, flat (empty without ``keep``).
         backward: Takes the gradients of y and of the last states (or None), the scan's tensors, the kept states, and
-            the scan's options; returns the gradients of the seven tensors, an empty tensor for one that is None.
+            the scan's options; returns the gradients of the eight tensors, an empty tensor for one that is None.
         states_size: How many numbers the kept states are, from (x, projected, A, pattern, width). They are flat, so
             that no dimension of one chunk makes an exported program hold for small maps only.
     """
@@ -71,14 +73,14 @@ def register(
     )
 
     @forward_op.register_fake
-    def _(x, projected, delta, dt_weight, bias, A, D, pattern, width, softplus, keep):
+    def _(x, projected, delta, dt_weight, bias, A, D, W, pattern, width, softplus, keep):
         states = states_size(x, projected, A, pattern, width) if keep else 0
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         return y, A.new_empty(x.shape[0], *A.shape), A.new_empty(states)
 
     @backward_op.register_fake
-    def _(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, states, pattern, width, softplus):
-        tensors = (x, projected, delta, dt_weight, bias, A, D)
+    def _(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, W, states, pattern, width, softplus):
+        tensors = (x, projected, delta, dt_weight, bias, A, D, W)
         return tuple(
             x.new_empty(0) if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
             for tensor in tensors
@@ -104,9 +106,9 @@ def register(
     _register_flops(name)
 
     def scan(*inputs: Any) -> tuple[Tensor, Tensor]:
-        tensors = [_contiguous(tensor) for tensor in inputs[:7]]
+        tensors = [_contiguous(tensor) for tensor in inputs[:8]]
         keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-        y, last_state, _ = forward_op(*tensors, *inputs[7:], keep)
+        y, last_state, _ = forward_op(*tensors, *inputs[8:], keep)
         return y, last_state
 
     return scan
@@ -124,10 +126,10 @@ def _register_flops(name: str) -> None:
         return x[0], token_count(pattern, x[1], width), heads * channels, states, rank
 
     @register_flop_formula(operator)
-    def _(x, projected, delta, dt_weight, bias, A, D, pattern, width, *_: Any, **__: Any) -> int:
+    def _(x, projected, delta, dt_weight, bias, A, D, W, pattern, width, *_: Any, **__: Any) -> int:
         return scan_flops(*sizes(x, dt_weight, A, pattern, width))
 
     @register_flop_formula(backward_operator)
-    def _(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, states, pattern, width,
+    def _(grad_y, grad_last_state, x, projected, delta, dt_weight, bias, A, D, W, states, pattern, width,
           *_: Any, **__: Any) -> int:
         return scan_backward_flops(*sizes(x, dt_weight, A, pattern, width))

@@ -130,8 +130,9 @@ def test_options_are_fields_of_a_tiling():
 
 
 def test_kernels_are_given_what_the_fused_scan_takes():
-    x, projected, delta, dt_weight, bias, A, D, *options = tuning.kernel_inputs(
+    x, projected, delta, dt_weight, bias, A, D, W, *options = tuning.kernel_inputs(
         ScanShape(8, 6, 5, 2, 4), torch.device('cpu'))
     assert (x.shape, projected.shape, delta) == ((1, 30, 8), (1, 30, 4, 10), None)
     assert (dt_weight.shape, bias.shape, A.shape, D.shape) == ((4, 8, 2), (4, 8), (4, 8, 4), (4, 8))
+    assert W is None
     assert options == ['cross', 5, True] and all(t.is_contiguous() for t in (x, projected, A))

@@ -18,7 +18,7 @@ from mmmamba.ops.dispatch import TOLERANCES, Tolerance
 from mmmamba.ops.orders import scan_orders
 from mmmamba.ops.selective_scan import reference
 
-NAMES = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')
+NAMES = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')
 ISAS = [f'cpu-{isa}' for isa in native.ISAS]
 needs_library = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 
@@ -35,6 +35,7 @@ class Case(NamedTuple):
     bias: bool = True
     skip: bool = True
     softplus: bool = True
+    weighted: bool = False
 
 
 CASES = [
@@ -51,6 +52,8 @@ CASES = [
     Case('sequence', 1, 1, 1, 1, 1, 0, bias=False, skip=False, softplus=False),
     Case('sequence', 3, 1, 65, 33, 8, 0, softplus=False),
     Case('sequence', 1, 1, 130, 12, 3, 5, groups=2),
+    Case('sequence', 2, 1, 140, 21, 19, 0, groups=2, weighted=True),
+    Case('cross', 1, 7, 9, 18, 5, 2, weighted=True),
     *(Case(pattern, 0, 4, 6, 5, 4, 2) for pattern in ('sequence', 'cross', 'atrous')),
     *(Case(pattern, 2, 0, 6, 5, 4, 2) for pattern in ('sequence', 'cross', 'atrous')),
 ]
@@ -69,6 +72,7 @@ def make_inputs(case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -
         'bias': positive(make(heads, case.channels) - 1) if case.bias else None,
         'A': -torch.exp(make(heads, case.channels, case.states) / 2),
         'D': make(heads, case.channels) if case.skip else None,
+        'W': make(heads, case.channels, case.states) if case.weighted else None,
     }
 
 
@@ -80,11 +84,12 @@ def recurrence(
     bias: Tensor | None,
     A: Tensor,
     D: Tensor | None,
+    W: Tensor | None,
     pattern: str,
     width: int,
     softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """What the native scan shall compute, one head after the other."""
+    """What the native scan shall compute, one head after the other; with W, each channel has a C of its own."""
     heads, channels, states = A.shape
     orders = scan_orders(pattern, x.shape[1] // width, width, torch.device('cpu'))
     groups = heads // len(orders)
@@ -98,7 +103,10 @@ def recurrence(
         dt, B, C = rows.split([rows.shape[1] - 2 * states, states, states], dim=1)
         d = dt_weight[head] @ dt if delta is None else padded[2][:, order, columns].transpose(1, 2)
         skip, offset = (None if t is None else t[head] for t in (D, bias))
-        out, last = reference.scan(u, d, A[head], B.unsqueeze(1), C.unsqueeze(1), skip, offset, softplus)
+        B, C = B.unsqueeze(1), C.unsqueeze(1)
+        if W is not None:
+            B, C = B.expand(-1, channels, -1, -1), W[head, :, :, None] * C
+        out, last = reference.scan(u, d, A[head], B, C, skip, offset, softplus)
         y[:, :, columns] = y[:, :, columns].index_add(1, order, out.transpose(1, 2))
         last_states.append(last)
     return y[:, :-1], torch.stack(last_states, dim=1)
@@ -175,7 +183,7 @@ def test_every_short_number_is_read_and_rounded(dtype, factor, way):
     x = torch.where(torch.isfinite(x), x, 0)
     projected, ones = torch.zeros(1, x.shape[1], 1, 3), torch.ones(1, 16, 1)
     y, _, _ = scan.forward(
-        x, projected, None, ones, None, -ones, factor * ones[..., 0], 'sequence', x.shape[1], True, False,
+        x, projected, None, ones, None, -ones, factor * ones[..., 0], None, 'sequence', x.shape[1], True, False,
         isa=isa_of(way),
     )
     tiny = torch.finfo(torch.float32).tiny
@@ -252,6 +260,7 @@ def test_impossible_sizes_are_refused():
     Case('atrous', 1, 33, 29, 8, 16, 2),
     Case('sequence', 1, 1, 700, 8, 16, 0, softplus=False),
     Case('sequence', 1, 1, 70, 20, 16, 2, groups=3),
+    Case('sequence', 1, 1, 700, 8, 16, 0, weighted=True),
 ], ids=str)
 def test_results_do_not_depend_on_threads(case, threads):
     """But for rounding; and for a given number of threads they are always the same."""

@@ -23,14 +23,14 @@ from mmmamba.ops.triton.tiling import Tiling, choose_tiling
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
-INPUTS = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')
+INPUTS = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')
 # Shapes of the tests cross every border: of tiles, chunks, blocks of channels, splits, programs, rows of the carry.
 SMALL = Tiling(chunk=8, tile=4, block=8, carry_rows=2, splits=2, programs=8)
 # The stages of Mamba YOLO T, B and L at 640², (channels, side of the map).
 STAGES = [(c << i, 160 >> i) for c in (64, 128) for i in range(4)] + [(192, 160), (384, 80), (768, 40), (1152, 20)]
 
 
-def make(pattern, batch, height, width, channels, states, rank, groups=1, without=(), seed=0):
+def make(pattern, batch, height, width, channels, states, rank, groups=1, without=('W',), seed=0):
     """Float64 inputs by name; ``rank`` 0 for given step sizes."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     heads = groups if pattern == 'sequence' else 4
@@ -43,13 +43,14 @@ def make(pattern, batch, height, width, channels, states, rank, groups=1, withou
         'bias': draw(heads, channels) - 1,
         'A': -torch.exp(draw(heads, channels, states) / 2),
         'D': draw(heads, channels),
+        'W': draw(heads, channels, states),
     }
     return {name: None if name in without else tensor for name, tensor in inputs.items()}
 
 
 def expected_outputs(inputs, pattern, width, softplus):
     """y and the last states, by the one-step recurrence on gathered sequences."""
-    x, projected, delta, dt_weight, bias, A, D = (inputs[name] for name in INPUTS)
+    x, projected, delta, dt_weight, bias, A, D, W = (inputs[name] for name in INPUTS)
     pixels, (heads, channels, states) = x.shape[1], A.shape
     groups = heads if pattern == 'sequence' else 1
     orders = torch.arange(pixels).expand(heads, -1)
@@ -63,7 +64,10 @@ def expected_outputs(inputs, pattern, width, softplus):
         steps = dt_weight[head] @ dt if delta is None else delta[:, order, own].mT
         skip, shift = (None if t is None else t[head] for t in (D, bias))
         u = x[:, order, own].mT
-        y_head, last = reference.scan(u, steps, A[head], B[:, None], C[:, None], skip, shift, softplus)
+        B, C = B[:, None], C[:, None]
+        if W is not None:  # as if every channel had a C of its own
+            B, C = B.expand(-1, channels, -1, -1), W[head, :, :, None] * C
+        y_head, last = reference.scan(u, steps, A[head], B, C, skip, shift, softplus)
         other = (own.start, groups * channels - own.stop)
         y = y.index_add(1, order, F.pad(y_head.mT, other))
         last_states.append(last)
@@ -119,7 +123,8 @@ def test_maps(pattern, shape):
 
 
 @pytest.mark.parametrize('options', [
-    {}, {'softplus': False}, {'without': ('bias',)}, {'without': ('D',)}, {'end': False}, {'groups': 1},
+    {}, {'softplus': False}, {'without': ('bias', 'W')}, {'without': ('D', 'W')}, {'end': False}, {'groups': 1},
+    {'without': ()},
 ], ids=str)
 @pytest.mark.parametrize('rank', [0, 3])
 def test_sequences(rank, options):
@@ -173,7 +178,7 @@ def test_large_steps_among_small_ones():
     delta[:, 5::6] = 1000
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     inputs = {'x': draw(1, 24, 1), 'projected': draw(1, 24, 1, 2), 'delta': delta, 'dt_weight': None, 'bias': None,
-              'A': torch.full((1, 1, 1), -16.0), 'D': None}
+              'A': torch.full((1, 1, 1), -16.0), 'D': None, 'W': None}
     y = scan.forward(**inputs, pattern='sequence', width=24, softplus=False, keep=False, tiling=SMALL)[0]
     doubles = {name: value if value is None else value.double() for name, value in inputs.items()}
     expected = expected_outputs(doubles, 'sequence', 24, softplus=False)['y']
@@ -186,7 +191,7 @@ def test_step_sizes_far_from_zero():
     one = torch.ones_like(v)
     inputs = {
         'x': one, 'projected': torch.ones(1, 101, 1, 2), 'delta': v, 'dt_weight': None, 'bias': None,
-        'A': torch.full((1, 1, 1), -1e38), 'D': None, 'pattern': 'sequence', 'width': 101, 'softplus': True,
+        'A': torch.full((1, 1, 1), -1e38), 'D': None, 'W': None, 'pattern': 'sequence', 'width': 101, 'softplus': True,
     }
     y, _, states = scan.forward(**inputs, keep=True, tiling=SMALL)
     grad_delta = scan.backward(one, None, **inputs, states=states, tiling=SMALL)[2]
@@ -249,7 +254,7 @@ def test_memory(channels, side, pattern, batch):
     inputs = {
         'x': empty(batch, pixels, channels), 'projected': empty(batch, pixels, 4, rank + 2 * states), 'delta': None,
         'dt_weight': empty(4, channels, rank), 'bias': empty(4, channels), 'A': empty(4, channels, states),
-        'D': empty(4, channels),
+        'D': empty(4, channels), 'W': None,
     }
     common = {'pattern': pattern, 'width': side, 'softplus': True}
     with mock.patch.object(scan, '_launch'), Sizes() as sizes:

@@ -42,6 +42,7 @@ def launches(
         'bias': empty(heads, channels),
         'A': empty(heads, channels, states),
         'D': empty(heads, channels),
+        'W': None,
         'pattern': pattern,
         'width': pixels if pattern == 'sequence' else width,
         'softplus': True,

@@ -57,15 +57,17 @@ static Head head_of(const ScanProblem *p, const ScanItem *item, int64_t segments
 typedef struct {
     int64_t first;             /* of the channels of the head */
     int count;
-    Vec *bias, *D;             /* 1 */
-    Vec *widest;               /* 1: largest magnitude in A */
+    Vec *bias;                 /* 1 */
+    Vec *D;                    /* 1, or NULL without a skip connection, since even zero times infinity is no zero */
+    Vec *widest;               /* 1: largest magnitude in A, not a number if one is none */
     Vec *total;                /* 1: sum of the step sizes */
     Vec *dt_weight;            /* rank */
     Vec *A;                    /* states, times log2 e */
+    Vec *W;                    /* states, or NULL without weights of the output */
     Vec *h;                    /* states: before the chunk, and after forward_slice */
     /* The backward pass only: */
     Vec *carry;                /* states: gradient of the state after a step, by way of all later steps */
-    Vec *grad_bias, *grad_D, *grad_dt_weight, *grad_A; /* as above */
+    Vec *grad_bias, *grad_D, *grad_dt_weight, *grad_A, *grad_W; /* as above */
 } Channels;
 
 /* Dense arrays over the steps of a chunk. */
@@ -92,11 +94,12 @@ static void *take(char **memory, size_t bytes) {
 static void lay_out_channels(Channels *w, char **memory, const ScanProblem *p, int backward) {
     const size_t states = (size_t)p->states * sizeof(Vec), rank = (size_t)p->rank * sizeof(Vec);
     w->bias = take(memory, sizeof(Vec));
-    w->D = take(memory, sizeof(Vec));
+    w->D = p->D ? take(memory, sizeof(Vec)) : NULL;
     w->widest = take(memory, sizeof(Vec));
     w->total = take(memory, sizeof(Vec));
     w->dt_weight = take(memory, rank);
     w->A = take(memory, states);
+    w->W = p->W ? take(memory, states) : NULL;
     w->h = take(memory, states);
     if (!backward) return;
     w->carry = take(memory, states);
@@ -104,6 +107,7 @@ static void lay_out_channels(Channels *w, char **memory, const ScanProblem *p, i
     w->grad_D = take(memory, sizeof(Vec));
     w->grad_dt_weight = take(memory, rank);
     w->grad_A = take(memory, states);
+    w->grad_W = p->W ? take(memory, states) : NULL;
 }
 
 static void lay_out_steps(Steps *s, char **memory, const ScanProblem *p, int backward) {
@@ -170,12 +174,13 @@ static void load_parameters(const Channels *w, const Head *head) {
     const ScanProblem *p = head->problem;
     const int64_t row = head->row + w->first;
     *w->bias = p->bias ? load(p->bias + row, w->count) : splat(0);
-    *w->D = p->D ? load(p->D + row, w->count) : splat(0);
+    if (p->D) *w->D = load(p->D + row, w->count);
     for (int64_t r = 0; r < p->rank; r++)
         w->dt_weight[r] = load_column(p->dt_weight + row * p->rank, p->rank, r, w->count);
     for (int64_t n = 0; n < p->states; n++) {
         w->A[n] = load_column(p->A + row * p->states, p->states, n, w->count) * splat(LOG2E);
-        *w->widest = larger(magnitude(w->A[n]), *w->widest); /* a NaN hides no other */
+        *w->widest = larger_magnitude(magnitude(w->A[n]), *w->widest);
+        if (p->W) w->W[n] = load_column(p->W + row * p->states, p->states, n, w->count);
     }
 }
 
@@ -192,13 +197,19 @@ static void store_end(float *ends, const Head *head, const Channels *w, const Ve
     store(end_of(ends, head, w, segments, k, states), *w->total, LANES);
 }
 
-/* Takes `state` through all of segment k, of which the first pass found the end. */
+/*
+ * Takes `state` through all of segment k, of which the first pass found the end. The decay of many steps may exceed the
+ * range of float32 where the state after them does not: half of its exponent at a time, and finite, so that nothing
+ * remains nothing. Where a single step's decay is not a number, the end is none.
+ */
 static void pass_segment(const float *ends, const Head *head, const Channels *w, Vec *state, int64_t segments,
                          int64_t k) {
     const int64_t states = head->problem->states;
-    const Vec total = load(end_of(ends, head, w, segments, k, states), LANES);
-    for (int64_t n = 0; n < states; n++)
-        state[n] = exp2_lanes(total * w->A[n], 1) * state[n] + load(end_of(ends, head, w, segments, k, n), LANES);
+    const Vec total = to_finite(load(end_of(ends, head, w, segments, k, states), LANES)) * splat(0.5f);
+    for (int64_t n = 0; n < states; n++) {
+        const Vec root = to_finite(exp2_lanes(total * w->A[n], 1));
+        state[n] = root * (root * state[n]) + load(end_of(ends, head, w, segments, k, n), LANES);
+    }
 }
 
 /* Which pixels the steps from `begin` to `end` visit. */
@@ -256,9 +267,9 @@ INLINE void dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t f
     }
 }
 
-/* From there the final step sizes. Returns the largest of each lane, by magnitude. */
+/* From there the final step sizes. Returns the largest magnitude of each lane, not a number if one is none. */
 INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const int softplus, const int backward) {
-    const Vec D = *w->D;
+    const Vec *D = w->D;
     Vec largest = splat(0), total = *w->total;
     for (int64_t i = 0; i < steps; i++) {
         Vec d = s->delta[i], derivative = splat(1);
@@ -266,9 +277,9 @@ INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const in
         s->delta[i] = d;
         s->input[i] = d * s->u[i];
         if (backward) s->derivative[i] = derivative;
-        else s->sum[i] = D * s->u[i];
+        else s->sum[i] = D ? *D * s->u[i] : splat(0);
         total += d;
-        largest = larger(softplus ? d : magnitude(d), largest); /* a NaN hides no other */
+        largest = larger_magnitude(magnitude(d), largest);
     }
     *w->total = total;
     return largest;
@@ -292,7 +303,7 @@ INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const vo
     const Vec largest = *w->widest * (head->problem->softplus ? size_steps(s, w, steps, 1, backward)
                                                               : size_steps(s, w, steps, 0, backward));
     int limit = 0;
-    for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* infinity times zero too */
+    for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* also what is not a number */
     return limit;
 }
 
@@ -333,9 +344,10 @@ static Next next_chunk(const Head *head, const Channels *w, int64_t begin, int64
 
 /* Takes `slice` states from `state` on through the gathered steps. */
 INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64_t states, const Next *next,
-                          int64_t steps, int64_t state, const int slice, const int limit, const int ends_only) {
+                          int64_t steps, int64_t state, const int slice, const int limit, const int ends_only,
+                          const int weighted) {
     const int64_t B = rank + state, C = B + states;
-    const Vec *A = w->A + state;
+    const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec h[SLICE];
     UNROLL for (int n = 0; n < slice; n++) h[n] = w->h[state + n];
     for (int64_t i = 0; i < steps; i++) {
@@ -346,8 +358,9 @@ INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64
         UNROLL for (int n = 0; n < slice; n++) {
             h[n] = exp2_lanes(d * A[n], limit) * h[n] + input * splat(B_row[n]);
             if (ends_only) continue;
-            if (n % 2) odd += h[n] * splat(C_row[n]);
-            else sum += h[n] * splat(C_row[n]);
+            const Vec out = weighted ? h[n] * W[n] : h[n];
+            if (n % 2) odd += out * splat(C_row[n]);
+            else sum += out * splat(C_row[n]);
         }
         if (!ends_only) s->sum[i] = sum + odd;
     }
@@ -357,9 +370,14 @@ INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64
 static void forward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
                            int limit, int ends_only) {
     const int64_t rank = p->rank, states = p->states;
-    if (limit) FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, 1, 0));
-    else if (ends_only) FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, 0, 1));
-    else FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, 0, 0));
+#define FORWARD(limit, ends_only, weighted) \
+    FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, limit, ends_only, weighted))
+    if (limit && p->W) FORWARD(1, 0, 1);
+    else if (limit) FORWARD(1, 0, 0);
+    else if (ends_only) FORWARD(0, 1, 0);
+    else if (p->W) FORWARD(0, 0, 1);
+    else FORWARD(0, 0, 0);
+#undef FORWARD
 }
 
 /* Adds the gathered outputs to those of the directions that took their turn before; the last one rounds the sum. */
@@ -434,10 +452,11 @@ INLINE void add_sums(float *low, float *high, Vec sums, const int slice) {
 
 /* Takes the gradients of `slice` states from `state` on back through the gathered steps. */
 INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
-                           float *grad_projected, int64_t rows, int64_t steps, int64_t state, const int slice, const int limit) {
+                           float *grad_projected, int64_t rows, int64_t steps, int64_t state, const int slice,
+                           const int limit, const int weighted) {
     const int64_t B = p->rank + state, C = B + p->states;
-    const Vec *A = w->A + state;
-    Vec h[HALF], carry[HALF], grad_A[HALF];
+    const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
+    Vec h[HALF], carry[HALF], grad_A[HALF], grad_W[HALF];
     UNROLL for (int n = 0; n < slice; n++) s->before[n] = h[n] = w->h[state + n];
     for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B;
@@ -452,6 +471,7 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
     UNROLL for (int n = 0; n < slice; n++) {
         carry[n] = w->carry[state + n];
         grad_A[n] = w->grad_A[state + n];
+        if (weighted) grad_W[n] = w->grad_W[state + n];
     }
     for (int64_t i = steps - 1; i >= 0; i--) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
@@ -464,8 +484,10 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
         UNROLL for (int n = 0; n < HALF; n++) {
             grad_BC[n] = splat(0);
             if (n >= slice) continue;
-            const Vec gh = carry[n] + gy * splat(C_row[n]);
-            grad_BC[n] = add_halves(gh * input, gy * after[n]);
+            const Vec gw = weighted ? gy * W[n] : gy; /* gradient of C h, without the factor C or h */
+            const Vec gh = carry[n] + gw * splat(C_row[n]);
+            grad_BC[n] = add_halves(gh * input, gw * after[n]);
+            if (weighted) grad_W[n] += gy * after[n] * splat(C_row[n]);
             through_input += gh * splat(B_row[n]);
             carry[n] = gh * a[n];
             const Vec exponent = carry[n] * before[n];
@@ -481,29 +503,38 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
     UNROLL for (int n = 0; n < slice; n++) {
         w->carry[state + n] = carry[n];
         w->grad_A[state + n] = grad_A[n];
+        if (weighted) w->grad_W[state + n] = grad_W[n];
     }
 }
 
 /* Only the gradient of the states: what the first pass takes back through the gathered steps. */
 INLINE void carry_slice(const Steps *s, const Channels *w, const ScanProblem *p, int64_t steps, int64_t state,
-                        const int slice, const int limit) {
+                        const int slice, const int weighted) {
     const int64_t C = p->rank + p->states + state;
-    const Vec *A = w->A + state;
+    const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec carry[SLICE];
     UNROLL for (int n = 0; n < slice; n++) carry[n] = w->carry[state + n];
     for (int64_t i = steps - 1; i >= 0; i--) {
         const float *C_row = s->row[i] + C;
         const Vec d = s->delta[i], gy = s->grad_y[i];
-        UNROLL for (int n = 0; n < slice; n++)
-            carry[n] = exp2_lanes(d * A[n], limit) * (carry[n] + gy * splat(C_row[n]));
+        UNROLL for (int n = 0; n < slice; n++) {
+            const Vec gw = weighted ? gy * W[n] : gy;
+            carry[n] = exp2_lanes(d * A[n], 1) * (carry[n] + gw * splat(C_row[n]));
+        }
     }
     UNROLL for (int n = 0; n < slice; n++) w->carry[state + n] = carry[n];
 }
 
 static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
                             float *grad_projected, int64_t rows, int64_t steps, int limit) {
-    if (limit) FOR_EACH_SLICE(HALF, p->states, backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, 1));
-    else FOR_EACH_SLICE(HALF, p->states, backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, 0));
+#define BACKWARD(limit, weighted)      \
+    FOR_EACH_SLICE(HALF, p->states,     \
+                   backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, limit, weighted))
+    if (limit && p->W) BACKWARD(1, 1);
+    else if (limit) BACKWARD(1, 0);
+    else if (p->W) BACKWARD(0, 1);
+    else BACKWARD(0, 0);
+#undef BACKWARD
 }
 
 /* The gradients of `slice` rows of dt and of their weights, for as many steps at once as sum_each() has room for. */
@@ -540,7 +571,7 @@ INLINE void backward_steps(const Steps *s, const Head *head, const Channels *w, 
                            int first, int64_t steps, const int count) {
     const ScanProblem *p = head->problem;
     const int64_t offset = copy * p->batch * p->pixels * head->width + head->x + w->first;
-    const Vec D = *w->D;
+    const Vec *D = w->D;
     Vec grad_bias = *w->grad_bias, grad_D = *w->grad_D;
     for (int64_t i = 0; i < steps; i++) {
         const int64_t at = offset + s->pixel[i] * head->width;
@@ -550,7 +581,7 @@ INLINE void backward_steps(const Steps *s, const Head *head, const Channels *w, 
         grad_D += gy * u;
         s->delta[i] = gd;
         if (s->pixel[i] < 0) continue;
-        const Vec gu = through_input * d + D * gy;
+        const Vec gu = D ? through_input * d + *D * gy : through_input * d;
         store(grad->x + at, first ? gu : gu + load(grad->x + at, count), count);
         if (grad->delta) store(grad->delta + at, first ? gd : gd + load(grad->delta + at, count), count);
     }
@@ -585,6 +616,8 @@ static void end_backward(const Channels *w, const Head *head, const ScanGradient
         store_column(grad->dt_weight + at * p->rank, p->rank, r, w->grad_dt_weight[r], w->count);
     for (int64_t n = 0; n < p->states; n++)
         store_column(grad->A + at * p->states, p->states, n, w->grad_A[n], w->count);
+    for (int64_t n = 0; n < p->states && p->W; n++)
+        store_column(grad->W + at * p->states, p->states, n, w->grad_W[n], w->count);
 }
 
 int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *grad, const ScanItem *item) {
@@ -605,7 +638,8 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
         for (const Channels *w = work.channels; w < end_block; w++) {
             const int limit = prepare(s, &head, w, grad->y, steps, 1);
             if (item->ends_only) {
-                FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 1));
+                if (p->W) FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 1));
+                else FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 0));
                 continue;
             }
             for (int64_t n = 0; n < p->states; n++) {

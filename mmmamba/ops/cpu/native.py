@@ -11,7 +11,7 @@ from torch import Tensor
 
 LIBRARY = Path(__file__).with_name('libscan.so')
 BUILD_LOG = Path(__file__).with_name('build_log.txt')
-ABI = 2
+ABI = 3
 ISAS = ('portable', 'avx2', 'avx512')  # worst first, as in scan.h
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in scan.h
 
@@ -23,7 +23,7 @@ class Problem(Structure):
         *((name, c_int64) for name in ('batch', 'groups', 'directions', 'channels', 'states', 'rank')),
         *((name, c_int64) for name in ('pixels', 'tokens', 'chunk')),
         *((name, c_int64) for name in ('softplus', 'overlap', 'x_type', 'delta_type')),
-        *((name, c_void_p) for name in ('order', 'x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D')),
+        *((name, c_void_p) for name in ('order', 'x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')),
     ]
 
 
@@ -41,7 +41,7 @@ class Gradients(Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ('y', 'last_state', 'chunk_states', 'ends')),
-        *((name, c_void_p) for name in ('x', 'delta', 'projected', 'dt_weight', 'bias', 'A', 'D')),
+        *((name, c_void_p) for name in ('x', 'delta', 'projected', 'dt_weight', 'bias', 'A', 'D', 'W')),
         *((name, c_int64) for name in ('copies', 'segments')),
     ]
 

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Raised with every change of a structure or function below; native.py refuses a library of another version. */
-#define SCAN_ABI 2
+#define SCAN_ABI 3
 
 /* Types of elements; the two short ones are float32 everywhere but in memory. */
 enum { SCAN_FLOAT32, SCAN_FLOAT16, SCAN_BFLOAT16 };
@@ -29,6 +29,7 @@ typedef struct {
     const float *bias;        /* (heads, channels), added to the step sizes, or NULL */
     const float *A;           /* (heads, channels, states) */
     const float *D;           /* (heads, channels), or NULL */
+    const float *W;           /* (heads, channels, states): weights of the states in the output, or NULL for ones */
 } ScanProblem;
 
 /*
@@ -57,6 +58,7 @@ typedef struct {
     float *bias;              /* (batch, segments, heads, channels) */
     float *A;                 /* (batch, segments, heads, channels, states) */
     float *D;                 /* (batch, segments, heads, channels) */
+    float *W;                 /* as A, or NULL if the problem has none */
     int64_t copies, segments;
 } ScanGradients;
 

@@ -26,6 +26,7 @@ def forward(
     bias: Tensor | None,
     A: Tensor,
     D: Tensor | None,
+    W: Tensor | None,
     pattern: str,
     width: int,
     softplus: bool,
@@ -43,6 +44,7 @@ def forward(
         bias: Added to the step sizes (heads, channels), or None.
         A: (heads, channels, N).
         D: Skip weights (heads, channels), or None.
+        W: Weights of the states in the output (heads, channels, N), or None for ones.
         pattern: 'sequence', 'cross' or 'atrous'.
         width: Of the map; that of a sequence is its length.
         softplus: Whether step sizes go through softplus.
@@ -54,7 +56,7 @@ def forward(
         needs, empty unless ``keep``.
     """
     order = _order(pattern, x.shape[1], width)
-    problem = _problem(x, projected, delta, dt_weight, bias, A, D, order, pattern, softplus)
+    problem = _problem(x, projected, delta, dt_weight, bias, A, D, W, order, pattern, softplus)
     batch, heads, channels, states = x.shape[0], *A.shape
     chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
     turns = problem.directions if problem.overlap else 1
@@ -81,13 +83,14 @@ def backward(
     bias: Tensor | None,
     A: Tensor,
     D: Tensor | None,
+    W: Tensor | None,
     states: Tensor,
     pattern: str,
     width: int,
     softplus: bool,
     isa: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns the gradients of x, projected, delta, dt_weight, bias, A and D, each in its dtype; empty for None.
+) -> tuple[Tensor, ...]:
+    """Returns the gradients of x, projected, delta, dt_weight, bias, A, D and W, each in its dtype; empty for None.
 
     Args:
         grad_y: Gradient of y, contiguous.
@@ -97,7 +100,7 @@ def backward(
     The others are those of :func:`forward`.
     """
     order = _order(pattern, x.shape[1], width)
-    problem = _problem(x, projected, delta, dt_weight, bias, A, D, order, pattern, softplus)
+    problem = _problem(x, projected, delta, dt_weight, bias, A, D, W, order, pattern, softplus)
     batch, heads, channels, _ = x.shape[0], *A.shape
     chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
     turns = problem.directions if problem.overlap else 1
@@ -111,9 +114,10 @@ def backward(
     grad_delta = None if delta is None else torch.empty_like(grad_x)
     shape = (batch, segments, heads, channels)
     parameters = [A.new_empty(*shape, *columns) for columns in ((problem.rank,), (), (problem.states,), ())]
+    grad_W = None if W is None else A.new_empty(*shape, problem.states)
     ends = A.new_empty(batch, heads, segments, A.shape[2] + 1, padded) if segments > 1 else None
     arrays = map(
-        native.address, (grad_last_state, states, ends, grad_x, grad_delta, grad_projected, *parameters)
+        native.address, (grad_last_state, states, ends, grad_x, grad_delta, grad_projected, *parameters, grad_W)
     )
     native.backward(problem, native.Gradients(native.address(grad_y, x.dtype), *arrays, copies, segments), isa)
     grad_dt_weight, grad_bias, grad_A, grad_D = (part.sum((0, 1)) for part in parameters)
@@ -125,6 +129,7 @@ def backward(
         A.new_empty(0) if bias is None else grad_bias,
         grad_A,
         A.new_empty(0) if D is None else grad_D,
+        A.new_empty(0) if grad_W is None else grad_W.sum((0, 1)),
     )
 
 
@@ -159,6 +164,7 @@ def _problem(
     bias: Tensor | None,
     A: Tensor,
     D: Tensor | None,
+    W: Tensor | None,
     order: Tensor,
     pattern: str,
     softplus: bool,
@@ -170,7 +176,7 @@ def _problem(
     types = map(_type, (x.dtype, delta_dtype))
     arrays = (
         native.address(order, torch.int32), native.address(x, x.dtype), native.address(projected),
-        native.address(delta, delta_dtype), *map(native.address, (dt_weight, bias, A, D)),
+        native.address(delta, delta_dtype), *map(native.address, (dt_weight, bias, A, D, W)),
     )
     return native.Problem(*sizes, x.shape[1], tokens, CHUNK, softplus, pattern == 'cross', *types, *arrays)
 

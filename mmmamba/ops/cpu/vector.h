@@ -2,6 +2,7 @@
 #ifndef MMMAMBA_VECTOR_H
 #define MMMAMBA_VECTOR_H
 
+#include <float.h>
 #include <string.h>
 
 #include "scan.h"
@@ -85,6 +86,15 @@ INLINE Vec larger(Vec a, Vec b) {
 #endif
 }
 
+/* The larger one of each lane, of magnitudes: not a number is larger than all numbers. */
+INLINE Vec larger_magnitude(Vec a, Vec b) { return select_lanes((VecInt)a > (VecInt)b, a, b); }
+
+/* Infinity as the largest number; what is not a number stays so. */
+INLINE Vec to_finite(Vec v) {
+    const Vec most = splat(FLT_MAX);
+    return select_lanes(v > most, most, larger(-most, v));
+}
+
 /* Float16 or bfloat16 in the low bits of every lane, as float32. */
 INLINE Vec widen_lanes(VecBits bits, int64_t type) {
     if (type == SCAN_BFLOAT16) return (Vec)(bits << 16);
@@ -129,20 +139,19 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
     memcpy((uint16_t *)array + at, &part, (size_t)count * sizeof(uint16_t));
 }
 
-/* Exponents between which exp2_lanes() needs no limits. */
+/* Magnitude of the exponents up to which exp2_lanes() needs no limits. */
 #define EXPONENT_LIMIT 126.0f
+/* Beyond it, 2^t counts as infinite: a little early, so that no power of two on the way is. */
+#define LARGEST_EXPONENT 127.96f
 
 /*
  * 2^t, relative error below 2e-7, and exactly 1 at 0 with an exact slope there so that a slow decay gathers no bias
  * over a long sequence. Adding `shift` rounds t to `whole`, a multiple of the last bit kept, and leaves that in the low
- * bits of the sum. Without `limit`, |t| must stay below EXPONENT_LIMIT; with it, the result stays between 2^-126 and
- * 2^127.9: it neither vanishes nor becomes infinite.
+ * bits of the sum. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without `limit` may give; with it,
+ * the result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is none.
  */
 INLINE Vec exp2_lanes(Vec t, const int limit) {
-    if (limit) {
-        const Vec low = splat(-EXPONENT_LIMIT), high = splat(127.9f);
-        t = select_lanes(t > high, high, larger(low, t));
-    }
+    Vec power;
 #if LANES == 16
     /* 2^(i / 16) less i where the shift below puts it: a table, and degree 3 on [-1/32, 1/32]. */
     const Vec shift = splat(0x1.8p19f);
@@ -153,7 +162,7 @@ INLINE Vec exp2_lanes(Vec t, const int limit) {
     Vec p = splat(0.05550410866f);
     p = p * r + splat(0.2402265070f);
     p = p * r + splat(0.6931471806f);
-    return (r * (Vec)scale) * p + (Vec)scale;
+    power = (r * (Vec)scale) * p + (Vec)scale;
 #else
     /* Minimax polynomial of degree 5 on [-0.5, 0.5]. */
     const Vec shift = splat(0x1.8p23f);
@@ -164,8 +173,11 @@ INLINE Vec exp2_lanes(Vec t, const int limit) {
     p = p * r + splat(0.24022242426872253f);
     p = p * r + splat(0.6931470036506653f);
     p = p * r + splat(1.0f);
-    return (Vec)((VecInt)p + ((VecInt)shifted << 23));
+    power = (Vec)((VecInt)p + ((VecInt)shifted << 23));
 #endif
+    if (!limit) return power;
+    const VecInt within = (t >= splat(-EXPONENT_LIMIT)) & (t <= splat(LARGEST_EXPONENT));
+    return select_lanes(within, power, larger(splat(0), t) * splat(0x1p127f));
 }
 
 /*
@@ -174,7 +186,7 @@ INLINE Vec exp2_lanes(Vec t, const int limit) {
  */
 INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
     const Vec zero = splat(0.0f), one = splat(1.0f), two = splat(2.0f);
-    const Vec e = exp2_lanes(larger(splat(-EXPONENT_LIMIT), magnitude(v) * splat(-1.4426950408889634f)), 0);
+    const Vec e = exp2_lanes(magnitude(v) * splat(-1.4426950408889634f), 1);
     const Vec s = e / (two + e), z = s * s;
     Vec p = splat(0.1400599181652069f);
     p = p * z + splat(0.14000903069972992f);

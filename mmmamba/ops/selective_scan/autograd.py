@@ -23,16 +23,15 @@ class ChunkedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         """Takes and returns what :func:`reference.scan` does; ``delta`` are the final step sizes; all of one dtype."""
-        chunked = _Chunked(u, delta, A, B)
-        decays = chunked.chunk_decays()
-        zero_state = u.new_zeros(*decays.shape[:3], A.shape[1])
-        entering, last_state = _carry(chunked.end_states(torch.zeros_like(decays)), decays, zero_state)
+        chunked = _Chunked(u, delta, A, B, C)
+        roots = chunked.root_decays()
+        zero_state = u.new_zeros(*roots.shape[:3], A.shape[1])
+        entering, last_state = _carry(chunked.end_states(torch.zeros_like(roots)), roots, zero_state)
         y = torch.empty_like(chunked.u)
-        C_in_chunks = chunked.by_position(C, per_group=True)
         state = entering
         for t in range(chunked.positions):
             state = chunked.step(t, state)
-            torch.sum(state * C_in_chunks[t], dim=-1, out=y[t])
+            torch.sum(state * chunked.C[t], dim=-1, out=y[t])
         ctx.save_for_backward(u, delta, A, B, C, entering)
         return chunked.to_sequence(y), last_state.reshape(u.shape[0], u.shape[1], A.shape[1])
 
@@ -48,43 +47,61 @@ class ChunkedScan(torch.autograd.Function):
 class _Chunked:
     """Inputs in the layout (position in chunk, batch, group, channel of group, chunk[, N]), zero-padded at the end.
 
-    A padded step has step size zero: it changes no state.
+    B and C have one channel of a group; if they are constant, one batch item and chunk instead, and all positions are
+    views of one matrix. A padded step has step size zero and the decay 1, whatever A is.
     """
 
-    def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor) -> None:
+    def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
         self.batch, self.channels, self.length = u.shape
-        self.groups = B.shape[1]
+        self.groups = next((matrix.shape[1] for matrix in (B, C) if matrix.dim() == 4), 1)
         self.positions = max(1, math.isqrt(max(self.length, 1) // 2))
         self.chunks = -(-self.length // self.positions)
-        self.A = A.reshape(self.groups, -1, 1, A.shape[1])  # (group, channel of group, 1, N)
+        self.A = self._per_channel(A)
         self.u, self.delta = self.by_position(u), self.by_position(delta)
-        self.B = self.by_position(B, per_group=True)
+        self.B, self.C = self._matrix_by_position(B), self._matrix_by_position(C)
         self.delta_u = self.delta * self.u
 
-    def by_position(self, sequence: Tensor, per_group: bool = False) -> Tensor:
-        """(batch, channels, length), or (batch, group, N, length) if per_group, to the layout by position."""
+    def by_position(self, sequence: Tensor) -> Tensor:
+        """(batch, channels, length) to the layout by position."""
+        return self._cut(sequence, self.channels // self.groups).permute(4, 0, 1, 2, 3).contiguous()
+
+    def _matrix_by_position(self, matrix: Tensor) -> Tensor:
+        """(batch, group, N, length) or (channels, N) to the layout by position."""
+        if matrix.dim() == 2:
+            return self._per_channel(matrix).expand(self.positions, 1, -1, -1, -1, -1)
+        return self._cut(matrix, matrix.shape[2]).permute(4, 0, 1, 3, 2).contiguous().unsqueeze(3)
+
+    def _per_channel(self, matrix: Tensor) -> Tensor:
+        """(channels, N) to (group, channel of group, 1, N)."""
+        return matrix.reshape(self.groups, self.channels // self.groups, 1, matrix.shape[1])
+
+    def _cut(self, sequence: Tensor, rows: int) -> Tensor:
+        """Rows of a group along the length to (batch, group, row, chunk, position)."""
         padded = F.pad(sequence, (0, self.positions * self.chunks - self.length))
-        shape = (self.batch, self.groups, padded.shape[2] if per_group else self.channels // self.groups)
-        padded = padded.reshape(*shape, self.chunks, self.positions)
-        if per_group:
-            return padded.permute(4, 0, 1, 3, 2).contiguous().unsqueeze(3)
-        return padded.permute(4, 0, 1, 2, 3).contiguous()
+        return padded.reshape(self.batch, self.groups, rows, self.chunks, self.positions)
 
     def to_sequence(self, by_position: Tensor) -> Tensor:
         """The inverse of :meth:`by_position` for (batch, channels, length)."""
         padded = by_position.permute(1, 2, 3, 4, 0).reshape(self.batch, self.channels, self.chunks * self.positions)
         return padded[..., : self.length].contiguous()
 
-    def to_group_sequence(self, by_position: Tensor) -> Tensor:
-        """The inverse of :meth:`by_position` for (batch, group, N, length), without the channels' dimension."""
-        padded = by_position.permute(1, 2, 4, 3, 0).flatten(3)
+    def to_matrix(self, gradients: list[Tensor], like: Tensor) -> Tensor:
+        """The gradient of ``like``, B or C, from what each position gives to it."""
+        by_position = torch.stack(gradients)
+        if like.dim() == 2:
+            return by_position.sum(0).reshape(like.shape)
+        padded = by_position.squeeze(3).permute(1, 2, 4, 3, 0).flatten(3)
         return padded[..., : self.length].contiguous()
 
     def decay(self, t: int) -> Tensor:
-        return torch.exp(self.delta[t].unsqueeze(-1) * self.A)
+        decay = torch.exp(self.delta[t].unsqueeze(-1) * self.A)
+        if t + (self.chunks - 1) * self.positions >= self.length:
+            decay[..., -1:, :] = 1  # zero times what is infinite or not a number would not be zero
+        return decay
 
-    def chunk_decays(self) -> Tensor:
-        return torch.exp(self.delta.sum(0).unsqueeze(-1) * self.A)
+    def root_decays(self) -> Tensor:
+        """Square roots of what states decay by over a chunk, made finite: see :func:`_carry`."""
+        return _finite(torch.exp(_finite(self.delta.sum(0)).unsqueeze(-1) / 2 * self.A))
 
     def step(self, t: int, state: Tensor) -> Tensor:
         """Takes the states (batch, group, channel of group, chunk, N) before position t of every chunk past it."""
@@ -96,8 +113,17 @@ class _Chunked:
         return state
 
 
-def _carry(local: Tensor, decays: Tensor, initial: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
-    """Solves carry_{i+1} = decays_i carry_i + local_i along the chunks (dimension -2), or backwards along them.
+def _finite(tensor: Tensor) -> Tensor:
+    """Infinity as the largest number of the dtype; what is not a number stays so."""
+    largest = torch.finfo(tensor.dtype).max
+    return tensor.clamp(-largest, largest)
+
+
+def _carry(local: Tensor, roots: Tensor, initial: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
+    """Solves carry_{i+1} = roots_i^2 carry_i + local_i along the chunks (dimension -2), or backwards along them.
+
+    The decay of many steps may be too large for the dtype where the state after them is not, and where the state is
+    zero it stays so. Hence finite roots, one after the other. A step without a finite decay shows in ``local``.
 
     Returns:
         What enters every chunk, shaped as ``local``, and what leaves the last one.
@@ -106,7 +132,7 @@ def _carry(local: Tensor, decays: Tensor, initial: Tensor, reverse: bool = False
     chunks = range(local.shape[-2])
     for i in reversed(chunks) if reverse else chunks:
         entering[..., i, :] = carry
-        carry = torch.addcmul(local[..., i, :], decays[..., i, :], carry)
+        carry = torch.addcmul(local[..., i, :], roots[..., i, :], roots[..., i, :] * carry)
     return entering, carry
 
 
@@ -120,27 +146,26 @@ def _backward(
     grad_y: Tensor,
     grad_last_state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    chunked = _Chunked(u, delta, A, B)
+    chunked = _Chunked(u, delta, A, B, C)
     gy = chunked.by_position(grad_y).unsqueeze(-1)
-    C_in_chunks = chunked.by_position(C, per_group=True)
 
-    # The gradient that reaches each chunk's last state from the chunks behind it.
+    # The gradient that reaches each chunk's last state from the chunks after it.
     local = torch.zeros_like(entering)
     for t in reversed(range(chunked.positions)):
-        local = torch.addcmul(local, C_in_chunks[t], gy[t]) * chunked.decay(t)
+        local = torch.addcmul(local, chunked.C[t], gy[t]) * chunked.decay(t)
     initial = grad_last_state.reshape(*entering.shape[:3], A.shape[1])
-    grad_state, _ = _carry(local, chunked.chunk_decays(), initial, reverse=True)
+    grad_state, _ = _carry(local, chunked.root_decays(), initial, reverse=True)
 
     states = [entering]
     for t in range(chunked.positions):
         states.append(chunked.step(t, states[-1]))
     grad_delta_u, grad_delta = torch.empty_like(chunked.u), torch.empty_like(chunked.u)
-    grad_B, grad_C = torch.empty_like(C_in_chunks.squeeze(3)), torch.empty_like(C_in_chunks.squeeze(3))
+    grad_B, grad_C = [], []
     grad_A = torch.zeros_like(chunked.A)
     for t in reversed(range(chunked.positions)):
-        grad_state = torch.addcmul(grad_state, C_in_chunks[t], gy[t])
-        torch.sum(gy[t] * states.pop(), dim=2, out=grad_C[t])
-        torch.sum(grad_state * chunked.delta_u[t].unsqueeze(-1), dim=2, out=grad_B[t])
+        grad_state = torch.addcmul(grad_state, chunked.C[t], gy[t])
+        grad_C.append((gy[t] * states.pop()).sum_to_size(chunked.C[t].shape))
+        grad_B.append((grad_state * chunked.delta_u[t].unsqueeze(-1)).sum_to_size(chunked.B[t].shape))
         torch.sum(grad_state * chunked.B[t], dim=-1, out=grad_delta_u[t])
         grad_state = grad_state * chunked.decay(t)  # now of the state before this step
         grad_exponent = grad_state * states[-1]
@@ -152,6 +177,6 @@ def _backward(
         chunked.to_sequence(grad_u),
         chunked.to_sequence(grad_delta),
         grad_A.reshape(A.shape),
-        chunked.to_group_sequence(grad_B),
-        chunked.to_group_sequence(grad_C),
+        chunked.to_matrix(grad_B[::-1], B),
+        chunked.to_matrix(grad_C[::-1], C),
     )

@@ -56,12 +56,8 @@ def selective_scan(
     require_real('selective_scan', named)
     _require_shapes(u, delta, A, D, z, delta_bias)
     B, C = _grouped('B', B, u, A), _grouped('C', C, u, A)
-    groups = max(B.shape[1], C.shape[1])
-    if groups % B.shape[1] or groups % C.shape[1]:
-        raise ValueError(
-            f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.'
-        )
-    B, C = (m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
+    if B.dim() == C.dim() == 4:
+        B, C = _as_many_groups(B, C)
 
     chosen = select('selective_scan', BACKENDS, named.values(), backend)
     with without_autocast(u.device.type):
@@ -90,13 +86,13 @@ def _require_shapes(
 
 
 def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
-    """Returns B or C as (batch, groups, N, length)."""
+    """Returns B or C as (batch, groups, N, length), or as it is if it is a constant (channels, N)."""
     (batch, channels, length), states = u.shape, A.shape[1]
     given = tuple(matrix.shape)
     if matrix.dim() == 2:
         if given != (channels, states):
             raise ValueError(f'selective_scan: {name} must be ({channels}, {states}), not {given}.')
-        return matrix[None, :, :, None].expand(batch, channels, states, length)
+        return matrix
     if matrix.dim() == 3:
         matrix = matrix.unsqueeze(1)
     if matrix.dim() != 4 or (matrix.shape[0], *matrix.shape[2:]) != (batch, states, length):
@@ -110,3 +106,14 @@ def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
             f'selective_scan: {channels} channels cannot be split into the {groups} groups of {name}.'
         )
     return matrix
+
+
+def _as_many_groups(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns B and C, the one with fewer groups repeated, so that both have as many."""
+    groups = max(B.shape[1], C.shape[1])
+    if groups % B.shape[1] or groups % C.shape[1]:
+        raise ValueError(
+            f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.'
+        )
+    B, C = (m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
+    return B, C

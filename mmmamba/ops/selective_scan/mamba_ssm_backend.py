@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from mmmamba.ops.dispatch import TOLERANCES, Backend
@@ -25,11 +26,15 @@ def scan(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Takes and returns what :func:`reference.scan` does, but y in the dtype of ``u``, which B, C and delta take."""
+    """Takes and returns what :func:`reference.scan` does, but y in the dtype of ``u``.
+
+    delta takes that dtype too, and so do B and C unless they are constant.
+    """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     D, delta_bias = (None if vector is None else vector.float() for vector in (D, delta_bias))
-    delta, B, C = (tensor.to(u.dtype).contiguous() for tensor in (delta, B, C))
+    B, C = (matrix.to(torch.float32 if matrix.dim() == 2 else u.dtype).contiguous() for matrix in (B, C))
+    delta = delta.to(u.dtype).contiguous()
     u, A = u.contiguous(), A.float().contiguous()
     return selective_scan_fn(u, delta, A, B, C, D, None, delta_bias, delta_softplus, return_last_state=True)
 

@@ -23,7 +23,7 @@ def scan(
     Args:
         u, delta: (batch, channels, length).
         A: (channels, N).
-        B, C: (batch, groups, N, length).
+        B, C: (batch, groups, N, length), of as many groups, or (channels, N), constant.
         D, delta_bias: (channels,) or None.
         delta_softplus: Whether the step size goes through softplus.
 
@@ -34,18 +34,23 @@ def scan(
     u, A = u.to(dtype), A.to(dtype)
     delta = step_sizes(delta.to(dtype), delta_bias, delta_softplus)
     batch, channels, length = u.shape
-    group_size = channels // B.shape[1]
     state = u.new_zeros(batch, channels, A.shape[1])
     outputs = []
     for t in range(length):
-        B_t = B[..., t].to(dtype).repeat_interleave(group_size, dim=1)  # (batch, channels, N)
-        C_t = C[..., t].to(dtype).repeat_interleave(group_size, dim=1)
+        B_t, C_t = (_of_step(matrix, t, channels).to(dtype) for matrix in (B, C))
         delta_t = delta[..., t, None]
         state = torch.exp(delta_t * A) * state + delta_t * B_t * u[..., t, None]
         outputs.append((state * C_t).sum(-1))
-    # Without steps, an empty product that has every input in its graph.
-    y = torch.stack(outputs, dim=-1) if outputs else u * delta * A.sum() * (B * C).sum(dim=(1, 2)).unsqueeze(1)
+    # Without steps, an empty sum that has every input in its graph.
+    y = torch.stack(outputs, dim=-1) if outputs else u * delta + (A.sum() + B.sum() + C.sum())
     return add_skip(y, u, D), state
+
+
+def _of_step(matrix: Tensor, t: int, channels: int) -> Tensor:
+    """B or C of step t: (batch, channels, N), or (channels, N) if it is constant."""
+    if matrix.dim() == 2:
+        return matrix
+    return matrix[..., t].repeat_interleave(channels // matrix.shape[1], dim=1)
 
 
 def step_sizes(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:

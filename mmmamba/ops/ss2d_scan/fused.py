@@ -36,6 +36,7 @@ def fused(
         dt_projs_bias.float(),
         -torch.exp(A_logs.float()).unflatten(0, (heads, channels)),
         Ds.float().unflatten(0, (heads, channels)),
+        None,
         pattern,
         width,
         True,

@@ -53,7 +53,7 @@ def _add_sums(places, values, has_earlier, mask):
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['scratch_ptr'])
 def main_pass(
-    grad_y_ptr, x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, gradients_ptr,
+    grad_y_ptr, x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, states_ptr, gradients_ptr,
     scratch_ptr, grad_x_ptr, grad_projected_ptr, grad_delta_ptr, grad_parameters_ptr,
     items, chunks_of_worker, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank,
     plane, part,
@@ -115,12 +115,13 @@ def main_pass(
                 _, sums_before = running_sums(d)
                 start = starts + early * N * BLOCK
                 pass_tile(
-                    start, start + N * BLOCK, BLOCK, early >= 0, in_block, A_places, channels, tl.sum(d, 0),
+                    start, start + N * BLOCK, BLOCK, early >= 0, in_block, A_places, None, channels, tl.sum(d, 0),
                     sums_before, d * x, rows + rank, N, TILE,
                 )
             tl.debug_barrier()
 
-        parameter_places = (worker * heads + head).to(tl.int64) * ((N + 2 + rank) * channels) + c
+        parameter_rows = N + 2 + rank if W_ptr is None else 2 * N + 2 + rank
+        parameter_places = (worker * heads + head).to(tl.int64) * (parameter_rows * channels) + c
         parameter_places = grad_parameters_ptr + parameter_places
         first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
         places, rows, steps, inside, d, x = open_tile(
@@ -149,7 +150,12 @@ def main_pass(
             h = before + dx * B[:, None]
             product, before, h = tl.associative_scan((decay, before, h), 0, _advance)
             behind = tl.load(starts + (tiles * N + n) * BLOCK)
-            g = grad_y * C[:, None] + tl.where(s[:, None] == TILE - 1, behind[None, :], 0)
+            grad_out = grad_y  # of the output's part by this state, but for the factor C
+            if W_ptr is not None:
+                grad_out *= tl.load(W_ptr + (head * N + n) * channels + c, mask=in_block, other=0)[None, :]
+                weight_sums = parameter_places + (N + 2 + rank + n) * channels
+                _add_to(weight_sums, tl.sum(h * grad_y * C[:, None], 0), in_block)
+            g = grad_out * C[:, None] + tl.where(s[:, None] == TILE - 1, behind[None, :], 0)
             one = tl.full([TILE, BLOCK], 1.0, tl.float32)
             # Flipped, the scan is one of registers; `reverse=True` would flip the lanes as well, and back.
             flipped = (tl.flip(decay, 0), one, tl.flip(g, 0))
@@ -160,7 +166,7 @@ def main_pass(
             grad_dx += g * B[:, None]
             grad_d += q * A[None, :]
             _add_to(parameter_places + n * channels, tl.sum(q * d, 0), in_block)
-            totals = sum_rows(g * dx, h * grad_y, TILE, BLOCK)
+            totals = sum_rows(g * dx, h * grad_out, TILE, BLOCK)
             _add_sums(sums + (rank + n) + is_second * N, totals, block > 0, has_sum)
 
         # Loaded again rather than kept in registers.

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+LARGEST = tl.constexpr(3.4028234663852886e38)  # float32
 # Arguments for whose values no kernel of its own is compiled.
 SIZES = [
     'items', 'chunks_of_worker', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height',
@@ -176,35 +177,38 @@ def running_sums(d):
 
 
 @triton.jit
-def _pass_state(source, target, has_source, in_block, A_place, total, exponents, inputs, column):
+def _pass_state(source, target, has_source, in_block, A_place, W_place, total, exponents, inputs, column):
     A = tl.load(A_place, mask=in_block, other=0) * LOG2E
     state = tl.load(source, mask=in_block & has_source, other=0) * tl.exp2(total * A)
-    state += tl.sum(tl.exp2(exponents * A[None, :]) * (inputs * column[:, None]), 0)
-    tl.store(target, state, mask=in_block)
+    added = tl.sum(tl.exp2(exponents * A[None, :]) * (inputs * column[:, None]), 0)
+    if W_place is not None:
+        added *= tl.load(W_place, mask=in_block, other=0)
+    tl.store(target, state + added, mask=in_block)
 
 
 @triton.jit
 def pass_tile(
-    source, target, stride, has_source, in_block, A_places, channels, total, exponents, inputs, columns,
+    source, target, stride, has_source, in_block, A_places, W_places, channels, total, exponents, inputs, columns,
     N: tl.constexpr, TILE: tl.constexpr,
 ):
     """Carries states, or gradients of states, over a tile without the values between its steps.
 
-    For each n, ``target[n] = exp(total A[n]) source[n] + sum_t exp(exponents[t] A[n]) inputs[t] columns[t, n]``, with
-    zero where there is no source.
+    For each n, ``target[n] = exp(total A[n]) source[n] + W[n] sum_t exp(exponents[t] A[n]) inputs[t] columns[t, n]``,
+    with zero where there is no source, and ones where W is None.
     """
     STEP: tl.constexpr = 2 if N % 2 == 0 else 1
     pairs = pair_rows(columns, STEP - 1, TILE)
     for n in range(0, N, STEP):
         column, next_column = load_pair(pairs + n, TILE)
         _pass_state(
-            source + n * stride, target + n * stride, has_source, in_block, A_places + n * channels, total, exponents,
-            inputs, column,
+            source + n * stride, target + n * stride, has_source, in_block, A_places + n * channels,
+            None if W_places is None else W_places + n * channels, total, exponents, inputs, column,
         )
         if STEP == 2:
             _pass_state(
                 source + (n + 1) * stride, target + (n + 1) * stride, has_source, in_block,
-                A_places + (n + 1) * channels, total, exponents, inputs, next_column,
+                A_places + (n + 1) * channels, None if W_places is None else W_places + (n + 1) * channels,
+                total, exponents, inputs, next_column,
             )
 
 

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from mmmamba.ops.triton.kernels_common import (
+    LARGEST,
     LOG2E,
     SIZES,
     copy_states,
@@ -18,7 +19,7 @@ from mmmamba.ops.triton.kernels_common import (
 
 @triton.jit(do_not_specialize=SIZES)
 def local_pass(
-    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, states_ptr, sums_ptr,
+    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, W_ptr, states_ptr, sums_ptr,
     units, chunks, blocks, tiles, positions, height, width, channels, rank,
     N: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr, SPACING: tl.constexpr,
     NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
@@ -26,7 +27,8 @@ def local_pass(
     """What a chunk alone hands on: its end state from a zero start, in the slot of its successor.
 
     Reversed, what its outputs alone give to the gradient of its entering state, in the slot of its predecessor;
-    ``inputs`` are x, or the gradient of y. The sum of the step sizes of the chunk goes to the same slot of ``sums``.
+    ``inputs`` are x, or the gradient of y; W takes part reversed only. The sum of the step sizes of the chunk goes to
+    the same slot of ``sums``.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -53,7 +55,8 @@ def local_pass(
                 )
                 sums, sums_before = running_sums(d)
                 pass_tile(
-                    place, place, channels, tile > 0, in_block, A_ptr + head * N * channels + c, channels,
+                    place, place, channels, tile > 0, in_block, A_ptr + head * N * channels + c,
+                    W_ptr + head * N * channels + c if REVERSE and W_ptr is not None else None, channels,
                     tl.sum(d, 0), sums if REVERSE else sums_before, inputs if REVERSE else d * inputs,
                     rows + rank + (N if REVERSE else 0), N, TILE,
                 )
@@ -66,6 +69,12 @@ def _compose(decay_left, state_left, decay_right, state_right):
     return decay_left * decay_right, decay_right * state_left + state_right
 
 
+@triton.jit
+def _compose_roots(root_left, state_left, root_right, state_right):
+    """As :func:`_compose`, with square roots of the decays, made finite."""
+    return tl.minimum(root_left * root_right, LARGEST), root_right * (root_right * state_left) + state_right
+
+
 @triton.jit(do_not_specialize=SIZES)
 def carry(
     states_ptr, sums_ptr, A_ptr, initial_ptr,
@@ -76,6 +85,9 @@ def carry(
 
     A slot has its local result and, in ``sums``, the step sizes of the chunk that it comes from. The first slot of
     the walk (the last, if reversed) is not read; it becomes ``initial``, or stays undefined if that is None.
+
+    The decay of many steps may exceed float32 where the state after them does not, and a state of zero stays zero:
+    hence finite square roots of decays. A step whose decay is not a number shows in the local results.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -101,17 +113,17 @@ def carry(
         place = states[None, :] + (slot * (N * channels))[:, None]
         local = tl.load(place, mask=mask, other=0)
         sum_of_steps = tl.load(sums[None, :] + (slot * channels)[:, None], mask=mask, other=0)
-        decay = tl.exp2(sum_of_steps * A[None, :])
-        local += tl.where(row[:, None] == 0, decay * state[None, :], 0)
-        decay, local = tl.associative_scan((decay, local), 0, _compose)
+        root = tl.minimum(tl.exp2(sum_of_steps * (A * 0.5)[None, :]), LARGEST)
+        local += tl.where(row[:, None] == 0, root * (root * state[None, :]), 0)
+        root, local = tl.associative_scan((root, local), 0, _compose_roots)
         tl.store(place, local, mask=mask)
         state = tl.sum(tl.where(row[:, None] == ROWS - 1, local, 0), 0)
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['scratch_ptr'])
 def final_pass(
-    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, scratch_ptr, y_ptr, last_ptr,
-    items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,
+    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, states_ptr, scratch_ptr, y_ptr,
+    last_ptr, items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
@@ -161,7 +173,11 @@ def final_pass(
                     entry = decay * tl.load(running + n * BLOCK)[None, :]
                     h = dx * B[:, None] + tl.where(s[:, None] == 0, entry, 0)
                     decay, h = tl.associative_scan((decay, h), 0, _compose)
-                    y += h * C[:, None]
+                    if W_ptr is None:
+                        y += h * C[:, None]
+                    else:
+                        W = tl.load(W_ptr + (head * N + n) * channels + c, mask=in_block, other=0)
+                        y += h * C[:, None] * W[None, :]
                     tl.store(running + n * BLOCK, tl.sum(tl.where(s[:, None] == TILE - 1, h, 0), 0))
                 tl.store(y_places, y.to(y_ptr.dtype.element_ty), mask=inside[:, None] & in_block[None, :])
                 tl.debug_barrier()  # the next tile or walk reads what this one has written

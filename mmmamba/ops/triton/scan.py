@@ -1,6 +1,7 @@
 """Forward and backward pass of the fused scan in Triton."""
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from mmmamba.ops.triton.geometry import Geometry, geometry
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
+
+# Finite after the product with log2 e, so that a step of size zero, as padding is, leaves a state as it is.
+LARGEST_A = torch.finfo(torch.float32).max / 2
 
 
 def forward(
@@ -19,6 +23,7 @@ def forward(
     bias: Tensor | None,
     A: Tensor,
     D: Tensor | None,
+    W: Tensor | None,
     pattern: str,
     width: int,
     softplus: bool,
@@ -35,6 +40,7 @@ def forward(
         bias: (heads, channels) float32, added to the step sizes, or None.
         A: (heads, channels, N) float32.
         D: (heads, channels) float32 or None.
+        W: (heads, channels, N) float32, weights of the states in the output, or None for ones.
         pattern: 'sequence' (heads are groups of channels), 'cross' or 'atrous' (four heads, one group).
         width: Of the map.
         softplus: Whether step sizes go through it.
@@ -55,18 +61,18 @@ def forward(
     tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
     chunks = -(-g.positions // tiling.chunk)
     blocks = -(-g.channels // tiling.block)
-    A = A.transpose(1, 2).contiguous()  # one load takes the channels of a block
+    A, W = _by_state(A, LARGEST_A), _by_state(W)
     states = x.new_empty((g.batch, g.heads, chunks, g.states, g.channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         if chunks > 1:
-            _carry_states(x, projected, delta, dt_weight, bias, A, states, None, g, tiling, softplus, reverse=False)
+            _carry_states(x, projected, delta, dt_weight, bias, A, W, states, None, g, tiling, softplus, reverse=False)
         items = g.batch * g.units * chunks * blocks
         programs = min(items, 4 * tiling.programs)  # more than are resident: they end at different times
         scratch = x.new_empty((programs, g.states, tiling.block), dtype=torch.float32)
         planes = _planes(y, g)
         _launch(
             kernels_forward.final_pass, programs,
-            x, projected, delta, dt_weight, bias, A, D, states, scratch, planes, last_state,
+            x, projected, delta, dt_weight, bias, A, D, W, states, scratch, planes, last_state,
             items, g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g), x.numel() * (g.planes > 1),
             NS=_power_of_two(g.states), maxnreg=168, **_constants(g, tiling, softplus),
         )  # fmt: skip
@@ -87,13 +93,14 @@ def backward(
     bias: Tensor | None,
     A: Tensor,
     D: Tensor | None,
+    W: Tensor | None,
     states: Tensor,
     pattern: str,
     width: int,
     softplus: bool,
     tiling: Tiling | None = None,
 ) -> tuple[Tensor, ...]:
-    """Gradients of x, projected, delta, dt_weight, bias, A and D, each in the dtype of the input.
+    """Gradients of x, projected, delta, dt_weight, bias, A, D and W, each in the dtype of the input.
 
     Takes the arguments of :func:`forward`, what it returned as states, and the gradients of y and, or None, of the
     last states. An empty tensor stands for the gradient of an input that is None.
@@ -102,7 +109,7 @@ def backward(
 
     g = geometry(x, projected, A, pattern, width)
     if not x.numel():
-        inputs = (x, projected, delta, dt_weight, bias, A, D)
+        inputs = (x, projected, delta, dt_weight, bias, A, D, W)
         return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in inputs)
     tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
     chunks = -(-g.positions // tiling.chunk)
@@ -110,15 +117,15 @@ def backward(
     blocks = -(-g.channels // (tiling.block * splits))  # of a split
     splits = -(-g.channels // (tiling.block * blocks))  # that have any
     tiles = tiling.chunk // tiling.tile
-    A = A.transpose(1, 2).contiguous()
+    A, W = _by_state(A, LARGEST_A), _by_state(W)
     if grad_last_state is None:
         grad_last_state = x.new_zeros((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     with torch.cuda.device_of(x):
         states = states.view(g.batch, g.heads, chunks, g.states, g.channels)
         gradients = torch.empty_like(states)
         _carry_states(
-            grad_y, projected, delta, dt_weight, bias, A, gradients, grad_last_state.contiguous(), g, tiling, softplus,
-            reverse=True,
+            grad_y, projected, delta, dt_weight, bias, A, W, gradients, grad_last_state.contiguous(), g, tiling,
+            softplus, reverse=True,
         )  # fmt: skip
         items = g.batch * chunks
         chunks_of_worker = -(-items // max(tiling.programs // (g.units * splits), 1))
@@ -131,10 +138,11 @@ def backward(
         allocate = projected.new_zeros if g.spacing > 1 else projected.new_empty
         grad_projected = allocate((splits, *projected.shape))
         grad_delta = None if delta is None else torch.empty_like(delta)
-        parameters = x.new_zeros((workers, g.heads, g.states + 2 + g.rank, g.channels), dtype=torch.float32)
+        rows = (g.states, 1, 1, g.rank, 0 if W is None else g.states)
+        parameters = x.new_zeros((workers, g.heads, sum(rows), g.channels), dtype=torch.float32)
         _launch(
             kernels_backward.main_pass, programs,
-            grad_y, x, projected, delta, dt_weight, bias, A, D, states, gradients,
+            grad_y, x, projected, delta, dt_weight, bias, A, D, W, states, gradients,
             scratch, planes, grad_projected, grad_delta, parameters,
             items, chunks_of_worker, g.units, chunks, splits, blocks, tiles, *_map(g),
             x.numel() * (g.planes > 1), projected.numel(),
@@ -142,8 +150,8 @@ def backward(
         )  # fmt: skip
         _merge(planes, grad_x, g)
         grad_projected = grad_projected[0] if splits == 1 else grad_projected.sum(0)
-        parameters = parameters.sum(0)  # (heads, N + 2 + R, channels)
-    grad_A, grad_bias, grad_D, grad_weight = parameters.split([g.states, 1, 1, g.rank], 1)
+        parameters = parameters.sum(0)  # (heads, rows, channels)
+    grad_A, grad_bias, grad_D, grad_weight, grad_W = parameters.split(rows, 1)
     dense = torch.contiguous_format  # and a copy of its own: no result shares memory with another
     return (
         grad_x,
@@ -153,6 +161,7 @@ def backward(
         x.new_empty(0) if bias is None else grad_bias[:, 0].clone(memory_format=dense),
         grad_A.transpose(1, 2).clone(memory_format=dense),
         x.new_empty(0) if D is None else grad_D[:, 0].clone(memory_format=dense),
+        x.new_empty(0) if W is None else grad_W.transpose(1, 2).clone(memory_format=dense),
     )
 
 
@@ -174,6 +183,7 @@ def _carry_states(
     dt_weight: Tensor | None,
     bias: Tensor | None,
     A: Tensor,
+    W: Tensor | None,
     states: Tensor,
     initial: Tensor | None,
     g: Geometry,
@@ -190,7 +200,7 @@ def _carry_states(
     if chunks > 1:
         _launch(
             kernels_forward.local_pass, g.batch * g.units * chunks * blocks,
-            inputs, projected, delta, dt_weight, bias, A, states, sums,
+            inputs, projected, delta, dt_weight, bias, A, W, states, sums,
             g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g),
             REVERSE=reverse, maxnreg=168, **_constants(g, tiling, softplus),
         )  # fmt: skip
@@ -199,6 +209,14 @@ def _carry_states(
         states, sums, A, initial, g.heads, chunks, blocks, g.channels,
         N=g.states, ROWS=tiling.carry_rows, BLOCK=tiling.block, REVERSE=reverse,
     )  # fmt: skip
+
+
+def _by_state(matrix: Tensor | None, limit: float = math.inf) -> Tensor | None:
+    """(heads, channels, N) to (heads, N, channels), where one load takes the channels of a block; within limits."""
+    if matrix is None:
+        return None
+    heads, channels, states = matrix.shape
+    return torch.clamp(matrix.transpose(1, 2), -limit, limit, out=matrix.new_empty(heads, states, channels))
 
 
 def _planes(total: Tensor, g: Geometry) -> Tensor:
