@@ -40,7 +40,7 @@ def read_annotations(path: str, for_evaluation: bool) -> dict:
         InputError: The first fault that was found.
     """
     content = _read_json(path)
-    lists = ('images', 'annotations', 'categories')
+    lists = ('images', 'categories', 'annotations')
     images_alone = for_evaluation and 'annotations' not in content
     if images_alone:
         content['annotations'] = []
