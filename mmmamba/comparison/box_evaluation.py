@@ -5,14 +5,15 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmmamba.datasets import coco_checks
+from mmmamba.datasets.coco_checks import check_classes, read_annotations
+from mmmamba.datasets.coco_objects import check_objects
 from mmmamba.errors import InputError
 
 IOU_THRESHOLDS = (0.5, 0.75)
@@ -20,30 +21,27 @@ MAX_DETECTIONS = 100
 """Of an image and a class: as many as COCO's AP counts."""
 
 
-def read_truth(path: Path, classes: Collection[str] | None = None) -> dict:
-    """Reads and checks the annotations of a test set.
+def read_truth(path: Path, classes: Sequence[str] | None = None) -> dict:
+    """Reads and checks the annotations of a test set, as ``CheckedCocoDataset`` does.
 
     Args:
         path: The COCO json.
-        classes: Names of the categories that the detectors know; None for all that the file has.
+        classes: Names of the categories that the detectors know, in their order; None for all that the file has.
 
     Returns:
         Its content, without what is of other categories.
 
     Raises:
-        InputError: If it is malformed, if a file name leads out of the image folder, or if it has nothing to detect.
+        InputError: If it is malformed, lacks a class, or has nothing to detect.
     """
-    truth = coco_checks.read_annotations(str(path), need_annotations=True)
-    coco_checks.check_entries(truth, str(path), for_evaluation=True)
-    coco_checks.check_file_names(truth['images'], str(path))
-    if classes is not None:
-        truth['categories'] = [item for item in truth['categories'] if item['name'] in classes]
-        known = {item['id'] for item in truth['categories']}
-        truth['annotations'] = [item for item in truth['annotations'] if item['category_id'] in known]
-        if not truth['annotations']:
-            raise InputError(f'{path} has no objects of the classes {", ".join(classes)}')
-    if all(item['iscrowd'] for item in truth['annotations']):
-        raise InputError(f'{path} has nothing to detect but crowds')
+    truth = read_annotations(str(path), for_evaluation=True)
+    if classes is None:
+        classes = [item['name'] for item in truth['categories']]
+    check_classes(truth, classes, str(path))
+    check_objects(truth, classes, str(path), for_evaluation=True)
+    truth['categories'] = [item for item in truth['categories'] if item['name'] in classes]
+    known = {item['id'] for item in truth['categories']}
+    truth['annotations'] = [item for item in truth['annotations'] if item['category_id'] in known]
     return truth
 
 
@@ -74,7 +72,7 @@ def read_detections(path: Path, truth: dict) -> list[dict]:
         try:
             finite = all(math.isfinite(value) for value in (*item['bbox'], item['score']))
             usable = finite and len(item['bbox']) == 4 and all(item[key] in ids for key, ids in known.items())
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, OverflowError):
             usable = False
         if not usable:
             raise InputError(f'{path}: detection {number} is not one of an image and a category of the test set, with '
@@ -84,8 +82,6 @@ def read_detections(path: Path, truth: dict) -> list[dict]:
 
 def evaluate_boxes(truth: dict, detections: Sequence[dict]) -> COCOeval:
     """Matches detections with the truth and makes the precision-recall curves.
-
-    Annotations are numbered anew from 1: COCOeval takes one of id 0 for not found.
 
     Args:
         truth: What :func:`read_truth` returned.

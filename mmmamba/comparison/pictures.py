@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mmmamba.comparison.box_evaluation import read_detections
 from mmmamba.comparison.summary import ConfigSummary
-from mmmamba.datasets.transforms import LoadCheckedImage
+from mmmamba.datasets.image_frame import load_annotated_image
 from mmmamba.visualization.boxes import draw_boxes, predicted_boxes, true_boxes
 from mmmamba.visualization.text import literal
 
@@ -33,7 +33,7 @@ def draw_pictures(summaries: Sequence[ConfigSummary], truth: dict, folder: Path,
         A block of rows for each image, the truth first.
 
     Raises:
-        InputError: If an image cannot be read.
+        InputError: If an image cannot be read, or has another size than its annotations.
     """
     columns = [('truth', true_boxes(truth))]
     for summary in summaries:
@@ -46,10 +46,9 @@ def draw_pictures(summaries: Sequence[ConfigSummary], truth: dict, folder: Path,
     rows = -(-len(columns) // wide)
     heights = [_WIDTH * min(image['height'] / image['width'], _MOST_HEIGHT) + 0.3 for image in shown]
     figure = Figure(figsize=(_WIDTH * wide, rows * sum(heights) + 0.3 * len(shown)), layout='constrained')
-    load = LoadCheckedImage()
     blocks = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for block, image in zip(blocks, shown):
-        picture = load({'img_path': str(folder / image['file_name'])})['img'][..., ::-1]
+        picture = load_annotated_image(image, folder)
         block.suptitle(literal(image['file_name']), fontsize=10, x=0.01, horizontalalignment='left')
         axes = block.subplots(rows, wide, squeeze=False).ravel()
         for axis in axes:

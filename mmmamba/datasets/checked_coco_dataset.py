@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -9,7 +11,9 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
-from mmmamba.datasets import coco_checks
+from mmmamba.datasets.coco_checks import check_classes, check_images_exist, read_annotations
+from mmmamba.datasets.coco_objects import check_objects
+from mmmamba.datasets.image_frame import check_frame
 from mmmamba.errors import InputError
 
 
@@ -19,32 +23,68 @@ class CheckedCocoDataset(CocoDataset):
 
     When the annotations are loaded, each of the following raises an :class:`InputError` of one line that names the
     file and the entry: a missing or malformed file, missing or duplicate entries, references to unknown images or
-    categories, numbers that are none, file names that leave the image folder, images missing on the disk, and classes
-    that the file does not have in that order (mmdet would mislabel them). Boxes that mmdet ignores (no area, outside
-    the image) are counted in one warning. Images without objects are kept, as negatives, unless ``filter_cfg`` drops
-    them.
+    categories, numbers that are none, file names that leave the image folder, images missing on the disk, classes that
+    the file does not have in that order (mmdet would mislabel them), a file with nothing to learn or to detect, and,
+    with ``test_mode``, all with which COCO's evaluation goes wrong. What training leaves out (boxes without area or
+    outside the image, objects without a mask where masks are learnt) is counted in one warning. Images without
+    objects are kept, as negatives, unless ``filter_cfg`` drops them.
+
+    An image that has another size than the annotation file says raises an ``UnreadableImageError`` when it is loaded.
     """
 
     def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
         """Reads and checks the annotation file."""
-        content = coco_checks.read_annotations(annotation_file, need_annotations=not self.test_mode)
-        coco_checks.check_entries(content, annotation_file, for_evaluation=self.test_mode)
-        ignored = coco_checks.check_classes(content, self.metainfo['classes'], annotation_file)
-        dropped = coco_checks.find_unusable_boxes(content)
-        if content['annotations'] and not self.test_mode and len(dropped) == len(content['annotations']):
-            raise InputError(f'{annotation_file}: not one of its {len(dropped)} boxes is usable (inside its image, at '
-                             f'least one pixel wide and high, with an area)')
-        for summary in (coco_checks.summarise_boxes(dropped), ignored):
-            if summary:
-                print_log(f'{annotation_file}: {summary}', logger='current', level=logging.WARNING)
+        content = read_annotations(annotation_file, for_evaluation=self.test_mode)
+        classes = self.metainfo['classes']
+        check_classes(content, classes, annotation_file)
+        if content['annotations'] or not self.test_mode:
+            remark = check_objects(content, classes, annotation_file, self.test_mode, self._mask_forms())
+        else:  # COCO's test-dev, for which detections are made without a truth
+            remark = 'it has no annotations, so AP will be -1'
+        if remark:
+            print_log(f'{annotation_file}: {remark}', logger='current', level=logging.WARNING)
 
         folder = self.data_prefix.get('img', '')
-        coco_checks.check_file_names(content['images'], annotation_file)
         if isinstance(get_file_backend(folder, backend_args=self.backend_args), LocalBackend):
-            coco_checks.check_images_exist(content['images'], folder, annotation_file)
+            check_images_exist(content['images'], folder, annotation_file)
 
         coco = COCO()
         coco.dataset = content
         coco.createIndex()
         coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
         return coco
+
+    def filter_data(self) -> list[dict]:
+        """Drops images as ``filter_cfg`` says, in training; refuses to drop all that there is to learn."""
+        kept = super().filter_data()
+        learnt = (not instance['ignore_flag'] for info in kept for instance in info['instances'])
+        if not self.test_mode and not any(learnt):
+            raise InputError(f'{self.ann_file}: filter_cfg={self.filter_cfg} leaves nothing to learn')
+        return kept
+
+    def prepare_data(self, index: int) -> dict | None:
+        """Runs the pipeline on a sample, and compares the image with the annotation file as soon as it is loaded."""
+        results = self.get_data_info(index)
+        path, loaded = results['img_path'], False
+        for transform in self.pipeline.transforms:
+            results = transform(results)
+            if results is None:
+                return None
+            if not loaded and 'ori_shape' in results:
+                check_frame(results['ori_shape'], results, path, self.ann_file)
+                loaded = True
+        return results
+
+    def _mask_forms(self) -> set[type]:
+        """The forms of segmentations that the pipeline reads, and with ``test_mode`` COCO's evaluation."""
+        polygons_only = [not step.poly2mask for step in _flatten(self.pipeline) if getattr(step, 'with_mask', False)]
+        if not polygons_only:
+            return set()
+        return {list} if any(polygons_only) and not self.test_mode else {list, dict}
+
+
+def _flatten(step: Any) -> Iterator[Any]:
+    """A step of a pipeline, and those that it runs."""
+    yield step
+    for inner in getattr(step, 'transforms', ()):
+        yield from _flatten(inner)

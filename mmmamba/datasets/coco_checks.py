@@ -1,156 +1,91 @@
-"""Checks of the content of a COCO annotation file; each raises an InputError that names the file and the entry."""
+"""The one reader of COCO annotation files, for training, testing, comparing and the demo.
+
+Whatever mmdet or pycocotools would crash on or misread raises an InputError of one line with the file, the entry and
+what to change. mmdet's CocoMetric reads the file again by itself: for evaluation nothing may need correction, and in
+training what has only one meaning is normalised.
+"""
 from __future__ import annotations
 
 import json
-import math
 import ntpath
 import os
 import os.path as osp
-from collections import Counter
+import re
 from collections.abc import Iterable, Sequence
 
 from mmmamba.errors import InputError
 
 _NAMED = 3
 _MAX_SIDE = 100_000
+_MAX_ID = 2**53  # larger numbers lose digits in floating point, which tools keep ids in, and become equal
+_CONTROL = re.compile('[\x00-\x1f\ud800-\udfff]')  # with halves of UTF-16 pairs, which cannot be printed
 
 
-def read_annotations(path: str, need_annotations: bool) -> dict:
-    """Reads an annotation file and checks that it has COCO's outline.
+def read_annotations(path: str, for_evaluation: bool) -> dict:
+    """Reads an annotation file and checks every entry by itself, and the references between them.
+
+    Accepted with their one meaning are references such as ``1.0`` for 1, flags such as ``true`` for 1, and in training
+    categories that are named by a number, which becomes text.
 
     Args:
         path: The file.
-        need_annotations: Whether a file without annotations is an error (a test set may have none).
+        for_evaluation: Whether COCO's evaluation will read it. It needs whole numbers as ids, those of annotations
+            from 1, ``iscrowd`` everywhere, and categories in the order of their ids; a list of images alone
+            (COCO's test-dev) will do.
 
     Returns:
         Its content, with lists under ``images``, ``annotations`` and ``categories``.
-    """
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f'no such annotation file: {path}') from None
-    except json.JSONDecodeError as error:
-        raise InputError(f'{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}') from None
 
-    if not isinstance(content, dict):
-        raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
-    content.setdefault('annotations', [])
-    lists = ('images', 'annotations', 'categories')
+    Raises:
+        InputError: The first fault that was found.
+    """
+    content = _read_json(path)
+    lists = ('images', 'categories', 'annotations')
+    images_alone = for_evaluation and 'annotations' not in content
+    if images_alone:
+        content['annotations'] = []
     for key in lists:
         if not isinstance(content.get(key), list):
             raise InputError(f'{path} is not in COCO format: it has no list of {key}')
+    images = _by_id(content['images'], 'image', ('file_name', 'width', 'height'), path)
+    categories = _by_id(content['categories'], 'category', ('name', ), path)
+    needed = ('image_id', 'category_id', 'bbox', 'area', *(('iscrowd', ) if for_evaluation else ()))
+    annotations = _by_id(content['annotations'], 'annotation', needed, path)
     for key in lists:
-        if not content[key] and (key != 'annotations' or need_annotations):
+        if not content[key] and not (key == 'annotations' and images_alone):
             raise InputError(f'{path} has no {key}')
+
+    _check_images(images, path)
+    _check_categories(categories, path, for_evaluation)
+    for key, annotation in annotations.items():
+        _check_annotation(annotation, images, categories, f'{path}: annotation {key!r}')
+    unfit = next((key for key in annotations if for_evaluation and not (isinstance(key, int) and key >= 1)), None)
+    if unfit is not None:
+        raise InputError(f"{path}: annotation {unfit!r}: COCO's evaluation needs whole numbers from 1 as ids of "
+                         f'annotations (it takes 0 for "not found"): number them from 1')
     return content
 
 
-def check_entries(content: dict, path: str, for_evaluation: bool = False) -> None:
-    """Checks every image, category and annotation by itself, and the references between them.
-
-    Args:
-        content: What :func:`read_annotations` returned.
-        path: The file, for messages.
-        for_evaluation: Whether COCO's evaluation will read it, which needs ``iscrowd`` of every annotation, and whole
-            numbers as ids of categories.
-    """
-    images = _by_id(content['images'], 'image', ('file_name', 'width', 'height'), path)
-    categories = _by_id(content['categories'], 'category', ('name',), path)
-    for key, image in images.items():
-        for side in ('width', 'height'):
-            if not _is_number(image[side]) or not 1 <= image[side] <= _MAX_SIDE:
-                raise InputError(f'{path}: image {key} has {side} {image[side]!r}')
-    strange = [key for key in categories if not isinstance(key, int)]
-    if for_evaluation and strange:
-        raise InputError(f"{path}: category {strange[0]!r}: COCO's evaluation needs a whole number as its id")
-    needed = ('image_id', 'category_id', 'bbox', 'area', *(('iscrowd', ) if for_evaluation else ()))
-    annotations = _by_id(content['annotations'], 'annotation', needed, path)
-    for key, annotation in annotations.items():
-        for reference, known in (('image_id', images), ('category_id', categories)):
-            if annotation[reference] not in known:
-                raise InputError(f'{path}: annotation {key} has {reference} {annotation[reference]!r}, '
-                                 f'which the file does not list')
-        box = annotation['bbox']
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise InputError(f'{path}: annotation {key} has bbox {box!r}, not four finite numbers')
-        if not _is_number(annotation['area']):
-            raise InputError(f'{path}: annotation {key} has area {annotation["area"]!r}, not a finite number')
-
-
-def check_classes(content: dict, classes: Sequence[str], path: str) -> str:
+def check_classes(content: dict, classes: Sequence[str], path: str) -> None:
     """Checks that the file has the configured classes, in the configured order, from which labels are numbered.
 
     Args:
         content: What :func:`read_annotations` returned.
         classes: The configured class names (``metainfo``).
         path: The file, for messages.
-
-    Returns:
-        A remark on categories that are annotated but not configured, or an empty string.
     """
+    if isinstance(classes, str):
+        raise InputError(f'metainfo has classes={classes!r}, a text: write classes=({classes!r}, )')
     named = [category['name'] for category in content['categories']]
     missing = [name for name in classes if name not in named]
     if missing:
         raise InputError(f"{path} does not have the configured classes: {_list(missing)} not among the file's "
-                         f"categories {_list(named, 20)} (set metainfo=dict(classes=...) and num_classes)")
+                         f'categories {_list(named, 20)} (list them there, or set metainfo=dict(classes=...) and '
+                         f'num_classes)')
     in_order = [name for name in named if name in classes]
     if in_order != list(classes):
         raise InputError(f'{path} lists its categories in another order than the configured classes, which would '
                          f'exchange labels: file {_list(in_order, 20)}, configured {_list(classes, 20)}')
-    others = {item['id']: item['name'] for item in content['categories'] if item['name'] not in classes}
-    counts = Counter(others[item['category_id']] for item in content['annotations'] if item['category_id'] in others)
-    return f'annotations of unconfigured categories are ignored: {dict(counts)}' if counts else ''
-
-
-def find_unusable_boxes(content: dict) -> dict[int, str]:
-    """Finds the boxes that mmdet passes over.
-
-    Args:
-        content: What :func:`check_entries` has checked.
-
-    Returns:
-        The reason, by the annotation's id.
-    """
-    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
-    reasons = {}
-    for annotation in content['annotations']:
-        x, y, w, h = annotation['bbox']
-        width, height = sizes[annotation['image_id']]
-        if w < 1 or h < 1:
-            reasons[annotation['id']] = 'thinner than a pixel'
-        elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-            reasons[annotation['id']] = 'outside the image'
-        elif annotation['area'] <= 0:
-            reasons[annotation['id']] = 'of zero area'
-    return reasons
-
-
-def summarise_boxes(reasons: dict[int, str]) -> str:
-    """Puts what :func:`find_unusable_boxes` returned into one line; empty where it found nothing."""
-    parts = []
-    for reason, count in Counter(reasons.values()).items():
-        ids = [key for key, found in reasons.items() if found == reason]
-        parts.append(f'{count} {reason} (annotation {_list(ids)})')
-    return f'unusable boxes are left out: {"; ".join(parts)}' if parts else ''
-
-
-def check_file_names(images: Iterable[dict], path: str) -> None:
-    """Checks that no file name leads out of the image folder.
-
-    Args:
-        images: The file's images.
-        path: The file, for messages.
-    """
-    for image in images:
-        name = image['file_name']
-        if not isinstance(name, str) or not name:
-            raise InputError(f'{path}: image {image["id"]} has file_name {name!r}')
-        # ntpath takes both kinds of slash, so a file written for Windows is judged alike everywhere.
-        if osp.isabs(name) or ntpath.splitdrive(name)[0] or ntpath.normpath(name).startswith(('..', '\\')):
-            raise InputError(f'{path}: file_name {name!r} of image {image["id"]} leads out of the image folder')
 
 
 def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
@@ -178,24 +113,114 @@ def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
                          f'{_list(missing)}')
 
 
+def is_number(value: object, most: float = _MAX_SIDE) -> bool:
+    """Tells whether a value of a JSON file is a number of at most that magnitude; true, false and NaN are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
+
+
+def _read_json(path: str) -> dict:
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise InputError(f'no such annotation file: {path}') from None
+    except UnicodeDecodeError:
+        raise InputError(f'{path} is not text in UTF-8, which JSON is written in: save it so, uncompressed') from None
+    except json.JSONDecodeError as error:
+        raise InputError(f'{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror or error}') from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise InputError(f'{path} cannot be read: {error}') from None
+    if not isinstance(content, dict):
+        raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
+    return content
+
+
 def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str) -> dict:
     found: dict = {}
     for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get('id'), (int, str)):
-            raise InputError(f'{path}: an entry of kind {kind} has no id: {str(entry)[:80]}')
-        lacking = [key for key in keys if key not in entry]
+        if not isinstance(entry, dict) or 'id' not in entry:
+            raise InputError(f'{path}: an entry of kind {kind} has no id: {entry!r:.80}')
+        key = entry['id']
+        if not (_is_text(key) or isinstance(key, int) and is_number(key, _MAX_ID)):
+            raise InputError(f'{path}: an entry of kind {kind} has id {key!r:.80}: ids are whole numbers, such as 1')
+        lacking = [name for name in keys if name not in entry]
         if lacking:
-            raise InputError(f'{path}: {kind} {entry["id"]} has no {" and no ".join(lacking)}')
-        if entry['id'] in found:
-            raise InputError(f'{path}: two entries of kind {kind} have id {entry["id"]}')
-        found[entry['id']] = entry
+            raise InputError(f'{path}: {kind} {key!r} has no {" and no ".join(lacking)}')
+        if key in found:
+            raise InputError(f'{path}: two entries of kind {kind} have id {key!r}')
+        found[key] = entry
+    if len(set(map(type, found))) > 1:
+        raise InputError(f'{path}: some ids of kind {kind} are numbers and some are text: '
+                         f'{_list(next(key for key in found if isinstance(key, form)) for form in (int, str))}')
     return found
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _check_images(images: dict, path: str) -> None:
+    owners: dict[str, object] = {}
+    for key, image in images.items():
+        for side in ('width', 'height'):
+            if not is_number(image[side]) or image[side] < 1 or image[side] != int(image[side]):
+                raise InputError(f'{path}: image {key!r} has {side} {image[side]!r:.80}, not a whole number of pixels')
+        name = image['file_name']
+        if not _is_text(name):
+            raise InputError(f'{path}: image {key!r} has file_name {name!r:.80}')
+        # ntpath takes both kinds of slash, so a file written for Windows is judged alike everywhere.
+        place = ntpath.normpath(name)
+        if osp.isabs(name) or ntpath.splitdrive(name)[0] or place.startswith(('..', '\\')):
+            raise InputError(f'{path}: file_name {name!r} of image {key!r} leads out of the image folder')
+        if owners.setdefault(place, key) != key:
+            raise InputError(f'{path}: images {owners[place]!r} and {key!r} have the same file_name {name!r}, so each '
+                             f'lacks the objects of the other: list the image once')
+
+
+def _check_categories(categories: dict, path: str, for_evaluation: bool) -> None:
+    owners: dict[str, object] = {}
+    for key, category in categories.items():
+        name = category['name']
+        if is_number(name, _MAX_ID) and not for_evaluation:
+            category['name'] = name = str(int(name) if name == int(name) else name)
+        if not _is_text(name):
+            raise InputError(f'{path}: category {key!r} has the name {name!r:.80}, which is no text: quote it')
+        if owners.setdefault(name, key) != key:
+            raise InputError(f'{path}: categories {owners[name]!r} and {key!r} have the same name {name!r}')
+    if for_evaluation:
+        strange = [key for key in categories if not isinstance(key, int)]
+        if strange:
+            raise InputError(f"{path}: category {strange[0]!r}: COCO's evaluation needs a whole number as its id")
+        for key, following in zip(categories, list(categories)[1:]):
+            if following < key:
+                raise InputError(f'{path} lists category {following} after {key}: CocoMetric exchanges the AP of '
+                                 f'classes that are not in the order of their ids: sort the categories')
+
+
+def _check_annotation(annotation: dict, images: dict, categories: dict, where: str) -> None:
+    """Checks one annotation, and brings its references and flags into the form that mmdet expects."""
+    for reference, known in (('image_id', images), ('category_id', categories)):
+        value = annotation[reference]
+        if isinstance(value, float) and value.is_integer():
+            annotation[reference] = value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (int, str)) or value not in known:
+            raise InputError(f'{where} has {reference} {value!r:.80}, which the file does not list')
+    box = annotation['bbox']
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise InputError(f'{where} has bbox {box!r:.80}, not four finite numbers of at most {_MAX_SIDE} pixels')
+    if not is_number(annotation['area'], _MAX_SIDE**2):
+        raise InputError(f'{where} has area {annotation["area"]!r:.80}, not a finite number of at most '
+                         f'{_MAX_SIDE**2} pixels')
+    for flag in ('iscrowd', 'ignore'):
+        value = annotation.get(flag, 0)
+        if not isinstance(value, (int, float)) or value not in (0, 1):
+            raise InputError(f'{where} has {flag} {value!r:.80}, which must be 0 or 1')
+        if flag in annotation:
+            annotation[flag] = int(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not _CONTROL.search(value)
 
 
 def _list(items: Iterable, limit: int = _NAMED) -> str:
-    items = [str(item) for item in items]
-    return ', '.join(items[:limit]) + (', …' if len(items) > limit else '')
+    names = [repr(item) for item in items]
+    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '')

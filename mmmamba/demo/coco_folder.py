@@ -1,10 +1,10 @@
 """The folder layout that the demo trains on: its own data set has it, and a user's may."""
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmmamba.datasets.coco_checks import read_annotations
 from mmmamba.errors import InputError
 
 LAYOUT = 'train/ and val/ with images, annotations/train.json and annotations/val.json (or instances_*.json)'
@@ -28,7 +28,8 @@ class CocoFolder:
         """Looks at a folder.
 
         Raises:
-            InputError: If something is missing; the line names it and the layout that is expected.
+            InputError: If something is missing, in a line that names it and the layout that is expected; or the
+                training annotations are malformed.
         """
         annotations = {}
         for split in ('train', 'val'):
@@ -39,15 +40,5 @@ class CocoFolder:
             if not found:
                 raise InputError(f'{candidates[0]}: no such file (expected: {LAYOUT})')
             annotations[split] = found[0]
-        return cls(root, annotations, _read_classes(annotations['train']))
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    try:
-        categories = json.loads(path.read_text(encoding='utf-8'))['categories']
-        classes = tuple(str(item['name']) for item in categories)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: not an annotation file in COCO format ({error!r})') from error
-    if not classes:
-        raise InputError(f'{path}: its list of categories is empty')
-    return classes
+        categories = read_annotations(str(annotations['train']), for_evaluation=False)['categories']
+        return cls(root, annotations, tuple(item['name'] for item in categories))

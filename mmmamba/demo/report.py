@@ -6,7 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mmmamba.datasets.transforms import LoadCheckedImage
+from mmmamba.datasets.coco_checks import read_annotations
+from mmmamba.datasets.image_frame import load_annotated_image
 from mmmamba.visualization.boxes import draw_boxes, predicted_boxes, true_boxes
 from mmmamba.visualization.text import literal
 
@@ -25,7 +26,7 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
         images: How many images to draw.
         score_thr: Predictions below it are left out.
     """
-    truth = json.loads(annotations.read_text(encoding='utf-8'))
+    truth = read_annotations(str(annotations), for_evaluation=True)
     true = true_boxes(truth)
     predicted = predicted_boxes(json.loads(predictions.read_text(encoding='utf-8')), truth, score_thr)
 
@@ -34,10 +35,9 @@ def draw_predictions(annotations: Path, image_folder: Path, predictions: Path, o
     columns = 2 * min(PAIRS_PER_ROW, len(shown))
     rows = -(-len(shown) // PAIRS_PER_ROW)
     figure = Figure(figsize=(3.2 * columns, 3.4 * rows), layout='constrained')
-    load = LoadCheckedImage()
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for image in shown:
-        picture = load({'img_path': str(image_folder / image['file_name'])})['img'][..., ::-1]
+        picture = load_annotated_image(image, image_folder)
         for title, boxes in (('truth', true), ('predicted', predicted)):
             axis = next(axes)
             axis.imshow(picture)

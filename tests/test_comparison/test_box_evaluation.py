@@ -36,7 +36,8 @@ def test_missing_detections_get_one_line(tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     ({'annotations': []}, 'has no annotations'),
-    ({'annotations': [{'id': 1, **thing(1, A, crowd=True)}]}, 'nothing to detect but crowds'),
+    ({'annotations': [{'id': 1, **thing(1, A, crowd=True)}]}, 'nothing to detect: it has only annotations 1 crowds'),
+    ({'annotations': [{'id': 0, **thing(1, A)}]}, 'annotation 0: .*number them from 1'),
     ({'images': [{'id': 1, 'file_name': '../1.png', 'width': 6, 'height': 4}]}, 'leads out of the image folder'),
 ])
 def test_truth_that_cannot_serve_gets_one_line(tmp_path, change, message):
@@ -53,5 +54,5 @@ def test_only_classes_that_detectors_know_are_asked_for(tmp_path):
     assert [item['name'] for item in truth['categories']] == ['class 2']
     assert [item['category_id'] for item in truth['annotations']] == [2]
     assert len(read_truth(path)['categories']) == 2
-    with pytest.raises(InputError, match='no objects of the classes class 3, class 4'):
+    with pytest.raises(InputError, match="does not have the configured classes: 'class 3', 'class 4'"):
         read_truth(path, ['class 3', 'class 4'])

@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
         'images': [{'id': 1, 'file_name': 'empty.png', 'height': 40, 'width': 60},
                    {'id': 2, 'file_name': 'a.png', 'height': 40, 'width': 60}],
         'annotations': [{'id': 1, 'image_id': 2, 'category_id': 7, 'bbox': [5, 6, 20, 15], 'area': 300, 'iscrowd': 0}],
-        'categories': [{'id': 7, 'name': 'cup'}, {'id': 3, 'name': 'cat'}],
+        'categories': [{'id': 3, 'name': 'cat'}, {'id': 7, 'name': 'cup'}],
     }
     for name in ('train', 'instances_val'):
         (tmp_path / 'annotations' / f'{name}.json').write_text(json.dumps(content))
@@ -36,14 +36,15 @@ def test_finds_both_spellings_and_reads_the_classes_by_id(root: Path) -> None:
     folder = CocoFolder.find(root)
     assert folder.annotations == {'train': root / 'annotations' / 'train.json',
                                   'val': root / 'annotations' / 'instances_val.json'}
-    assert folder.classes == ('cup', 'cat')
+    assert folder.classes == ('cat', 'cup')
 
 
 @pytest.mark.parametrize('content, message', [
-    ('{', 'not an annotation file in COCO format'),
-    ('[]', 'not an annotation file in COCO format'),
-    ('{"images": []}', 'categories'),
-    ('{"categories": []}', 'list of categories is empty'),
+    ('{', 'not valid JSON'),
+    ('[]', 'is not in COCO format'),
+    ('{"images": [], "annotations": []}', 'no list of categories'),
+    ('{"images": [{"id": 1, "file_name": "a", "width": 1, "height": 1}], "annotations": [], "categories": []}',
+     'no categories'),
 ])
 def test_malformed_annotations_get_one_line(root: Path, content: str, message: str) -> None:
     (root / 'annotations' / 'train.json').write_text(content)
@@ -77,7 +78,7 @@ def test_config_is_pointed_at_the_folder_through_wrappers(root: Path) -> None:
     assert train_leaf.data_prefix.img == f'{root / "train"}/'
     for found in (config.val_dataloader.dataset, *config.test_dataloader.dataset.datasets):
         assert (found.ann_file, found.data_prefix.img, found.data_root) == (val, f'{root / "val"}/', '')
-        assert found.metainfo.classes == ('cup', 'cat')
+        assert found.metainfo.classes == ('cat', 'cup')
     assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == val
     assert config.model.bbox_head.num_classes == 2
     assert original.val_dataloader.dataset.ann_file == 'x.json'
