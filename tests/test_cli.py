@@ -79,8 +79,10 @@ def test_interruption_has_its_own_status_and_says_how_to_go_on(capsys, monkeypat
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from mmmamba import cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 
 def main():
     print('ready', flush=True)
@@ -121,9 +123,14 @@ def test_a_caller_that_ignores_interruptions_is_left_to_it():
     assert ended.returncode == 0
 
 
-def test_the_signal_is_given_back():
-    cli.run(lambda: None)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+@pytest.mark.parametrize('handler', [signal.default_int_handler, signal.SIG_IGN])
+def test_the_signal_is_given_back(handler):
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        cli.run(lambda: None)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def raised(statement: str) -> BaseException:

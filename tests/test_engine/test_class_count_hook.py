@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.hub import get_config
 from torch import nn
 
 from mmmamba.engine import ClassCountHook
@@ -28,7 +28,7 @@ CASES = {
 
 
 def model(name: str, classes: int) -> nn.Module:
-    cfg = Config.fromfile(f'mmdet::{name}.py').model
+    cfg = get_config(f'mmdet::{name}.py').model
     cfg.backbone.init_cfg = None
     set_num_classes(cfg, classes)
     if 'rpn_head' in cfg:
