@@ -175,7 +175,7 @@ BAD_SETTINGS = {
     'arch': (['model.backbone.arch=xl'], 'arch must be one of'),
     'out_indices': (['model.backbone.out_indices=(1,2,7)'], 'out_indices must be'),
     'channels': (['model.neck.in_channels=(16,16,24)'], 'ODSSPAFPN was made for maps of (16, 16, 24) channels'),
-    'num_classes': (['model.bbox_head.num_classes=2'], 'bbox_head has num_classes=2, the train set 3: square, wide, tall'),
+    'num_classes': (['model.bbox_head.num_classes=2'], 'bbox_head has num_classes=2, the train set 3: square,'),
     'type': (['model.backbone.type=ODMambo'], 'ODMambo'),
     'annotations': (['train_dataloader.dataset.dataset.ann_file=annotations/none.json'], 'no such annotation file'),
     'unknown setting': (['optim_wraper.optimizer.lr=0.1'], 'did you mean optim_wrapper?'),
