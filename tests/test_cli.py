@@ -1,7 +1,7 @@
 """One line and a status for every failure that is the user's."""
 import errno
+import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -78,49 +78,47 @@ def test_interruption_has_its_own_status_and_says_how_to_go_on(capsys, monkeypat
     assert run_and_catch(capsys, KeyboardInterrupt(text)) == (130, '')
 
 
-INTERRUPTED = """
-import signal, sys, time
-from mmmamba import cli
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
-
-def main():
-    print('ready', flush=True)
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        print('ending', flush=True)
-        time.sleep({ending})
-        raise {error} from None
-
-cli.run(main)
-"""
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, even where a shell has it ignored for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize('error, presses, status, line', [
-    ("KeyboardInterrupt('call it again')", 1, 130, 'error: interrupted; call it again'),
-    ("KeyboardInterrupt('call it again')", 2, 130, 'error: interrupted; call it again'),
-    ("RuntimeError('a data worker exited')", 1, 130, 'error: interrupted; the same call starts from the beginning'),
-    ("KeyboardInterrupt('call it again')", 3, 130, ''),
+@pytest.mark.parametrize('error, presses, lines', [
+    (KeyboardInterrupt('call it again'), 1, 'error: interrupted; call it again\n'),
+    (KeyboardInterrupt('call it again'), 2, 'error: interrupted; call it again\n'),
+    (RuntimeError('a data worker exited'), 1, 'error: interrupted; the same call starts from the beginning\n'),
+    (KeyboardInterrupt('call it again'), 3, 'ended at once\n'),
 ])
-def test_a_second_interruption_does_not_tear_the_end_and_a_third_is_one(error, presses, status, line):
-    script = INTERRUPTED.format(error=error, ending=60 if presses == 3 else 1)
-    process = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
-    assert process.stdout.readline() == 'ready\n'
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == 'ending\n'
-    for _ in range(presses - 1):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == status and errors.strip() == line
+@pytest.mark.usefixtures('interruptible')
+def test_a_second_interruption_does_not_tear_the_end_and_a_third_is_one(capsys, monkeypatch, error, presses, lines):
+    def end_at_once(status: int) -> None:
+        print('ended at once', file=sys.stderr)
+        raise SystemExit(status)
+
+    def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            for _ in range(presses - 1):
+                os.kill(os.getpid(), signal.SIGINT)
+            raise error from None
+
+    monkeypatch.setattr(cli.os, '_exit', end_at_once)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == 130 and capsys.readouterr().err == lines
 
 
 def test_a_caller_that_ignores_interruptions_is_left_to_it():
-    script = 'import os, signal; from mmmamba import cli; cli.run(lambda: os.kill(os.getpid(), signal.SIGINT))'
-    ended = subprocess.run(['sh', '-c', f'trap "" INT; exec {sys.executable} -c "{script}"'], check=False)
-    assert ended.returncode == 0
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cli.run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize('handler', [signal.default_int_handler, signal.SIG_IGN])

@@ -75,8 +75,8 @@ def _precision(cfg: Config) -> str:
     if not issubclass(wrapper, AmpOptimWrapper):
         return 'float32'
     dtype = cfg.optim_wrapper.get('dtype') or inspect.signature(wrapper).parameters['dtype'].default
-    # mmengine's wrapper has no default, refuses CPUs, and then takes autocast's own on the accelerator.
-    return f'mixed, {dtype or str(torch.get_autocast_gpu_dtype()).removeprefix("torch.")}'
+    # mmengine's wrapper refuses CPUs, and without a dtype it leaves the choice to autocast, which takes float16 on GPUs.
+    return f'mixed, {dtype or "float16"}'
 
 
 def _post_processing(cfg: Config) -> str:
