@@ -2,18 +2,29 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import re
+import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pickle import UnpicklingError
 
 from mmmamba.errors import InputError
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
+_START_OVER = 'the same call starts from the beginning'
 _OTHERS_WAIT = 10.0  # seconds
+# Optional packages that configs and tools ask for, by the names of their modules.
+_PACKAGES = {
+    **{name: name for name in ('aim', 'albumentations', 'clearml', 'dvclive', 'imagecorruptions', 'instaboostfast',
+                               'lvis', 'matplotlib', 'mlflow', 'mmpretrain', 'neptune', 'pandas', 'scipy', 'seaborn',
+                               'tensorboard', 'torchvision', 'transformers', 'wandb')},
+    'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
+    'sklearn': 'scikit-learn'}
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
 _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
@@ -23,19 +34,50 @@ def run(main: Callable[[], None]) -> None:
 
     Errors that are not the user's keep their traceback. Under a launcher, where several processes usually fail of the
     same cause, the first prints; another prints only if it is not ended meanwhile, which means the error is its own.
+    A tool that can go on after Ctrl-C raises ``KeyboardInterrupt`` anew with a text that says how.
 
     Args:
         main: The tool, without arguments.
     """
+    interruptions = _Interruptions()
     try:
         main()
-    except KeyboardInterrupt:
-        _fail('interrupted', _INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _end_interrupted(str(error))
     except Exception as error:
+        if interruptions.number:  # a data worker was interrupted first
+            _end_interrupted('')
         message = describe(error)
         if message is None:
             raise
         _fail(message, _BAD_INPUT)
+    finally:
+        interruptions.ignore_no_longer()
+
+
+class _Interruptions:
+    """Counts Ctrl-C: the first raises ``KeyboardInterrupt``, the second is ignored, the third ends the process.
+
+    People press it twice; an orderly end, which lasts a moment, shall not be torn by the second one.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the caller ignores it
+        if self._handled:
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def ignore_no_longer(self) -> None:
+        """Gives the signal back, unless the process is about to end because of it."""
+        if self._handled and not self.number:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.number += 1
+        if self.number == 1:
+            raise KeyboardInterrupt
+        if self.number > 2:
+            os._exit(_INTERRUPTED)
 
 
 def describe(error: BaseException) -> str | None:
@@ -54,6 +96,12 @@ def describe(error: BaseException) -> str | None:
         return _one_line(_REGISTRY_PREFIX.sub('', text))
     if isinstance(error, FileNotFoundError):
         return _one_line(f'no such file: {error.filename}' if error.filename else text)
+    if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)) and error.filename:
+        return _one_line(f'cannot use {error.filename}: {error.strerror}')
+    if isinstance(error, ImportError):
+        return _missing_module(error)
+    if isinstance(error, RuntimeError) and 'is not installed' in text:  # as mmdet says it of packages that it needs
+        return _one_line(text)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _one_line(f'no space left on the disk: {error.filename or text}')
     if isinstance(error, UnpicklingError) or 'PytorchStreamReader' in text:
@@ -64,12 +112,40 @@ def describe(error: BaseException) -> str | None:
     return None
 
 
+def command(words: Sequence[str]) -> str:
+    """Returns a call of a Python script as it is typed into a shell."""
+    return shlex.join(['python', *words])
+
+
+def _missing_module(error: BaseException | None) -> str | None:
+    """Names the module whose import failed, in ``error`` or in what it was raised from; None if none is missing."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            module = error.name.partition('.')[0]
+            if importlib.util.find_spec(module) is None:
+                advice = (f'pip install {_PACKAGES[module]}' if module in _PACKAGES
+                          else 'install it, or add its folder to PYTHONPATH')
+                return f'the package {module} is missing: {advice}'
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _one_line(text: str) -> str:
     return ' '.join(text.split())
 
 
+def _rank() -> int:
+    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
+
+
+def _end_interrupted(how_to_go_on: str) -> None:
+    if not _rank():  # all processes were interrupted; one says so
+        print(f'error: interrupted; {how_to_go_on or _START_OVER}', file=sys.stderr, flush=True)
+    sys.exit(_INTERRUPTED)
+
+
 def _fail(message: str, status: int) -> None:
-    rank = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
+    rank = _rank()
     if rank:
         time.sleep(_OTHERS_WAIT)
         message = f'{message} (process {rank})'

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mmmamba.errors import InputError
 
@@ -40,6 +43,26 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
+    """Writes JSON as the standard has it, atomically: a NaN or an infinity, which it does not have, becomes null.
+
+    Args:
+        path: Where to write; see :func:`write_atomically`.
+        content: Dicts with names as keys, lists, tuples, texts, numbers, booleans and None.
+        indent: Spaces a level; None for a single line.
+    """
+    write_atomically(path, f'{json.dumps(finite(content), indent=indent, allow_nan=False)}\n'.encode())
+
+
+def finite(content: Any) -> Any:
+    """Returns ``content`` with None instead of each NaN and infinity; see :func:`write_json`."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _sync_folder(folder: Path) -> None:

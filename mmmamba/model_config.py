@@ -1,9 +1,44 @@
 """What is done to the config of a detector before it is built."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from mmmamba.errors import InputError
+
+# What configs may have besides Runner's arguments, and mmengine, mmdet or our tools read.
+_READ_ELSEWHERE = ('activation_checkpointing', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
+                   'compile', 'model_wrapper_cfg', 'own_settings', 'runner_type', 'sync_bn', 'tta_model',
+                   'tta_pipeline')
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merges ``--cfg-options`` into a config, in place.
+
+    Args:
+        cfg: The config.
+        options: Values by dotted names. Lists are not copied.
+
+    Raises:
+        InputError: A name begins with a word that neither the config has nor anything reads, so that mmengine would
+            accept it without any effect; or it leads through a value that has no parts.
+    """
+    known = {*cfg, *inspect.signature(Runner).parameters, *_READ_ELSEWHERE}
+    for name in options:
+        first = name.partition('.')[0]
+        if first not in known:
+            close = get_close_matches(first, known, 1)
+            raise InputError(f'--cfg-options {name}: there is no setting {first}'
+                             f'{f"; did you mean {close[0]}?" if close else ""}')
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError) as error:
+        raise InputError(f'--cfg-options: {error.args[0]}') from error
 
 
 def parts(model: ConfigDict) -> Iterator[ConfigDict]:

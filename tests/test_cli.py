@@ -1,5 +1,9 @@
 """One line and a status for every failure that is the user's."""
 import errno
+import os
+import signal
+import sys
+import time
 
 import pytest
 import torch
@@ -27,6 +31,9 @@ def run_and_catch(capsys, error):
     (InputError('class `ODMamba` in mmmamba/models/x.py: arch is wrong'), 'arch is wrong'),
     (FileNotFoundError(errno.ENOENT, 'No such file or directory', 'my_config.py'), 'no such file: my_config.py'),
     (OSError(errno.ENOSPC, 'No space left on device', 'log.json'), 'no space left on the disk: log.json'),
+    (PermissionError(errno.EACCES, 'Permission denied', '/runs/a'), 'cannot use /runs/a: Permission denied'),
+    (NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'a.txt/b'), 'cannot use a.txt/b: Not a directory'),
+    (RuntimeError('albumentations is not installed'), 'albumentations is not installed'),
 ])
 def test_mistakes_are_one_line_and_status_two(capsys, error, line):
     assert run_and_catch(capsys, error) == (2, f'error: {line}\n')
@@ -62,8 +69,96 @@ def test_error_of_a_data_worker_loses_its_traceback(capsys):
     assert run_and_catch(capsys, error.value) == (2, 'error: image 3.jpg is truncated\n')
 
 
-def test_interruption_has_its_own_status(capsys):
-    assert run_and_catch(capsys, KeyboardInterrupt()) == (130, 'error: interrupted\n')
+@pytest.mark.parametrize('text, line', [
+    ('', 'interrupted; the same call starts from the beginning'),
+    ('continue with: python a.py --resume', 'interrupted; continue with: python a.py --resume')])
+def test_interruption_has_its_own_status_and_says_how_to_go_on(capsys, monkeypatch, text, line):
+    assert run_and_catch(capsys, KeyboardInterrupt(text)) == (130, f'error: {line}\n')
+    monkeypatch.setenv('RANK', '1')  # of several processes, the first says it
+    assert run_and_catch(capsys, KeyboardInterrupt(text)) == (130, '')
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, even where a shell has it ignored for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('error, presses, lines', [
+    (KeyboardInterrupt('call it again'), 1, 'error: interrupted; call it again\n'),
+    (KeyboardInterrupt('call it again'), 2, 'error: interrupted; call it again\n'),
+    (RuntimeError('a data worker exited'), 1, 'error: interrupted; the same call starts from the beginning\n'),
+    (KeyboardInterrupt('call it again'), 3, 'ended at once\n'),
+])
+@pytest.mark.usefixtures('interruptible')
+def test_a_second_interruption_does_not_tear_the_end_and_a_third_is_one(capsys, monkeypatch, error, presses, lines):
+    def end_at_once(status: int) -> None:
+        print('ended at once', file=sys.stderr)
+        raise SystemExit(status)
+
+    def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            for _ in range(presses - 1):
+                os.kill(os.getpid(), signal.SIGINT)
+            raise error from None
+
+    monkeypatch.setattr(cli.os, '_exit', end_at_once)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == 130 and capsys.readouterr().err == lines
+
+
+def test_a_caller_that_ignores_interruptions_is_left_to_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cli.run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('handler', [signal.default_int_handler, signal.SIG_IGN])
+def test_the_signal_is_given_back(handler):
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        cli.run(lambda: None)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def raised(statement: str) -> BaseException:
+    with pytest.raises(ImportError) as error:
+        exec(statement, {})
+    return error.value
+
+
+@pytest.mark.parametrize('module, advice', [
+    ('tensorboard', 'pip install tensorboard'), ('skimage.io', 'pip install scikit-image'),
+    ('matplotlib.figure', 'pip install matplotlib'), ('my_own_backbone', 'add its folder to PYTHONPATH')])
+@pytest.mark.parametrize('statement', [
+    'import {}', 'try:\n    import {}\nexcept ImportError:\n    raise ImportError("Please run …")'])
+def test_a_missing_package_is_named(capsys, monkeypatch, module, advice, statement):
+    name = module.partition('.')[0]
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(cli.importlib.util, 'find_spec', lambda found: None if found == name else object())
+    status, line = run_and_catch(capsys, raised(statement.format(module)))
+    assert status == 2 and line.count('\n') == 1
+    assert line.startswith(f'error: the package {name} is missing: ') and advice in line
+
+
+@pytest.mark.parametrize('statement', ['import torch.none_such', 'from torch import none_such'])
+def test_a_module_that_an_installed_package_lacks_keeps_its_traceback(statement):
+    error = raised(statement)
+
+    def main():
+        raise error
+    with pytest.raises(ImportError):
+        cli.run(main)
 
 
 @pytest.mark.parametrize('error', [ValueError('a bug'), KeyError('a bug'), RuntimeError('a bug')])

@@ -6,6 +6,9 @@ The models are the configs'; images, augmentation, schedule, optimizer and evalu
 ``configs/_base_``), the same for all. Each run has a folder of its own below --work-dir. Repeat a call that was
 stopped, and it goes on where it was; runs that failed are tried again. The report (markdown, HTML, PNG, CSV) has a row
 for each detector, for one that failed with the reason.
+
+The exit status is 0 if every run has a result; 1 if one has none, because it failed, was stopped, or its config cannot
+be built (the report is written all the same); 2 for a mistake in the call or the data set; and 130 after Ctrl-C.
 """
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ import argparse
 import copy
 import os
 import re
-import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -38,6 +40,7 @@ from mmmamba.conditions import CONDITIONS, class_names, data_name, find_folder
 from mmmamba.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+RUNS_MISSING = 1  # exit status
 RECIPE = re.compile(r'_\d+xb\d+-.*$')  # as in mamba-yolo_t_8xb64-300e_coco
 
 
@@ -110,7 +113,10 @@ def main() -> None:
     if not args.report_only:
         waiting = [run for run in runs if run.name in configs and not run.finished]
         print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)
-        execute_all(waiting, places, say)
+        try:
+            execute_all(waiting, places, say)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f'the same call goes on where it was: {cli.command(sys.argv)}') from None
 
     comparison = Comparison(
         title=f'{len(names)} detectors on {data_name(args.data)}',
@@ -123,6 +129,10 @@ def main() -> None:
         classes=classes)
     write_report(comparison, args.report, pictures=not args.no_pictures, cpu_time=args.cpu_time)
     print(f'report: {args.report / "README.md"}, {args.report / "index.html"}')
+    without = [f'{run.name}, seed {run.seed}' for run in comparison.runs if not run.finished]
+    if without:
+        print(f'{len(without)} of {len(runs)} runs have no result: {"; ".join(without)}', file=sys.stderr)
+        sys.exit(RUNS_MISSING)
 
 
 def detector_names(args: argparse.Namespace) -> list[str]:
@@ -160,8 +170,7 @@ def command(data: str) -> str:
     variables = [f'{root}=path/to/{data}'] if root in os.environ else []
     if 'OMP_NUM_THREADS' in os.environ:
         variables.append(f'OMP_NUM_THREADS={os.environ["OMP_NUM_THREADS"]}')
-    words = [word for word in sys.argv if word != '--report-only']
-    return ' '.join([*variables, shlex.join(['python', *words])])
+    return ' '.join([*variables, cli.command([word for word in sys.argv if word != '--report-only'])])
 
 
 def say(run: Run, minutes: float) -> None:

@@ -2,21 +2,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
 from mmmamba.conditions import CONDITIONS, default_work_dir, under_conditions
-from mmmamba.engine import load_checkpoint_checked, prepare_distributed
+from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
 from mmmamba.errors import InputError
-from mmmamba.files import write_atomically
+from mmmamba.files import write_json
+from mmmamba.model_config import merge_options
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +76,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     if args.data:
         cfg = under_conditions(cfg, args.data, ROOT / 'configs')
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     cfg.load_from = None  # the weights are those named on the command line, and loaded strictly below
@@ -90,13 +89,13 @@ def main() -> None:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
 
     prepare_distributed(cfg, args.launcher)
-    runner = Runner.from_cfg(cfg)
+    runner = CheckedRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     meta = load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
     check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
     metrics = runner.test()
     if args.out and is_main_process():
-        write_atomically(Path(f'{args.out}.metrics.json'), f'{json.dumps(metrics, indent=2)}\n'.encode())
+        write_json(f'{args.out}.metrics.json', metrics, indent=2)
 
 
 if __name__ == '__main__':

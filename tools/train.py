@@ -1,26 +1,33 @@
-"""Trains a detector: ``python tools/train.py CONFIG``."""
+"""Trains a detector: ``python tools/train.py CONFIG``.
+
+A training that was stopped goes on with --resume: weights, averages, the optimizer's momentum and the epoch are the
+checkpoint's; all settings are those of this call, and one line names each that was another when the checkpoint was
+saved. Where nothing is left to train, that is said, and the exit status is 0.
+"""
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+import time
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
 from mmmamba.conditions import CONDITIONS, default_work_dir, under_conditions
-from mmmamba.engine import keep_freed_memory, prepare_distributed
+from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
 from mmmamba.errors import InputError
+from mmmamba.model_config import merge_options
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train a detector.')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--data',
@@ -51,13 +58,46 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def use_checkpoint(cfg: Config, named: str) -> None:
+    """Has the runner resume from a checkpoint, ``'auto'`` for the last one in the work dir, if it has any."""
+    if named == 'auto':
+        latest = latest_checkpoint(cfg.work_dir)
+        if latest is None:
+            return
+        named = str(latest)
+    elif '://' not in named and not Path(named).is_file():
+        raise InputError(f'--resume: no such file: {named}')
+    cfg.resume, cfg.load_from = True, named
+
+
+def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
+    """The call that continues a training that was interrupted.
+
+    Args:
+        args: Of the interrupted call.
+        work_dir: Of the training.
+        start: When it began, in seconds since the epoch: a checkpoint that it resumed from holds until it saved one.
+    """
+    if args.launcher != 'none':
+        return 'continue with the same command and --resume'
+    saved = Path(work_dir, 'last_checkpoint')
+    if args.resume is None:
+        words = [*sys.argv, '--resume']
+    elif args.resume == 'auto' or not saved.is_file() or saved.stat().st_mtime < start:
+        words = sys.argv
+    else:
+        words = [word for word in sys.argv if word not in (args.resume, f'--resume={args.resume}', '--resume')]
+        words = [*words, '--resume']
+    return f'continue with: {cli.command(words)}'
+
+
 def main() -> None:
-    args = parse_args()
+    args, start = parse_args(), time.time()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     if args.data:
         cfg = under_conditions(cfg, args.data, ROOT / 'configs')
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     if args.amp:
@@ -68,14 +108,19 @@ def main() -> None:
             raise InputError(f'{args.config} has no auto_scale_lr.base_batch_size to scale the learning rate by')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        use_checkpoint(cfg, args.resume)
 
     if not torch.cuda.is_available():
         keep_freed_memory()
     prepare_distributed(cfg, args.launcher)
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    runner.train()
+    try:
+        runner = CheckedRunner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        if args.resume and not cfg.get('resume'):
+            runner.logger.warning(f'{cfg.work_dir} has no checkpoint to resume from: training starts from the '
+                                  'beginning.')
+        runner.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(args, cfg.work_dir, start)) from None
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ env_cfg = dict(
 # With a seed, a run can be repeated, and resumed exactly.
 randomness = dict(seed=0)
 
-vis_backends = [dict(type='LocalVisBackend')]
+vis_backends = [dict(type='StrictLocalVisBackend')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 

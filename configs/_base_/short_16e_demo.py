@@ -70,4 +70,9 @@ param_scheduler = dict(
 
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=1, save_best=None))
-custom_hooks = [dict(type='NonFiniteLossHook')]
+custom_hooks = [
+    dict(type='ClassCountHook'),
+    dict(type='NonFiniteLossHook'),
+    dict(type='UnreadableImagesHook'),
+    dict(type='ExactResumeHook'),
+]

@@ -15,7 +15,7 @@ from mmmamba.comparison.reading import read_records
 from mmmamba.comparison.run import Launch, Run
 from mmmamba.demo.config import coco_datasets
 from mmmamba.errors import InputError
-from mmmamba.files import write_atomically
+from mmmamba.files import write_json
 
 TRIAL_ITERATIONS = 8
 
@@ -47,8 +47,7 @@ def epochs_within(minutes: float, cfg: Config, folder: Path, launch: Launch | No
         records = read_records(trial.folder / 'train')
         seconds = statistics.median(record['time'] for record in records if 'loss' in record)
         images = len(DATASETS.build(cfg.train_dataloader.dataset))
-        write_atomically(record, json.dumps(
-            dict(seconds_per_iteration=seconds, iterations_per_epoch=math.ceil(images / batch))).encode())
+        write_json(record, dict(seconds_per_iteration=seconds, iterations_per_epoch=math.ceil(images / batch)))
     measured = json.loads(record.read_text(encoding='utf-8'))
     return max(1, int(60 * minutes / (measured['seconds_per_iteration'] * measured['iterations_per_epoch'])))
 

@@ -1,13 +1,15 @@
 """The conditions of a comparison in words, for its report."""
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Mapping, Sequence
 
 import mmdet
 import torch
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, OPTIM_WRAPPERS
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
 
 from mmmamba.demo.config import coco_datasets
 from mmmamba.environment import environment
@@ -68,9 +70,13 @@ def _optimizer(cfg: Config) -> str:
 
 
 def _precision(cfg: Config) -> str:
-    if cfg.optim_wrapper.get('type') != 'AmpOptimWrapper':
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    wrapper = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    if not issubclass(wrapper, AmpOptimWrapper):
         return 'float32'
-    return f'mixed, {cfg.optim_wrapper.get("dtype") or "the device’s low precision"}'
+    dtype = cfg.optim_wrapper.get('dtype') or inspect.signature(wrapper).parameters['dtype'].default
+    # mmengine's wrapper refuses CPUs, and without a dtype it leaves the choice to autocast, which takes float16 on GPUs.
+    return f'mixed, {dtype or "float16"}'
 
 
 def _post_processing(cfg: Config) -> str:

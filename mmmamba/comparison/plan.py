@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmmamba.comparison.truth import use_coco_metric
 from mmmamba.conditions import from_scratch, under_conditions, with_epochs
 from mmmamba.errors import InputError
+from mmmamba.model_config import merge_options
 
 VALIDATIONS = 10
 """About so many points has a curve of AP."""
@@ -43,12 +44,12 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
     cfg.train_cfg.val_interval = max(1, length // VALIDATIONS)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1, save_best=None)
     cfg.randomness = {name: value for name, value in cfg.get('randomness', {}).items() if name != 'seed'}
-    cfg.merge_from_dict(copy.deepcopy(dict(options)))
+    merge_options(cfg, copy.deepcopy(dict(options)))
     if cfg.train_cfg.max_epochs != length:
         raise InputError('the length of the training is set by --epochs, which shortens the schedule with it')
     if 'seed' in cfg.randomness:
         raise InputError('seeds are set by --seeds')
-    cfg.custom_hooks.append(dict(type='TrainingClockHook'))
+    cfg.custom_hooks += [dict(type='TrainingClockHook'), dict(type='MissedValidationHook')]
     use_coco_metric(cfg, truth)
     return cfg
 

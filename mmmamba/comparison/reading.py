@@ -19,8 +19,10 @@ def read_run(run: Run, parameters: int | None) -> RunResult:
     """
     failure, metrics = None, {}
     if run.finished:
-        # Without a single detection CocoMetric has no metrics.
-        metrics = {AP: 0.0, f'{AP}_50': 0.0, f'{AP}_75': 0.0, **json.loads(run.metrics.read_text(encoding='utf-8'))}
+        # Without a single detection CocoMetric has no metrics; null is one that is not defined.
+        found = json.loads(run.metrics.read_text(encoding='utf-8'))
+        metrics = {AP: 0.0, f'{AP}_50': 0.0, f'{AP}_75': 0.0,
+                   **{name: value for name, value in found.items() if value is not None}}
     else:
         failure = f'failed: {run.failure}' if run.failure else 'not run to its end yet'
     return RunResult(run.name, run.seed, failure, parameters, metrics, read_history(run.folder / 'train'),

@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from mmengine.config import Config
 
@@ -19,6 +21,7 @@ from mmmamba.files import write_atomically
 CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
 SIGNALS = {-number: number.name for number in signal.Signals}  # as statuses
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # 130 and 143: the same, as our tools and launchers have them
+WORKERS_NOTICE = 8.0  # seconds; PyTorch's data workers look every 5 whether their parent is alive
 
 
 class OtherConfigError(InputError):
@@ -111,10 +114,7 @@ class Run:
         (self.folder / FAILURE).unlink(missing_ok=True)
         command = [*launch.prefix, sys.executable, str(launch.tools / tool), *map(str, options)]
         with (self.folder / LOG).open('ab') as log:
-            try:
-                # The tool keeps the lock, even where it outlives this process.
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(log):  # the tool keeps the lock, even where it outlives this process
                 self.fail('another process is at work in the folder')
                 return False
             start = log.tell()
@@ -124,6 +124,19 @@ class Run:
             how = SIGNALS.get(status, f'status {status}')
             self.fail(f'{tool} ended with {how}: {last_line(self.folder / LOG, start)}')
         return not status
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Locks a file, and waits for the data workers of a tool that was killed, which hold it until they notice."""
+    end = time.monotonic() + WORKERS_NOTICE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.2)
 
 
 def last_line(log: Path, start: int) -> str:

@@ -2,10 +2,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from mmmamba.convert import read_checkpoint, require_fit
+from mmmamba.errors import InputError
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """Finds the checkpoint that training saved last.
+
+    Args:
+        work_dir: Of the training; it may have been moved since.
+
+    Returns:
+        The file, or None if nothing has been saved yet.
+
+    Raises:
+        InputError: What was saved last has been deleted.
+    """
+    record = Path(work_dir, 'last_checkpoint')
+    if not record.is_file():
+        return None
+    saved = Path(record.read_text(encoding='utf-8').strip())
+    for path in (record.with_name(saved.name), saved):
+        if path.is_file():
+            return path
+    raise InputError(f'{record} names {saved}, which is not there: name another with --resume CHECKPOINT, or delete '
+                     f'{record} to start from the beginning')
 
 
 def load_checkpoint_checked(model: nn.Module, path: str) -> dict:

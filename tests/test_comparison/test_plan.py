@@ -18,6 +18,7 @@ from mmmamba.comparison.plan import run_config, with_seed
 from mmmamba.comparison.run import Launch
 from mmmamba.comparison.truth import truth_of
 from mmmamba.demo.composer import Composition, compose
+from mmmamba.engine import AutocastOptimWrapper
 from mmmamba.errors import InputError
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
@@ -143,9 +144,32 @@ def test_facts_tell_what_differs(data):
     assert told['image size'] == '320 x 320' and told['tested'].startswith('the last weights, as a moving average')
     assert facts({'yolo': configs['yolo']}, 'data', [0], scratch=False, jobs=1)['epochs'] == '4'
     assert told['precision'] == 'float32'
-    mixed = make(YOLO, data, **{'optim_wrapper.type': 'AmpOptimWrapper'})
-    told = facts({'yolo': mixed, 'dino': configs['dino']}, 'data', [0], scratch=True, jobs=1)
-    assert told['precision'] == 'mixed, the device’s low precision (yolo); float32 (dino)'
+
+
+class OwnWrapper(AutocastOptimWrapper):
+    pass
+
+
+@pytest.mark.parametrize('settings, precision', [
+    ({'type': 'AutocastOptimWrapper'}, 'mixed, bfloat16'),  # its default
+    ({'type': 'AutocastOptimWrapper', 'dtype': 'float16'}, 'mixed, float16'),
+    ({'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}, 'mixed, bfloat16'),
+    ({'type': 'AmpOptimWrapper'}, 'mixed, float16'),  # it refuses a CPU; on a GPU, this is autocast's own
+    ({'type': OwnWrapper, 'dtype': 'float16'}, 'mixed, float16'),
+    ({'type': 'OptimWrapper'}, 'float32'),
+])
+@pytest.mark.parametrize('path', [YOLO, DINO])
+def test_facts_tell_the_precision(data, path, settings, precision):
+    mixed, other = make(path, data), make(YOLO, data)
+    mixed.optim_wrapper.update(settings)
+    assert facts({'a': mixed}, 'data', [0], scratch=True, jobs=1)['precision'] == precision
+    both = facts({'a': mixed, 'b': other}, 'data', [0], scratch=True, jobs=1)['precision']
+    assert both == ('float32' if precision == 'float32' else f'{precision} (a); float32 (b)')
+
+
+def test_an_option_that_nothing_reads_is_refused(data):
+    with pytest.raises(InputError, match='no setting optim_wraper; did you mean optim_wrapper'):
+        make(YOLO, data, **{'optim_wraper.optimizer.lr': 1.0})
 
 
 def test_epochs_that_fit_into_minutes(data, tmp_path):

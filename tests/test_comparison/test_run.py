@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmmamba.comparison import run as run_module
 from mmmamba.comparison.reading import read_history, read_run
 from mmmamba.comparison.result import AP
 from mmmamba.comparison.run import Launch, Run
@@ -106,7 +107,8 @@ def test_a_run_that_was_stopped_has_not_failed(tmp_path, launch, end):
     assert run.failure is None and read_run(run, None).failure == 'not run to its end yet'
 
 
-def test_a_folder_has_one_process_at_a_time(tmp_path, launch):
+def test_a_folder_has_one_process_at_a_time(tmp_path, launch, monkeypatch):
+    monkeypatch.setattr(run_module, 'WORKERS_NOTICE', 0.3)
     run = make(tmp_path)
     with (run.folder / 'log.txt').open('ab') as log:
         fcntl.flock(log, fcntl.LOCK_EX)
@@ -114,6 +116,23 @@ def test_a_folder_has_one_process_at_a_time(tmp_path, launch):
     assert run.failure == 'another process is at work in the folder'
     run.execute(launch)
     assert run.finished
+
+
+def test_a_killed_runs_data_workers_are_waited_for(tmp_path, launch):
+    run = make(tmp_path)
+    (run.folder / 'log.txt').touch()
+    with (run.folder / 'log.txt').open('ab') as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        threading.Timer(0.5, lambda: fcntl.flock(log, fcntl.LOCK_UN)).start()
+        run.execute(launch)
+    assert run.finished
+
+
+def test_a_metric_that_is_not_defined_is_left_out(tmp_path, launch):
+    run = make(tmp_path)
+    run.execute(launch)
+    run.metrics.write_text('{"coco/bbox_mAP": 0.5, "coco/cat_precision": null}')
+    assert read_run(run, None).metrics == {AP: 0.5, f'{AP}_50': 0.0, f'{AP}_75': 0.0}
 
 
 def test_without_any_detection_all_ap_is_zero(tmp_path, launch):

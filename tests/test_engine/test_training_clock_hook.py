@@ -47,13 +47,3 @@ def test_a_resumed_run_goes_on_counting(clock, resumes, minutes):
     second.after_load_checkpoint(SimpleNamespace(_resume=resumes), checkpoint)
     epoch(second, clock, 30.0, 30.0)
     assert shown(second) == (minutes, minutes)
-
-
-@pytest.mark.parametrize('epoch, begin, validates', [
-    (0, 0, False), (1, 0, False), (2, 1, True), (4, 4, True), (5, 1, True), (4, 5, False), (5, 6, False)])
-def test_a_validation_that_was_missed_is_made_up_for(epoch, begin, validates):
-    validated = []
-    runner = SimpleNamespace(train_loop=SimpleNamespace(epoch=epoch, val_begin=begin, val_interval=2, max_epochs=5),
-                             val_loop=SimpleNamespace(run=lambda: validated.append(epoch)))
-    TrainingClockHook().before_train(runner)
-    assert bool(validated) == validates

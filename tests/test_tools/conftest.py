@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ custom_hooks = [*_base_.custom_hooks, dict(type='LossRecorder')]
 @pytest.fixture
 def tiny_config(tmp_path: Path, shared_coco_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Path of the config; ``loss_recorder`` can be imported, here and in processes that are started."""
-    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent))
+    monkeypatch.setenv('PYTHONPATH', f'{Path(__file__).parent}{os.pathsep}{ROOT}')
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     path = tmp_path / 'tiny.py'
     path.write_text(CONFIG.format(root=ROOT, data=shared_coco_folder))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from mmdet.registry import MODELS
+from mmengine.runner import Runner
 from tiny_demo import COMPOSITION
 
+from mmmamba.comparison.reading import read_history
 from mmmamba.demo.composer import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,7 @@ model = dict(
 FAILING = GOOD.replace('bbox_head=dict(in_channels=[16, 16, 16])', 'bbox_head=dict(in_channels=[16, 16, 8])')
 OWN_BACKBONE = """
 from mmdet.registry import MODELS
+from mmengine.runner import Runner
 from mmmamba.models.backbones import ODMamba
 
 @MODELS.register_module()
@@ -34,9 +37,7 @@ class OwnBackbone(ODMamba):
 """
 BROKEN = GOOD.replace('widths=', 'breadths=')
 OPTIONS = ['--epochs', '1', '--cfg-options', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0',
-           'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
-           'val_dataloader.persistent_workers=False', 'test_dataloader.num_workers=0',
-           'test_dataloader.persistent_workers=False']
+           'val_dataloader.num_workers=0', 'test_dataloader.num_workers=0']
 
 
 @pytest.fixture
@@ -55,8 +56,10 @@ def rows(report: Path) -> dict[str, dict[str, str]]:
 
 def test_what_fails_is_a_row_while_the_others_finish(configs, run_tool, capsys):
     call = [*configs, '--data', 'digits', '--jobs', '2', *OPTIONS]
-    assert run_tool('compare', *call) == 0
-    out = capsys.readouterr().out
+    assert run_tool('compare', *call) == 1  # the report is written all the same
+    printed = capsys.readouterr()
+    out = printed.out
+    assert '2 of 3 runs have no result: broken, seed 0; failing, seed 0' in printed.err
     assert '3 runs, 2 to do' in out and 'good, seed 0: AP 0.' in out and 'failing, seed 0: FAILED' in out
 
     report = Path('work_dirs/compare/digits/report')
@@ -71,13 +74,14 @@ def test_what_fails_is_a_row_while_the_others_finish(configs, run_tool, capsys):
     # What has finished is not run again, what failed is; and nothing with --report-only.
     checkpoint = next(Path('work_dirs/compare/digits/good/seed0/train').glob('epoch_*.pth'))
     before = checkpoint.stat().st_mtime
-    assert run_tool('compare', *configs[::2], '--report-only', '--no-pictures', '--data', 'digits', *OPTIONS) == 0
+    assert run_tool('compare', *configs[::2], '--report-only', '--no-pictures', '--data', 'digits', *OPTIONS) == 1
     assert checkpoint.stat().st_mtime == before and not (report / 'pictures.png').exists()
     assert rows(report).keys() == {'broken', 'good'} and not rows(report)['good']['failure']
 
     # A finished run is no result of a config that cannot be built any more.
+    assert run_tool('compare', 'good.py', '--report-only', '--data', 'digits', *OPTIONS) == 0
     Path('good.py').write_text(BROKEN)
-    assert run_tool('compare', *configs[1:], '--report-only', '--data', 'digits', *OPTIONS) == 0
+    assert run_tool('compare', *configs[1:], '--report-only', '--data', 'digits', *OPTIONS) == 1
     assert 'breadths' in rows(report)['good']['failure']
     Path('good.py').write_text(GOOD)
 
@@ -106,6 +110,37 @@ def test_minutes_an_own_module_and_another_call(configs, run_tool, capsys, tmp_p
     assert run_tool('compare', 'own.py', 'good.py', *options, 'train_dataloader.batch_size=3') == 2
     assert 'trial holds a run of another config' in capsys.readouterr().err
     MODELS.module_dict.pop('OwnBackbone')
+
+
+# Where a run of two epochs is killed, one call of the tool after the other: in training, while a checkpoint is being
+# saved, between a checkpoint and its validation, between the last validation and the test, in the test, and before its
+# results are written.
+STAGES = ('after_train_iter 0', 'before_save_checkpoint 1', 'after_train_epoch 1', 'after_train 2',
+          'after_test_iter 0', 'after_test 0')
+
+
+def test_wherever_it_is_killed_the_same_call_goes_on(configs, run_tool, tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', f'{Path(__file__).parent}{os.pathsep}{ROOT}')
+    monkeypatch.setenv('KILL_AT', str(tmp_path / 'stages.txt'))
+    monkeypatch.setattr(Runner, 'call_hook', Runner.call_hook)  # which the import below replaces
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    for name in ('whole', 'killed'):
+        Path(f'{name}.py').write_text(GOOD + "custom_imports = dict(imports=['mmmamba', 'process_killer'])\n")
+    call = ['--data', 'digits', '--no-pictures', '--epochs', '2', *OPTIONS[2:]]
+
+    Path('stages.txt').write_text('')
+    assert run_tool('compare', 'whole.py', *call) == 0
+    Path('stages.txt').write_text('\n'.join(STAGES))
+    for stage in STAGES:
+        assert run_tool('compare', 'killed.py', *call) == 1, stage
+        assert 'SIGKILL' in rows(Path('work_dirs/compare/digits/report'))['killed']['failure']
+    assert run_tool('compare', 'killed.py', *call) == 0
+
+    folders = [Path('work_dirs/compare/digits', name, 'seed0') for name in ('whole', 'killed')]
+    for name in ('results.metrics.json', 'results.bbox.json'):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    whole, killed = ([(item.epoch, item.ap) for item in read_history(folder / 'train')] for folder in folders)
+    assert whole == killed and [epoch for epoch, _ in whole] == [1, 2]
 
 
 def test_a_test_set_that_cannot_be_reported_is_noticed_before_training(configs, run_tool, capsys):

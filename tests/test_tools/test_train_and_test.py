@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmmamba.engine import CheckedRunner
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def refuse(constant: str):
+    raise AssertionError(f'{constant} is no JSON')
 
 
 def losses(work_dir: Path) -> list[float]:
@@ -36,7 +42,7 @@ def test_train_resume_and_test(tiny_config, run_tool, tmp_path, capsys):
         assert 'category' in printed.out + printed.err and 'square' in printed.out + printed.err  # the per-class table
         detections = json.loads(Path(f'{prefix}.bbox.json').read_text())
         assert detections and set(detections[0]) == {'image_id', 'bbox', 'score', 'category_id'}
-        metrics = json.loads(Path(f'{prefix}.metrics.json').read_text())
+        metrics = json.loads(Path(f'{prefix}.metrics.json').read_text(), parse_constant=refuse)
         assert 0 <= metrics['coco/bbox_mAP'] <= 1 and 'coco/square_precision' in metrics
 
 
@@ -56,6 +62,92 @@ def test_auto_scale_lr_scales_by_the_batch(tiny_config, run_tool, tmp_path):
     groups = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['optimizer']['param_groups']
     base = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['param_schedulers'][0]['base_values']
     assert base[:len(groups)] == pytest.approx([0.0014 / 4] * len(groups))  # mmengine appends one for its log
+
+
+NO_WORKERS = [f'{loader}_dataloader.{setting}' for loader in ('train', 'val', 'test')
+              for setting in ('num_workers=0', 'persistent_workers=True', 'prefetch_factor=2')]
+
+
+def test_a_class_without_objects_no_workers_and_overflowing_gradients(tiny_config, run_tool, tmp_path,
+                                                                      shared_coco_folder):
+    """What gives NaN and infinity, which are written as null; with loaders whose workers are switched off."""
+    path, work_dir, prefix = tmp_path / 'val.json', tmp_path / 'run', tmp_path / 'results/tiny'
+    content = json.loads((shared_coco_folder / 'annotations/val.json').read_text())
+    content['annotations'] = [item for item in content['annotations'] if item['category_id'] != 2]
+    path.write_text(json.dumps(content))
+    tiny_config.write_text(tiny_config.read_text() + f"""
+for settings in (val_dataloader['dataset'], test_dataloader['dataset'], val_evaluator, test_evaluator):
+    settings.update(ann_file={str(path)!r})
+del settings
+val_evaluator.update(classwise=True)
+""")
+    assert run_tool('train', tiny_config, '--work-dir', work_dir, '--amp', 'float16', '--cfg-options',
+                    'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', *NO_WORKERS) == 0
+    assert run_tool('test', tiny_config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test', '--out', prefix,
+                    '--cfg-options', *NO_WORKERS) == 0
+    metrics = json.loads(Path(f'{prefix}.metrics.json').read_text(), parse_constant=refuse)
+    assert metrics['coco/wide_precision'] is None and metrics['coco/square_precision'] is not None
+    records = [json.loads(line, parse_constant=refuse)
+               for line in next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert any('grad_norm' in record for record in records)
+    assert any(record.get('coco/wide_precision', 0) is None for record in records)
+
+
+def test_resuming_says_what_is_missing_changed_or_done(tiny_config, run_tool, tmp_path, capsys):
+    def train(*options: object) -> str:
+        capsys.readouterr()
+        assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'run', '--resume', *options) == 0
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    one = ['--cfg-options', 'train_cfg.max_epochs=1']
+    assert 'has no checkpoint to resume from: training starts from the beginning' in train(*one)
+    assert len(losses(tmp_path / 'run')) == 4
+    assert 'Nothing is left to train: the checkpoint has 1 epochs, train_cfg.max_epochs is 1' in train(*one)
+    said = train('--cfg-options', 'optim_wrapper.optimizer.lr=0.001')
+    assert 'optim_wrapper.optimizer.lr 0.0014 → 0.001' in said and 'train_cfg.max_epochs 1 → 2' in said
+    base = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['param_schedulers'][0]['base_values']
+    assert set(base) == {0.001}
+
+
+def test_without_a_checkpoint_to_resume_the_weights_of_the_config_are_loaded(tiny_config, run_tool, tmp_path):
+    one = ['--cfg-options', 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0']
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'first', *one, 'randomness.seed=8') == 0
+    first = tmp_path / 'first/epoch_1.pth'
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'second', '--resume', *one,
+                    f'load_from={first}') == 0
+    name = 'backbone.stem.conv1.conv.weight'
+    weights = [torch.load(path, weights_only=True)['state_dict'][name]
+               for path in (first, tmp_path / 'second/epoch_1.pth')]
+    assert torch.equal(*weights)
+
+
+def test_an_interrupted_training_names_the_call_that_continues_it(tiny_config, run_tool, tmp_path, capsys,
+                                                                  monkeypatch):
+    def interrupt(runner) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckedRunner, 'train', interrupt)
+    work_dir = tmp_path / 'run'
+    call = [tiny_config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=1']
+    words = ' '.join(map(str, call))
+
+    def said(*options: object) -> str:
+        assert run_tool('train', *call, *options) == 130
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    prefix = f'error: interrupted; continue with: python train.py {words}'
+    assert said() == f'{prefix} --resume' == said('--resume')
+    named = tmp_path / 'named.pth'
+    named.touch()
+    assert said('--resume', named) == f'{prefix} --resume {named}'  # nothing newer has been saved
+
+    def save_and_interrupt(runner) -> None:
+        (work_dir / 'last_checkpoint').write_text('epoch_1.pth')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckedRunner, 'train', save_and_interrupt)
+    assert said('--resume', named) == f'{prefix} --resume'
 
 
 def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
@@ -83,9 +175,12 @@ BAD_SETTINGS = {
     'arch': (['model.backbone.arch=xl'], 'arch must be one of'),
     'out_indices': (['model.backbone.out_indices=(1,2,7)'], 'out_indices must be'),
     'channels': (['model.neck.in_channels=(16,16,24)'], 'ODSSPAFPN was made for maps of (16, 16, 24) channels'),
-    'num_classes': (['model.bbox_head.num_classes=2'], 'num_classes=2, the data set 3: square, wide, tall'),
+    'num_classes': (['model.bbox_head.num_classes=2'], 'bbox_head has num_classes=2, the train set 3: square,'),
     'type': (['model.backbone.type=ODMambo'], 'ODMambo'),
     'annotations': (['train_dataloader.dataset.dataset.ann_file=annotations/none.json'], 'no such annotation file'),
+    'unknown setting': (['optim_wraper.optimizer.lr=0.1'], 'did you mean optim_wrapper?'),
+    'setting without parts': (['train_cfg.max_epochs.x=1'], '--cfg-options: '),
+    'tensorboard': (["visualizer.vis_backends=[dict(type='TensorboardVisBackend')]"], 'pip install tensorboard'),
     'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'configured classes: cat'),
 }
 
@@ -129,6 +224,14 @@ def test_damaged_and_missing_images(tiny_config, run_tool, tmp_path, shared_coco
 def test_missing_config_and_foreign_checkpoint(tiny_config, run_tool, tmp_path, capsys):
     assert run_tool('train', tmp_path / 'none.py') == 2
     assert 'error: ' in capsys.readouterr().err
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'none.pth') == 2
+    assert f'error: --resume: no such file: {tmp_path}/none.pth' in capsys.readouterr().err
+    assert run_tool('train', tiny_config, '--work-dir', tiny_config / 'run') == 2
+    assert f'error: cannot use {tiny_config}' in capsys.readouterr().err
+    (tmp_path / 'run').mkdir(exist_ok=True)
+    (tmp_path / 'run/last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'run', '--resume') == 2
+    assert 'names elsewhere/epoch_3.pth, which is not there' in capsys.readouterr().err
 
     torch.save(dict(state_dict={'backbone.conv.weight': torch.zeros(3)}), tmp_path / 'other.pth')
     assert run_tool('test', tiny_config, tmp_path / 'other.pth', '--work-dir', tmp_path / 'run') == 2

@@ -14,20 +14,10 @@ class TrainingClockHook(Hook):
 
     ``train_minutes`` is wall-clock time, ``train_cpu_minutes`` the CPU time of this process: on a CPU that other work
     shares, the better measure of the two. The time before the run was resumed counts.
-
-    A run that is resumed behind an epoch that has to be validated is validated at once: it may have been stopped
-    before it was, which mmengine does not make up for.
     """
 
     def __init__(self) -> None:
         self.minutes = {'train_minutes': 0.0, 'train_cpu_minutes': 0.0}
-
-    def before_train(self, runner: Runner) -> None:
-        """Validates what was resumed."""
-        loop = runner.train_loop
-        due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
-        if due and loop.epoch >= max(loop.val_begin, 1):
-            runner.val_loop.run()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Starts the clocks."""

@@ -38,6 +38,12 @@ class AutocastOptimWrapper(AmpOptimWrapper):
         self.loss_scaler = _grad_scaler(self.device_type, enabled=dtype == 'float16')
         self._scale_update_param = None
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restores the optimizer's state, and the loss scale if the state is of a run that had one."""
+        if not state_dict.get('loss_scaler'):  # of a run in bfloat16; PyTorch refuses it under float16
+            state_dict = {key: value for key, value in state_dict.items() if key != 'loss_scaler'}
+        super().load_state_dict(state_dict)
+
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocasts, and keeps DDP from synchronising gradients that are still being accumulated."""

@@ -1,0 +1,182 @@
+"""What a resumed run takes from its checkpoint, and what from its config."""
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmmamba.errors import InputError
+
+_COMPARED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
+             'custom_hooks', 'randomness')
+_WITHOUT_EFFECT = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'val_interval', 'val_begin')
+_NAMED = 8
+_VALUE_LENGTH = 60  # characters
+_OPTIMIZER = 'optim_wrapper.optimizer.type'
+
+
+@HOOKS.register_module()
+class ConfigOnResumeHook(Hook):
+    """Has a resumed run follow its config, and names each setting that differs from the checkpoint's.
+
+    mmengine restores the optimizer's settings, the schedules and the seed from the checkpoint, without a word where
+    the config has others. With this hook, the checkpoint gives weights, averages, the optimizer's state (momentum)
+    and the epoch; every setting is the config's. Learning rates and whatever else is scheduled are those that a run
+    under this config has at this point: the schedules are stepped through again from the start. Schedules that depend
+    on past validations (``ReduceOnPlateauLR``) cannot be, and are restored from the checkpoint together with the
+    optimizer's settings, which a warning says.
+    """
+
+    # Before ExactResumeHook and ScaleWeightDecayHook, which read the seed and the groups' settings.
+    priority = 'HIGHEST'
+
+    def __init__(self) -> None:
+        self._resumed = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keeps what the config says before mmengine overwrites it.
+
+        Raises:
+            InputError: The checkpoint's optimizer state is not that of the configured optimizer.
+        """
+        if not runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper):
+            return
+        self._resumed = True
+        self._changes = _changes(checkpoint['meta'].get('cfg', ''), runner.cfg.pretty_text)
+        _require_same_optimizer(runner.optim_wrapper, checkpoint, self._changes)
+        self._groups = [{key: value for key, value in group.items() if key != 'params'}
+                        for group in runner.optim_wrapper.param_groups]
+        self._schedules = [{key: value for key, value in vars(scheduler).items() if key != 'optimizer'}
+                           for scheduler in runner.param_schedulers or []]
+
+    def before_train(self, runner: Runner) -> None:
+        """Puts the config into force, and says so."""
+        if not self._resumed:
+            return
+        seed = runner.cfg.get('randomness', {}).get('seed')
+        if seed is not None and seed != runner.seed:
+            runner._randomness_cfg.update(seed=seed)
+            runner.set_randomness(**runner._randomness_cfg)
+
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):  # an epoch may have had another number of iterations
+            loop._iter = loop.epoch * len(loop.dataloader)
+            runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
+
+        schedulers = runner.param_schedulers or []
+        from_config = not any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers)
+        if from_config:
+            self._restore(runner.optim_wrapper, schedulers)
+            _step_through(schedulers, loop.iter,
+                          len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else None)
+
+        if self._changes:
+            kept = '' if from_config else ', and so are the learning rate and its schedule, which past validations set'
+            runner.logger.warning(
+                f'Resumed with other settings than the checkpoint has: {_listed(self._changes)}. The new ones hold; '
+                f"weights, optimizer state and epoch ({loop.epoch}) are the checkpoint's{kept}.")
+        if loop.iter >= loop.max_iters:
+            runner.logger.warning(
+                f'Nothing is left to train: the checkpoint has {loop.epoch} epochs, train_cfg.max_epochs is '
+                f'{loop.max_epochs}. To go on, raise it: --cfg-options train_cfg.max_epochs=N'
+                if isinstance(loop, EpochBasedTrainLoop) else
+                f'Nothing is left to train: the checkpoint has {loop.iter} of {loop.max_iters} iterations. To go on, '
+                'raise train_cfg.max_iters.')
+
+    def _restore(self, wrapper: OptimWrapper, schedulers: list[_ParamScheduler]) -> None:
+        """Undoes what mmengine took from the checkpoint, but for the optimizer's state."""
+        for group, configured in zip(wrapper.param_groups, self._groups):
+            parameters = group['params']
+            group.clear()
+            group.update(configured, params=parameters)
+        for scheduler, configured in zip(schedulers, self._schedules):
+            vars(scheduler).update(configured)
+
+
+def _step_through(schedulers: list[_ParamScheduler], iterations: int, epoch_length: int | None) -> None:
+    """Steps schedules as so many iterations of training do.
+
+    Args:
+        schedulers: In the state in which they are built; they change the optimizer's groups.
+        iterations: Those trained so far.
+        epoch_length: Iterations of an epoch; None where training does not go by epochs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # that the optimizer has not stepped meanwhile
+        for iteration in range(1, iterations + 1):
+            epoch_ends = epoch_length is not None and iteration % epoch_length == 0
+            for scheduler in schedulers:  # as ParamSchedulerHook has them: after iterations first
+                if not scheduler.by_epoch:
+                    scheduler.step()
+            for scheduler in schedulers if epoch_ends else ():
+                if scheduler.by_epoch:
+                    scheduler.step()
+
+
+def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict, changes: dict[str, tuple[str, str]]) -> None:
+    advice = ('resume under the old setting, or start anew from the weights: --cfg-options load_from=CHECKPOINT, '
+              'without --resume')
+    if _OPTIMIZER in changes:
+        old, new = changes[_OPTIMIZER]
+        raise InputError(f"the checkpoint's optimizer is {old}, the config's {new}, which cannot take over its state: "
+                         f'{advice}')
+    saved = [len(group['params']) for group in checkpoint.get('optimizer', {}).get('param_groups', [])]
+    built = [len(group['params']) for group in wrapper.optimizer.param_groups]
+    if saved and saved != built:
+        raise InputError(f"the checkpoint's optimizer has groups of {saved} parameters, the config's of {built}: the "
+                         f"model, what of it is frozen, or the optimizer's constructor differs; {advice}")
+
+
+def _changes(saved: str, current: str) -> dict[str, tuple[str, str]]:
+    """Compares two configs by their texts, without running them: a checkpoint may come from anywhere.
+
+    Args:
+        saved: The checkpoint's config as ``Config.pretty_text``; empty if it has none.
+        current: This run's, in the same form.
+
+    Returns:
+        Dotted name → (old, new) of every setting that matters for training and differs.
+    """
+    if not saved:
+        return {}
+    old, new = (dict(_settings(text)) for text in (saved, current))
+    return {name: (old.get(name, 'not set'), new.get(name, 'not set')) for name in {**old, **new}
+            if old.get(name) != new.get(name) and name.rpartition('.')[2] not in _WITHOUT_EFFECT}
+
+
+def _settings(text: str) -> Iterator[tuple[str, str]]:
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            if name in _COMPARED:
+                yield from _leaves(name, statement.value)
+
+
+def _leaves(name: str, node: ast.expr) -> Iterator[tuple[str, str]]:
+    """Names what is inside of dicts and lists as ``--cfg-options`` does: ``param_scheduler.0.type``."""
+    inner: list[tuple[str, ast.expr]] = []
+    if isinstance(node, ast.Call):  # dict(name=value)
+        inner = [(str(keyword.arg), keyword.value) for keyword in node.keywords]
+    elif isinstance(node, ast.Dict):
+        inner = [(ast.unparse(key).strip('\'"'), value) for key, value in zip(node.keys, node.values) if key]
+    elif isinstance(node, (ast.List, ast.Tuple)):
+        inner = [(str(index), value) for index, value in enumerate(node.elts)]
+    if not inner:
+        yield name, ast.unparse(node)
+    for key, value in inner:
+        yield from _leaves(f'{name}.{key}', value)
+
+
+def _listed(changes: dict[str, tuple[str, str]]) -> str:
+    named = [f'{name} {_short(old)} → {_short(new)}' for name, (old, new) in list(changes.items())[:_NAMED]]
+    more = [f'{len(changes) - _NAMED} more'] if len(changes) > _NAMED else []
+    return ', '.join([*named, *more])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _VALUE_LENGTH else f'{text[:_VALUE_LENGTH]}…'

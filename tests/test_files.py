@@ -1,0 +1,31 @@
+"""Files are complete, and JSON is what the standard calls so."""
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from mmmamba.files import write_json
+
+NAN, INFINITY = math.nan, math.inf
+
+
+def refuse(constant: str):
+    raise AssertionError(f'{constant} is no JSON')
+
+
+@pytest.mark.parametrize('content, read', [
+    ({'AP': NAN, 'AP50': 0.5}, {'AP': None, 'AP50': 0.5}),
+    ([INFINITY, -INFINITY, 1, True, None, 'NaN'], [None, None, 1, True, None, 'NaN']),
+    ({'a': {'b': (1.0, NAN)}}, {'a': {'b': [1.0, None]}}),
+    ({'a': np.float64('nan'), 'b': np.float64(0.25)}, {'a': None, 'b': 0.25}),
+    ({}, {}),
+])
+@pytest.mark.parametrize('indent', [None, 2])
+def test_what_is_no_number_becomes_null(content, read, indent, tmp_path):
+    path = tmp_path / 'folder/file.json'
+    write_json(path, content, indent)
+    assert json.loads(path.read_text(), parse_constant=refuse) == read
+    assert [file.name for file in path.parent.iterdir()] == ['file.json']
