@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pickle import UnpicklingError
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, PartialResultError
 
 _BAD_INPUT = 2
+_PARTIAL_RESULT = 3
 _INTERRUPTED = 130
 _OTHERS_WAIT = 10.0  # seconds
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
@@ -19,7 +20,8 @@ _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool's ``main`` and ends the process with status 0, 2 (bad input) or 130 (interrupted).
+    """Runs a tool's ``main`` and ends the process with status 0, 2 (bad input), 3 (of some inputs only) or 130
+    (interrupted).
 
     Errors that are not the user's keep their traceback. Under a launcher, where several processes usually fail of the
     same cause, the first prints; another prints only if it is not ended meanwhile, which means the error is its own.
@@ -35,7 +37,7 @@ def run(main: Callable[[], None]) -> None:
         message = describe(error)
         if message is None:
             raise
-        _fail(message, _BAD_INPUT)
+        _fail(message, _PARTIAL_RESULT if isinstance(error, PartialResultError) else _BAD_INPUT)
 
 
 def describe(error: BaseException) -> str | None:

@@ -10,11 +10,12 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from mmmamba.datasets import coco_checks
+from mmmamba.datasets.checked_images import CheckedImages
 from mmmamba.errors import InputError
 
 
 @DATASETS.register_module()
-class CheckedCocoDataset(CocoDataset):
+class CheckedCocoDataset(CheckedImages, CocoDataset):
     """mmdet's ``CocoDataset`` (same arguments) for files that may be wrong.
 
     When the annotations are loaded, each of the following raises an :class:`InputError` of one line that names the
@@ -23,6 +24,8 @@ class CheckedCocoDataset(CocoDataset):
     that the file does not have in that order (mmdet would mislabel them). Boxes that mmdet ignores (no area, outside
     the image) are counted in one warning. Images without objects are kept, as negatives, unless ``filter_cfg`` drops
     them.
+
+    Images are loaded with checks, too, and one that cannot be used does not end the training: :class:`CheckedImages`.
     """
 
     def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
