@@ -64,7 +64,8 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     if 'optim_wrapper' in own:
         conditions.custom_hooks = [hook for hook in conditions.custom_hooks if hook.type != 'ScaleWeightDecayHook']
     conditions.model.get('data_preprocessor', {}).pop('batch_augments', None)
-    if issubclass(MODELS.get(conditions.model.type), DetectionTransformer):
+    detector = MODELS.get(conditions.model.type)
+    if detector is not None and issubclass(detector, DetectionTransformer):
         conditions.model.data_preprocessor.type = 'LetterboxPreprocessor'
     for part in parts(conditions.model):
         if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):

@@ -41,7 +41,7 @@ KINDS = {
     'Mask R-CNN': ('efficient_vmamba/mask-rcnn_efficient-vmamba-t_fpn_1xb2_fruits-nuts.py', {
         'test_cfg': dict(rpn=dict(max_per_img=30), rcnn=dict(score_thr=0.0, max_per_img=20))}),
 }
-UNDER = {kind: 'coco' for kind in ('RTMDet', 'YOLOX', 'DINO', 'RetinaNet')}  # as with `--data`
+UNDER = {kind: 'bccd' for kind in ('RTMDet', 'YOLOX', 'DINO', 'RetinaNet')}  # as with `--data`
 EXACT = {'Mamba YOLO', 'YOLOv8', 'RTMDet', 'YOLOX', 'DINO'}  # other heads of mmdet's round
 
 
@@ -156,15 +156,14 @@ def test_every_kind_runs_in_det_inferencer(kind: str, folder: Path, tmp_path: Pa
     inferencer = DetInferencer(model=str(config), weights=str(checkpoint), device='cpu', show_progress=False)
     assert inferencer.model.dataset_meta['classes'] == classes
 
-    paths = sorted(map(str, folder.iterdir()))
+    everything, paths = str(folder), sorted(map(str, folder.iterdir()))
     for inputs, batch_size in ((paths[0], 1), (pictures()[0], 1), (paths[:4], 3), (pictures()[:3], 2),
-                               (str(folder), 2)):
-        out = tmp_path / f'out{batch_size}'
+                               (everything, 2)):
         found = inferencer(inputs, batch_size=batch_size, return_datasamples=True)['predictions']
-        images = inputs if isinstance(inputs, list) else [inputs]
-        sources = paths if inputs == str(folder) else images
-        for sample, source in zip(found, sources, strict=True):
-            shape = (cv2.imread(source) if isinstance(source, str) else source).shape[:2]
+        given = inputs if isinstance(inputs, list) else paths if inputs is everything else [inputs]
+        assert len(found) == len(given)
+        for sample, picture in zip(found, given):
+            shape = (cv2.imread(sample.img_path) if sample.img_path else picture).shape[:2]
             check(sample.pred_instances, shape, 0 if kind in EXACT else 1e-3)
 
     out = tmp_path / 'out'
@@ -178,7 +177,7 @@ def test_every_kind_runs_in_det_inferencer(kind: str, folder: Path, tmp_path: Pa
 @pytest.mark.parametrize('kind', ['Mamba YOLO', 'Mask R-CNN'])
 def test_drawn_pictures_have_the_pictures_size_and_no_band(kind: str, tmp_path: Path) -> None:
     cfg = small_config(kind, None)
-    torch.save({'state_dict': wild_model(cfg).state_dict()}, tmp_path / 'weights.pth')
+    torch.save({'state_dict': wild_model(cfg).state_dict(), 'meta': {}}, tmp_path / 'weights.pth')
     detector = Detector(cfg, tmp_path / 'weights.pth', torch.device('cpu'))
     for width, height in SIZES:
         picture = np.full((height, width, 3), 60, np.uint8)
