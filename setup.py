@@ -67,6 +67,10 @@ setup(
     license='Apache-2.0',
     keywords='object detection, Mamba, state space models, MMDetection, PyTorch',
     packages=find_packages(include=['mmmamba', 'mmmamba.*']),
+    # Named though it is the default: only then does setuptools put the repository's path on sys.path in an editable
+    # install. Its other way, an import finder, comes after the folders of sys.path: with a clone named mmmamba in the
+    # current folder, the clone would be taken for an (empty) namespace package.
+    package_dir={'': '.'},
     include_package_data=True,
     python_requires='>=3.9',
     install_requires=requirements('runtime'),

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from pickle import UnpicklingError
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, PartialResultError
 
 _BAD_INPUT = 2
+_PARTIAL_RESULT = 3
 _INTERRUPTED = 130
 _START_OVER = 'the same call starts from the beginning'
 _OTHERS_WAIT = 10.0  # seconds
@@ -30,7 +31,8 @@ _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool's ``main`` and ends the process with status 0, 2 (bad input) or 130 (interrupted).
+    """Runs a tool's ``main`` and ends the process with status 0, 2 (bad input), 3 (of some inputs only) or 130
+    (interrupted).
 
     Errors that are not the user's keep their traceback. Under a launcher, where several processes usually fail of the
     same cause, the first prints; another prints only if it is not ended meanwhile, which means the error is its own.
@@ -50,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
         message = describe(error)
         if message is None:
             raise
-        _fail(message, _BAD_INPUT)
+        _fail(message, _PARTIAL_RESULT if isinstance(error, PartialResultError) else _BAD_INPUT)
     finally:
         interruptions.ignore_no_longer()
 

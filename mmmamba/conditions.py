@@ -5,7 +5,8 @@ import copy
 from pathlib import Path
 from types import MappingProxyType
 
-from mmdet.registry import DATASETS
+from mmdet.models import DetectionTransformer
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 
 from mmmamba.demo.coco_folder import CocoFolder
@@ -33,7 +34,8 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
     data set's file in ``configs/_base_``, the same for every detector; but settings that the config lists in
     ``own_settings`` (DINO's optimizer) stay, and so do its ``custom_imports``. Heads get the data set's number of
-    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. On the
+    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. A DETR
+    gets a preprocessor that counts padding as picture, as in its training. On the
     small sets the scans start from Mamba's initialisation (``ssm_init='mamba'``), since with the reference's it takes
     longer to learn anything.
 
@@ -62,6 +64,9 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     if 'optim_wrapper' in own:
         conditions.custom_hooks = [hook for hook in conditions.custom_hooks if hook.type != 'ScaleWeightDecayHook']
     conditions.model.get('data_preprocessor', {}).pop('batch_augments', None)
+    detector = MODELS.get(conditions.model.type)
+    if detector is not None and issubclass(detector, DetectionTransformer):
+        conditions.model.data_preprocessor.type = 'LetterboxPreprocessor'
     for part in parts(conditions.model):
         if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
             part.ssm_init = 'mamba'

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake in what the user gave us."""
+"""The exceptions that stand for a mistake in what the user gave us."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line tools print that line and exit with status 2; a library caller gets an ordinary ``ValueError``.
     """
+
+
+class PartialResultError(InputError):
+    """Some of the inputs could not be used, and the others are done; the command line tools exit with status 3."""

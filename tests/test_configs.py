@@ -178,7 +178,7 @@ def check_model(cfg: Config, annotations: Path, images: Path) -> None:
         results = model.test_step(batch)
     assert len(results) == 2
     for result in results:
-        check_result(result, with_mask, clipped=cfg.model.type != 'YOLOX')  # mmdet's leaves boxes as they are
+        check_result(result, with_mask)
 
 
 def load_batch(annotations: Path, images: Path, size: tuple[int, int], with_mask: bool) -> dict:
@@ -197,8 +197,8 @@ def load_batch(annotations: Path, images: Path, size: tuple[int, int], with_mask
     return pseudo_collate([dataset[0], dataset[1]])
 
 
-def check_result(result: DetDataSample, with_mask: bool, clipped: bool) -> None:
-    """Boxes, scores and labels, and masks of a model that has them: some, finite, inside the image if clipped."""
+def check_result(result: DetDataSample, with_mask: bool) -> None:
+    """Boxes, scores and labels, and masks of a model that has them: some, finite, inside the image."""
     height, width = result.ori_shape
     found = result.pred_instances
     assert set(found.keys()) == {'bboxes', 'scores', 'labels'} | ({'masks'} if with_mask else set())
@@ -206,8 +206,7 @@ def check_result(result: DetDataSample, with_mask: bool, clipped: bool) -> None:
     assert len(found) > 0 and found.bboxes.isfinite().all() and found.scores.isfinite().all()
     corners = found.bboxes.reshape(-1, 2, 2)
     assert (corners[:, 0] <= corners[:, 1]).all() and (found.scores >= 0).all() and (found.labels >= 0).all()
-    if clipped:
-        assert (corners >= 0).all() and (corners <= 1e-3 + corners.new_tensor([width, height])).all()
+    assert (corners >= 0).all() and (corners <= 1e-3 + corners.new_tensor([width, height])).all()
     if with_mask:
         assert found.masks.shape == (len(found), height, width) and found.masks.dtype == torch.bool
 

@@ -1,6 +1,7 @@
 """What a wheel and an editable install contain."""
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,19 +23,36 @@ def _sources(*patterns: str) -> set[str]:
     return {name for name in result.stdout.splitlines() if (ROOT / name).is_file()}
 
 
+def _copy_repository(to: Path) -> Path:
+    for name in _sources():
+        path = to / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((ROOT / name).read_bytes())
+    return to
+
+
+def _pip(*arguments: object) -> None:
+    command = [sys.executable, '-m', 'pip', *map(str, arguments)]
+    offline = ['--no-index', '--no-build-isolation', '--no-deps', '--quiet']
+    result = subprocess.run([*command, *offline], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.fixture(scope='module')
 def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names in a wheel that is built, without network, from a clean copy of the repository."""
-    source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
-    for name in _sources():
-        path = source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, '-m', 'pip', 'wheel', '--no-index', '--no-build-isolation', '--no-deps', '--quiet',
-               '--wheel-dir', str(out), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    source, out = _copy_repository(tmp_path_factory.mktemp('source')), tmp_path_factory.mktemp('wheel')
+    _pip('wheel', '--wheel-dir', out, source)
     return set(zipfile.ZipFile(next(out.glob('mmmamba-*.whl'))).namelist())
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A clone named like the package, and the site folder of its editable install."""
+    folder = tmp_path_factory.mktemp('editable')
+    clone, site = _copy_repository(folder / 'projects' / 'mmmamba'), folder / 'site'
+    _pip('install', '--editable', clone, '--target', site)
+    return clone, site
 
 
 def test_wheel_holds_the_package_with_its_c_sources(wheel_names: set[str]) -> None:
@@ -60,6 +78,28 @@ def test_editable_install_links_to_the_repository() -> None:
         pytest.skip('needs an editable install')
     for name in ('configs', 'tools', 'model-index.yml'):
         assert (mim / name).resolve() == ROOT / name
+
+
+@pytest.mark.parametrize('where', ['projects', 'projects/mmmamba', '.'])
+@pytest.mark.parametrize('start', [['-c', '{code}'], ['-m', 'started'], ['started.py']])
+def test_editable_install_wins_wherever_python_is_started(clone: tuple[Path, Path], where: str,
+                                                          start: list[str]) -> None:
+    repository, site = clone
+    code = 'from importlib.util import find_spec; print(find_spec("mmmamba").origin)'
+    folder = repository.parents[1] / where
+    (folder / 'started.py').write_text(code)
+    # Its .pth file is read as that of an environment's own site folder is.
+    (site / 'sitecustomize.py').write_text(f'import site; site.addsitedir({str(site)!r})')
+    result = subprocess.run([sys.executable, *(part.format(code=code) for part in start)], cwd=folder,
+                            env={**os.environ, 'PYTHONPATH': str(site)}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(repository / 'mmmamba' / '__init__.py')
+
+
+def test_editable_install_has_mims_links_and_the_native_build(clone: tuple[Path, Path]) -> None:
+    package = clone[0] / 'mmmamba'
+    assert (package / '.mim' / 'configs').resolve() == clone[0] / 'configs'
+    assert list((package / 'ops' / 'cpu').glob('libscan.so')) or (package / 'ops/cpu/build_log.txt').is_file()
 
 
 def test_requirements_are_pinned_and_name_neither_mmcv() -> None:

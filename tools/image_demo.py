@@ -3,6 +3,9 @@
     python tools/image_demo.py SOURCE CONFIG CHECKPOINT --out-dir OUT
 
 leaves OUT/vis/NAME (a video becomes OUT/vis/NAME.mp4) and OUT/preds/NAME.json.
+
+The exit status is 0 if every image or frame is done, 3 if some are not, each with a warning that says why, and 2 if
+nothing is done.
 """
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
+import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.utils import mkdir_or_exist
 from tqdm import tqdm
 
 from mmmamba.cli import run
 from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
 from mmmamba.demo.detector import Detector
-from mmmamba.demo.media import Video, VideoFile, find_images
-from mmmamba.errors import InputError
+from mmmamba.demo.media import Video, VideoFile, find_images, write_picture
+from mmmamba.errors import InputError, PartialResultError
+from mmmamba.files import write_atomically
 
 T = TypeVar('T')
 
@@ -54,58 +58,96 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def detect_images(detector: Detector, paths: list[Path], args: argparse.Namespace) -> None:
+def warn(message: object) -> None:
+    tqdm.write(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
+
+
+def detect_images(detector: Detector, paths: list[Path], args: argparse.Namespace) -> int:
+    """Returns the number of images that are done."""
     load, done = LoadCheckedImage(), 0
     with tqdm(total=len(paths), unit='image') as bar:
         for batch in batched(paths, args.batch_size):
-            readable = []
+            images, prepared = [], []
             for path in batch:
                 try:
-                    readable.append((path, load({'img_path': str(path)})['img']))
+                    image = load({'img_path': str(path)})['img']
+                    prepared.append(detector.prepare(image, path))
+                    images.append((path, image))
                 except UnreadableImageError as error:
-                    bar.write(f'warning: {error}; left out', file=sys.stderr)
-            samples = detector.detect([image for _, image in readable]) if readable else []
-            for (path, image), sample in zip(readable, samples):
-                drawn = args.out_dir / 'vis' / path.name
-                if not cv2.imwrite(str(drawn), detector.draw(image, sample, args.score_thr)):
-                    raise InputError(f'cannot write {drawn}')
-                write_json(args.out_dir / 'preds' / f'{path.name}.json',
-                           {'file': path.name, **detector.describe(sample, args.score_thr)})
-            done += len(readable)
+                    warn(f'{error}; left out')
+            for (path, image), sample in zip(images, detector.detect(prepared)):
+                try:
+                    write_detections(detector, path, image, sample, args)
+                    done += 1
+                except (InputError, OSError) as error:
+                    warn(f'{path}: its results cannot be written: {error}')
             bar.update(len(batch))
-    if not done:
-        raise InputError(f'{args.source}: none of its {len(paths)} image(s) is readable')
+    return done
 
 
-def detect_video(detector: Detector, video: Video, args: argparse.Namespace) -> None:
+def write_detections(detector: Detector, path: Path, image: np.ndarray, sample: DetDataSample,
+                     args: argparse.Namespace) -> None:
+    write_json(args.out_dir / 'preds' / f'{path.name}.json',
+               {'file': path.name, **detector.describe(sample, args.score_thr)})
+    drawn = args.out_dir / 'vis' / path.name
+    check_not_source(drawn, path)
+    write_picture(drawn, detector.draw(image, sample, args.score_thr))
+
+
+def detect_video(detector: Detector, video: Video, args: argparse.Namespace) -> int:
+    """Returns the number of frames that are done."""
     frames = []
-    with VideoFile(args.out_dir / 'vis' / f'{video.path.stem}.mp4', like=video) as out, \
-            tqdm(total=video.frame_count or None, unit='frame') as bar:
+    drawn = args.out_dir / 'vis' / f'{video.path.stem}.mp4'
+    check_not_source(drawn, video.path)
+    with VideoFile(drawn, like=video) as out, tqdm(total=video.frame_count or None, unit='frame') as bar:
         for batch in batched(video, args.batch_size):
-            for image, sample in zip(batch, detector.detect(batch)):
+            prepared = [detector.prepare(image, video.path) for image in batch]
+            for image, sample in zip(batch, detector.detect(prepared)):
                 out.write(detector.draw(image, sample, args.score_thr))
                 frames.append({'frame': len(frames), **detector.describe(sample, args.score_thr)})
             bar.update(len(batch))
     write_json(args.out_dir / 'preds' / f'{video.path.name}.json',
                {'file': video.path.name, 'fps': video.fps, 'frames': frames})
+    if len(frames) < video.frame_count:
+        warn(f'{video.path}: only {len(frames)} of the {video.frame_count} frames that it announces can be read')
+    return len(frames)
+
+
+def check_not_source(out: Path, source: Path) -> None:
+    if out.exists() and out.samefile(source):
+        raise InputError(f'{out} is the input itself; choose another --out-dir')
 
 
 def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    write_atomically(path, f'{json.dumps(content, indent=1)}\n'.encode())
+
+
+def make_folders(out_dir: Path) -> None:
+    for name in ('vis', 'preds'):
+        try:
+            (out_dir / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'--out-dir: cannot make the folder {out_dir / name}: {error.strerror}') from error
 
 
 def main() -> None:
     args = parse_args()
-    images = find_images(args.source)
+    images, others = find_images(args.source)
     video = None if images else Video(args.source)
     detector = Detector(Config.fromfile(args.config), args.checkpoint, args.device)
-    for name in ('vis', 'preds'):
-        mkdir_or_exist(args.out_dir / name)
+    make_folders(args.out_dir)
+    for path in others:
+        warn(f'{path}: {"a folder" if path.is_dir() else "no image, by its ending"}; left out')
     if video is None:
-        detect_images(detector, images, args)
+        done, wanted, unit = detect_images(detector, images, args), len(images), 'image(s)'
     else:
-        detect_video(detector, video, args)
+        done, wanted, unit = detect_video(detector, video, args), video.frame_count, 'frame(s)'
+    if not done:
+        raise InputError(f'{args.source}: none of its {wanted} {unit} could be done; the warnings say why')
     print(f"Drawn pictures: {args.out_dir / 'vis'}\nDetections: {args.out_dir / 'preds'}")
+    if done < wanted:
+        raise PartialResultError(f'{args.source}: {wanted - done} of {wanted} {unit} could not be done; the warnings '
+                                 f'say why')
 
 
 if __name__ == '__main__':

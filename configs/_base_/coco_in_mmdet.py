@@ -3,5 +3,5 @@
 custom_imports = dict(imports=['mmmamba'])
 
 coco_root = '{{$COCO:data/coco/}}'.rstrip('/')  # the environment variable COCO, else data/coco/
-coco_dataloader = dict(dataset=dict(data_root=coco_root))
+coco_dataloader = dict(dataset=dict(type='CheckedCocoDataset', data_root=coco_root))
 coco_evaluator = dict(ann_file=coco_root + '/annotations/instances_val2017.json')

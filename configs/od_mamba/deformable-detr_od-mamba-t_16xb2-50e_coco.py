@@ -4,7 +4,8 @@ own_settings = ['optim_wrapper']  # what `--data` leaves as it is
 
 model = dict(
     backbone=dict(_delete_=True, type='ODMamba', arch='t', out_indices=(1, 2, 3), norm_cfg=_base_.sync_bn),
-    neck=dict(in_channels=[64, 128, 256]))
+    neck=dict(in_channels=[64, 128, 256]),
+    bbox_head=dict(type='ClippedDeformableDETRHead'))
 
 # The base's tenth of the learning rate is for a backbone that has been trained.
 optim_wrapper = dict(

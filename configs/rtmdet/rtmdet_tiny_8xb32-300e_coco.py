@@ -1,6 +1,8 @@
 # mmdet's RTMDet-tiny.
 _base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', '../_base_/coco_in_mmdet.py']
 
+model = dict(bbox_head=dict(type='ClippedRTMDetSepBNHead'))
+
 auto_scale_lr = dict(base_batch_size=256)
 
 data_root = _base_.coco_root

@@ -1,8 +1,9 @@
 """Data sets, samplers and transforms; imported for their registrations."""
 from mmmamba.datasets.checked_coco_dataset import CheckedCocoDataset
+from mmmamba.datasets.checked_images import CheckedVOCDataset
 from mmmamba.datasets.seeded_dataset import SeededDataset
 from mmmamba.datasets.seeded_sampler import SampleIndex, SeededSampler
-from mmmamba.datasets.transforms import CenteredRandomAffine, LoadCheckedImage, RandomHSV
+from mmmamba.datasets.transforms import CenteredRandomAffine, LetterboxPad, LoadCheckedImage, RandomHSV
 
-__all__ = ['CenteredRandomAffine', 'CheckedCocoDataset', 'LoadCheckedImage', 'RandomHSV', 'SampleIndex',
-           'SeededDataset', 'SeededSampler']
+__all__ = ['CenteredRandomAffine', 'CheckedCocoDataset', 'CheckedVOCDataset', 'LetterboxPad', 'LoadCheckedImage',
+           'RandomHSV', 'SampleIndex', 'SeededDataset', 'SeededSampler']

@@ -11,14 +11,14 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
+from mmmamba.datasets.checked_images import CheckedImages
 from mmmamba.datasets.coco_checks import check_classes, check_images_exist, read_annotations
 from mmmamba.datasets.coco_objects import check_objects
-from mmmamba.datasets.image_frame import check_frame
 from mmmamba.errors import InputError
 
 
 @DATASETS.register_module()
-class CheckedCocoDataset(CocoDataset):
+class CheckedCocoDataset(CheckedImages, CocoDataset):
     """mmdet's ``CocoDataset`` (same arguments) for files that may be wrong.
 
     When the annotations are loaded, each of the following raises an :class:`InputError` of one line that names the
@@ -29,7 +29,7 @@ class CheckedCocoDataset(CocoDataset):
     outside the image, objects without a mask where masks are learnt) is counted in one warning. Images without
     objects are kept, as negatives, unless ``filter_cfg`` drops them.
 
-    An image that has another size than the annotation file says raises an ``UnreadableImageError`` when it is loaded.
+    Images are loaded with checks, too, and one that cannot be used does not end the training: :class:`CheckedImages`.
     """
 
     def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
@@ -61,19 +61,6 @@ class CheckedCocoDataset(CocoDataset):
         if not self.test_mode and not any(learnt):
             raise InputError(f'{self.ann_file}: filter_cfg={self.filter_cfg} leaves nothing to learn')
         return kept
-
-    def prepare_data(self, index: int) -> dict | None:
-        """Runs the pipeline on a sample, and compares the image with the annotation file as soon as it is loaded."""
-        results = self.get_data_info(index)
-        path, loaded = results['img_path'], False
-        for transform in self.pipeline.transforms:
-            results = transform(results)
-            if results is None:
-                return None
-            if not loaded and 'ori_shape' in results:
-                check_frame(results['ori_shape'], results, path, self.ann_file)
-                loaded = True
-        return results
 
     def _mask_forms(self) -> set[type]:
         """The forms of segmentations that the pipeline reads, and with ``test_mode`` COCO's evaluation."""

@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from torch.utils.data import get_worker_info
 
+from mmmamba.datasets.checked_images import LeftOut, blaming_the_image
 from mmmamba.datasets.seeded_sampler import SampleIndex
 from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError
 from mmmamba.errors import InputError
@@ -33,8 +33,8 @@ class SeededDataset:
     ``MultiImageMixDataset``, but nothing is copied. mmdet's ``PipelineSwitchHook`` replaces this pipeline, which is
     how mosaic ends before training does.
 
-    An image that ``LoadCheckedImage`` finds damaged is replaced by another one, and remembered for
-    ``UnreadableImagesHook``; once most of the images are found damaged, an :class:`InputError` ends the training.
+    An image that cannot be used, because its file is damaged or a transform cannot take its shape, is replaced by
+    another one, with a warning; once most of the images cannot, an :class:`InputError` ends the training.
 
     Args:
         dataset: The data set to wrap, or its config.
@@ -54,12 +54,7 @@ class SeededDataset:
     def full_init(self) -> None:
         """Loads the annotations, if the wrapped data set has not yet."""
         self.dataset.full_init()
-        # Shared with the data workers, whose findings the main process reads.
-        self._unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
-
-    def unreadable_images(self) -> list[str]:
-        """Paths of the images that could not be read so far, by any data worker of this process."""
-        return [self.get_data_info(int(index))['img_path'] for index in self._unreadable.nonzero()[:, 0]]
+        self.left_out = LeftOut(len(self))
 
     def get_data_info(self, index: int) -> dict:
         """The annotation of a sample."""
@@ -82,22 +77,25 @@ class SeededDataset:
 
     def _load(self, index: int) -> dict:
         for _ in range(_MAX_REFETCH):
-            results = self._apply_pipeline(self._readable(index))
-            if results is not None:
-                return results
+            results = self._readable(index)
+            try:
+                with blaming_the_image(results.get('img_path', f'number {index}'), results):
+                    results = self._apply_pipeline(results)
+            except UnreadableImageError as error:
+                self.left_out.add(index, error)
+            else:
+                if results is not None:
+                    return results
             index = np.random.randint(len(self))
         raise InputError(f'the pipeline rejected {_MAX_REFETCH} samples in a row; which transform returns None?')
 
     def _readable(self, index: int) -> dict:
-        """The wrapped data set's sample ``index``, or a random other one where its image is damaged."""
+        """The wrapped data set's sample ``index``, or a random other one where its image cannot be used."""
         while True:
             try:
                 return self.dataset[index]
             except UnreadableImageError as error:
-                self._unreadable[index] = 1
-                count = int(self._unreadable.sum())
-                if 2 * count > len(self):
-                    raise InputError(f'{count} of {len(self)} images are unreadable; the last: {error}') from error
+                self.left_out.add(index, error)
                 index = np.random.randint(len(self))
 
     def _apply_pipeline(self, results: dict) -> dict | None:

@@ -16,7 +16,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
+from mmmamba.datasets.checked_images import blaming_the_image
 from mmmamba.engine.checkpoint import load_checkpoint_checked
+from mmmamba.models.dense_heads import clip_boxes
 
 
 class Detector:
@@ -46,11 +48,29 @@ class Detector:
         self.visualizer = DetLocalVisualizer(line_width=2)
         self.visualizer.dataset_meta = self.dataset_meta
 
+    def prepare(self, image: np.ndarray, path: Path) -> dict:
+        """Applies the test pipeline to a BGR (H, W, 3) uint8 image.
+
+        Args:
+            image: The image.
+            path: Where it is from, for messages.
+
+        Raises:
+            UnreadableImageError: It has a shape that the pipeline cannot take.
+        """
+        results = {'img': image}
+        with blaming_the_image(str(path), results):
+            return self.pipeline(results)
+
     @torch.no_grad()
-    def detect(self, images: Sequence[np.ndarray]) -> list[DetDataSample]:
-        """Runs the model on one batch of BGR (H, W, 3) uint8 images; boxes come back in their pixels."""
-        data = pseudo_collate([self.pipeline({'img': image}) for image in images])
-        return [sample.cpu() for sample in self.model.test_step(data)]
+    def detect(self, prepared: Sequence[dict]) -> list[DetDataSample]:
+        """Runs the model on a batch of what :meth:`prepare` returned; boxes are in the image's pixels, and inside."""
+        if not prepared:
+            return []
+        samples = [sample.cpu() for sample in self.model.test_step(pseudo_collate(prepared))]
+        for sample in samples:
+            sample.pred_instances.bboxes = clip_boxes(sample.pred_instances.bboxes, sample.ori_shape)
+        return samples
 
     def draw(self, image: np.ndarray, sample: DetDataSample, score_thr: float) -> np.ndarray:
         """Draws the boxes and masks above ``score_thr`` on a BGR image and returns a BGR image."""

@@ -88,7 +88,7 @@ def test_prediction_decodes_boxes_and_undoes_the_scale():
     logits = [torch.zeros(1, 4, 16, s, s) for s in (8, 4, 2)]
     scores[1][0, 1, 2, 1] = 4.  # the cell whose centre is (24, 40)
     logits[1][0, torch.arange(4), torch.tensor([1, 0, 1, 1]), 2, 1] = 100.  # one-hot: l 1, t 0, r 1, b 1 strides
-    meta = dict(img_shape=(64, 64), scale_factor=(0.5, 0.5))
+    meta = dict(img_shape=(64, 64), ori_shape=(128, 128), scale_factor=(0.5, 0.5))
     result, = head.predict_by_feat(scores, [x.flatten(1, 2) for x in logits], batch_img_metas=[meta], rescale=True)
     assert result.labels.tolist() == [1]
     assert result.scores.item() == pytest.approx(torch.tensor(4.).sigmoid().item())

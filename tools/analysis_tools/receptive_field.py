@@ -37,7 +37,7 @@ SIZE_DIVISOR = 32  # pixels; with other sizes, detectors pad the image
 
 def main() -> None:
     args = parse_args()
-    paths = find_images(args.images)[:args.num_images]
+    paths = find_images(args.images)[0][:args.num_images]
     if not paths:
         raise InputError(f'{args.images} is no image')
     fields = []

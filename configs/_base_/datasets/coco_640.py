@@ -5,7 +5,7 @@ backend_args = None
 img_scale = (640, 640)
 
 load_pipeline = [
-    dict(type='LoadCheckedImage', backend_args=backend_args),
+    dict(type='LoadImageFromFile', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
 ]
@@ -17,6 +17,7 @@ colour_and_flip = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')),
 ]
 pad = dict(type='Pad', size=img_scale, pad_val=dict(img=(114, 114, 114)))
+letterbox = {**pad, 'type': 'LetterboxPad'}  # boxes are clipped to the picture, not to the square
 mosaic_pipeline = [
     dict(type='Mosaic', img_scale=img_scale, pad_val=114.0),
     dict(
@@ -32,21 +33,21 @@ last_pipeline = [
     *colour_and_flip,
 ]
 test_pipeline = [
-    dict(type='LoadCheckedImage', backend_args=backend_args),
+    dict(type='LoadImageFromFile', backend_args=backend_args),
     dict(type='Resize', scale=img_scale, keep_ratio=True),
-    pad,
+    letterbox,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.65), max_per_img=300))
 tta_pipeline = [
-    dict(type='LoadCheckedImage', backend_args=backend_args),
+    dict(type='LoadImageFromFile', backend_args=backend_args),
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (512, 640, 768)],
             [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
-            [dict(type='Pad', size_divisor=32, pad_val=dict(img=(114, 114, 114)))],
+            [dict(type='LetterboxPad', size_divisor=32, pad_val=dict(img=(114, 114, 114)))],
             [dict(type='LoadAnnotations', with_bbox=True)],
             [
                 dict(

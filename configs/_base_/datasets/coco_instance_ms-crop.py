@@ -22,7 +22,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 
-train_dataloader = dict(dataset=dict(data_root=data_root, pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', data_root=data_root, pipeline=train_pipeline))
 val_dataloader = _base_.coco_dataloader
 test_dataloader = _base_.coco_dataloader
 val_evaluator = _base_.coco_evaluator

@@ -1,7 +1,7 @@
 # PASCAL VOC at 640 x 640: trained on 2007 and 2012 trainval, tested on 2007 test; pipelines as for COCO.
 _base_ = './coco_640.py'
 
-dataset_type = 'VOCDataset'
+dataset_type = 'CheckedVOCDataset'
 data_root = '{{$VOC:data/VOCdevkit/}}'  # the environment variable VOC, else data/VOCdevkit/
 
 train_dataloader = dict(

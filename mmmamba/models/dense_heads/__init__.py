@@ -1,4 +1,13 @@
 """Dense heads, registered under their class names."""
+from mmmamba.models.dense_heads.clipped_heads import (
+    ClippedDeformableDETRHead,
+    ClippedDINOHead,
+    ClippedRTMDetSepBNHead,
+    ClippedYOLOXHead,
+    LetterboxPreprocessor,
+    clip_boxes,
+)
 from mmmamba.models.dense_heads.yolov8_head import YOLOv8Head
 
-__all__ = ['YOLOv8Head']
+__all__ = ['ClippedDINOHead', 'ClippedDeformableDETRHead', 'ClippedRTMDetSepBNHead', 'ClippedYOLOXHead',
+           'LetterboxPreprocessor', 'YOLOv8Head', 'clip_boxes']

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct
 from mmmamba.layers.norm import NormLayer
+from mmmamba.models.dense_heads.clipped_heads import ClippedBoxes
 from mmmamba.models.utils import norm_layer_from_cfg
 
 
 @MODELS.register_module()
-class YOLOv8Head(BaseDenseHead):
+class YOLOv8Head(ClippedBoxes, BaseDenseHead):
     """Two branches for each level, two 3x3 convolutions and a 1x1 each: class scores, and box sides as distributions.
 
     A side's distance from the cell's centre, in strides, is the expectation of a softmax over ``reg_max`` bins (the
@@ -183,13 +184,13 @@ class YOLOv8Head(BaseDenseHead):
         Args:
             cls_scores: Class logits of each level, (B, num_classes, H, W).
             bbox_preds: Box logits of each level, (B, 4·reg_max, H, W).
-            batch_img_metas: ``img_shape``, and ``scale_factor`` where ``rescale``.
+            batch_img_metas: ``img_shape``, and ``scale_factor`` and ``ori_shape`` where ``rescale``.
             cfg: In place of ``test_cfg``.
             rescale: Return boxes in the pixels of the original image.
             with_nms: Whether to suppress duplicates.
 
         Returns:
-            ``bboxes`` (x1, y1, x2, y2), ``scores`` and ``labels`` of each image, best first.
+            ``bboxes`` (x1, y1, x2, y2) inside the picture, ``scores`` and ``labels`` of each image, best first.
         """
         with torch.autocast(cls_scores[0].device.type, enabled=False):
             distances = [(self.distances(pred.float().permute(0, 2, 3, 1)) * stride).permute(0, 3, 1, 2)
