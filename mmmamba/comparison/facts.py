@@ -75,7 +75,7 @@ def _precision(cfg: Config) -> str:
     if not issubclass(wrapper, AmpOptimWrapper):
         return 'float32'
     dtype = cfg.optim_wrapper.get('dtype') or inspect.signature(wrapper).parameters['dtype'].default
-    # mmengine's wrapper refuses CPUs, and without a dtype it leaves the choice to autocast, which takes float16 on GPUs.
+    # mmengine's wrapper refuses CPUs; without a dtype it leaves the choice to autocast, which takes float16 on GPUs.
     return f'mixed, {dtype or "float16"}'
 
 

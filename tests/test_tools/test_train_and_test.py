@@ -180,7 +180,8 @@ BAD_SETTINGS = {
     'annotations': (['train_dataloader.dataset.dataset.ann_file=annotations/none.json'], 'no such annotation file'),
     'unknown setting': (['optim_wraper.optimizer.lr=0.1'], 'did you mean optim_wrapper?'),
     'setting without parts': (['train_cfg.max_epochs.x=1'], '--cfg-options: '),
-    'tensorboard': (["visualizer.vis_backends=[dict(type='TensorboardVisBackend')]"], 'pip install tensorboard'),
+    'tensorboard': (['vis_backends.0.type=TensorboardVisBackend',
+                     'visualizer.vis_backends.0.type=TensorboardVisBackend'], 'pip install tensorboard'),
     'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'configured classes: cat'),
 }
 
