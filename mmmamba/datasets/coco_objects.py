@@ -17,7 +17,7 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
 
     Training does without objects of other categories, ignored ones and boxes that it cannot use; crowds, and objects
     whose mask cannot be read, are neither learnt nor learnt as background. Evaluation asks for every object of the
-    classes that is no crowd, ignored or not: each must be one that can be found.
+    classes that is no crowd, ignored or not, and counts as missed those that no detection can match.
 
     Args:
         content: What ``read_annotations`` returned. In training, segmentations that cannot be read are replaced by one
@@ -29,7 +29,8 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
             boxes alone will be.
 
     Returns:
-        A remark on what is left out, and in evaluation on what is not though marked as ignored; or an empty string.
+        A remark on what is left out, and in evaluation on what counts although nothing can match it or it is marked
+            as ignored; or an empty string.
 
     Raises:
         InputError: There is nothing to learn or to detect, or evaluation would go wrong.
@@ -37,6 +38,7 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
     images = {image['id']: image for image in content['images']}
     names = {category['id']: category['name'] for category in content['categories']}
     left_out: dict[str, list] = defaultdict(list)
+    missed: dict[str, list] = defaultdict(list)
     asked_all_the_same = []
     for annotation in content['annotations']:
         image, name = images[annotation['image_id']], names[annotation['category_id']]
@@ -45,27 +47,32 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
             continue
         mask_fault = find_mask_fault(annotation.get('segmentation'), image, mask_forms) if mask_forms else None
         if for_evaluation:
-            fault = mask_fault or (None if annotation['iscrowd'] else _find_evaluation_fault(annotation, image))
+            fault = mask_fault or (f'has the negative area {annotation["area"]}' if annotation['area'] < 0 else None)
             if fault:
                 raise InputError(f"{path}: annotation {annotation['id']} {fault}, with which COCO's evaluation goes "
                                  f'wrong: correct or remove it')
-            reason = _CROWD if annotation['iscrowd'] else None
-            if annotation.get('ignore') and not reason:
+            if annotation['iscrowd']:
+                left_out[_CROWD].append(annotation['id'])
+            elif _find_reason_to_miss(annotation, image):
+                missed[_find_reason_to_miss(annotation, image)].append(annotation['id'])
+            elif annotation.get('ignore'):
                 asked_all_the_same.append(annotation['id'])
         else:
             if mask_fault:
                 annotation['segmentation'] = [[]]
             reason = _find_reason(annotation, image) or ('without a mask that can be read' if mask_fault else None)
-        if reason:
-            left_out[reason].append(annotation['id'])
+            if reason:
+                left_out[reason].append(annotation['id'])
 
-    parts = {reason: _count(reason, ids) for reason, ids in left_out.items()}
-    count = len(content['annotations'])
-    if count == sum(map(len, left_out.values())):
+    parts = {reason: _count(reason, ids) for reason, ids in {**left_out, **missed}.items()}
+    if len(content['annotations']) == sum(map(len, (*left_out.values(), *missed.values()))):
         raise InputError(f'{path} has nothing to {"detect" if for_evaluation else "learn"}: it has '
-                         f'{"no annotations" if not count else "only annotations " + "; ".join(parts.values())}')
-    parts.pop(_CROWD, None)
-    remarks = [f'annotations left out: {"; ".join(parts.values())}'] if parts else []
+                         f'{"only annotations " + "; ".join(parts.values()) if parts else "no annotations"}')
+    told = [parts[reason] for reason in left_out if reason != _CROWD]
+    remarks = [f'annotations left out: {"; ".join(told)}'] if told else []
+    if missed:
+        remarks.append(f"{'; '.join(parts[reason] for reason in missed)} count as missed in COCO's evaluation, "
+                       f'whatever is detected')
     if asked_all_the_same:
         remarks.append(f"{_count('marked as ignored', asked_all_the_same)} count in COCO's evaluation, which leaves "
                        f'out iscrowd alone')
@@ -143,13 +150,11 @@ def _find_reason(annotation: dict, image: dict) -> str | None:
     return _CROWD if annotation.get('iscrowd') else None
 
 
-def _find_evaluation_fault(annotation: dict, image: dict) -> str | None:
-    """Tells why COCO's evaluation would count an object as missed, or not count it, whatever is detected."""
+def _find_reason_to_miss(annotation: dict, image: dict) -> str | None:
+    """Tells why no detection can match an object in COCO's evaluation; None if one can."""
     if min(annotation['bbox'][2:]) <= 0:
-        return f'has bbox {annotation["bbox"]} without an area'
-    if _is_outside(annotation, image):
-        return f'has bbox {annotation["bbox"]} outside the image'
-    return f'has the negative area {annotation["area"]}' if annotation['area'] < 0 else None
+        return 'of zero width or height'
+    return 'outside the image' if _is_outside(annotation, image) else None
 
 
 def _is_outside(annotation: dict, image: dict) -> bool:

@@ -209,6 +209,19 @@ def test_unusable_boxes_are_left_out_and_counted(coco_folder, warnings_logged):
         assert phrase in warnings_logged[0]
 
 
+def test_objects_that_no_detection_can_match_are_kept_and_told(coco_folder, warnings_logged):
+    root = coco_folder()
+    edit(root, setter('annotations', 0, bbox=[5, 5, 0, 9]))
+    edit(root, setter('annotations', 1, bbox=[90, 5, 9, 9]))
+    build(root, test_mode=True)
+    assert len(warnings_logged) == 1
+    for phrase in ('1 of zero width or height (annotation 1)', '1 outside the image (annotation 2)',
+                   "count as missed in COCO's evaluation"):
+        assert phrase in warnings_logged[0]
+    edit(root, lambda content: [item.update(bbox=[5, 5, 0, 9]) for item in content['annotations']] and None)
+    assert_refused(root, 'nothing to detect', 'of zero width or height', test_mode=True)
+
+
 def test_no_usable_box_at_all(coco_folder):
     root = coco_folder()
     edit(root, lambda content: [item.update(bbox=[0, 0, 0, 0]) for item in content['annotations']] and None)
@@ -279,8 +292,6 @@ def test_evaluation_needs_numbered_categories(coco_folder):
     (lambda content: content['annotations'][0].pop('iscrowd') and None, ['annotation 1 has no iscrowd']),
     (lambda content: content['categories'].reverse(), ['lists category 2 after 3', 'sort the categories']),
     (setter('categories', 1, name=7), ['category 2 has the name 7, which is no text']),
-    (setter('annotations', 0, bbox=[5, 5, 0, 9]), ['annotation 1 has bbox [5, 5, 0, 9] without an area']),
-    (setter('annotations', 0, bbox=[90, 5, 9, 9]), ['annotation 1 has bbox [90, 5, 9, 9] outside the image']),
     (setter('annotations', 0, area=-4), ['annotation 1 has the negative area -4']),
     (lambda content: [item.update(iscrowd=1) for item in content['annotations']] and None,
      ['nothing to detect', 'crowds']),
