@@ -145,7 +145,6 @@ def raised(statement: str) -> BaseException:
 def test_a_missing_package_is_named(capsys, monkeypatch, module, advice, statement):
     name = module.partition('.')[0]
     monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(cli.importlib.util, 'find_spec', lambda found: None if found == name else object())
     status, line = run_and_catch(capsys, raised(statement.format(module)))
     assert status == 2 and line.count('\n') == 1
     assert line.startswith(f'error: the package {name} is missing: ') and advice in line

@@ -82,7 +82,9 @@ del settings
 val_evaluator.update(classwise=True)
 """)
     assert run_tool('train', tiny_config, '--work-dir', work_dir, '--amp', 'float16', '--cfg-options',
-                    'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', *NO_WORKERS) == 0
+                    'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', *NO_WORKERS,
+                    # mmengine makes one of a name in a process, and other tests have made theirs
+                    'visualizer.name=of_no_workers') == 0
     assert run_tool('test', tiny_config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test', '--out', prefix,
                     '--cfg-options', *NO_WORKERS) == 0
     metrics = json.loads(Path(f'{prefix}.metrics.json').read_text(), parse_constant=refuse)
@@ -180,15 +182,18 @@ BAD_SETTINGS = {
     'annotations': (['train_dataloader.dataset.dataset.ann_file=annotations/none.json'], 'no such annotation file'),
     'unknown setting': (['optim_wraper.optimizer.lr=0.1'], 'did you mean optim_wrapper?'),
     'setting without parts': (['train_cfg.max_epochs.x=1'], '--cfg-options: '),
-    'tensorboard': (['vis_backends.0.type=TensorboardVisBackend',
-                     'visualizer.vis_backends.0.type=TensorboardVisBackend'], 'pip install tensorboard'),
+    'tensorboard': (['visualizer.vis_backends.0.type=TensorboardVisBackend', 'visualizer.name=of_tensorboard'],
+                    'pip install tensorboard'),
     'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'configured classes: cat'),
 }
 
 
 @pytest.mark.parametrize('name', BAD_SETTINGS)
-def test_bad_settings_are_one_line_and_leave_no_checkpoint(tiny_config, run_tool, tmp_path, capsys, name):
+def test_bad_settings_are_one_line_and_leave_no_checkpoint(tiny_config, run_tool, tmp_path, capsys, name,
+                                                           monkeypatch):
     settings, message = BAD_SETTINGS[name]
+    if name == 'tensorboard':
+        monkeypatch.setitem(sys.modules, 'tensorboard', None)
     work_dir = tmp_path / 'run'
     assert run_tool('train', tiny_config, '--work-dir', work_dir, '--cfg-options', *settings) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
