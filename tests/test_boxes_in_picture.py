@@ -12,6 +12,7 @@ from mmcv.transforms import Compose
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
@@ -20,7 +21,6 @@ from torch import nn
 from mmmamba.conditions import under_conditions
 from mmmamba.demo.detector import Detector
 from mmmamba.model_config import drop_pretrained
-from mmmamba.models.dense_heads import clip_boxes
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -108,7 +108,9 @@ class Known(nn.Module):
             # Padding is 114, the picture black with a white rectangle.
             rows, columns = (image[0] > 200).any(1).nonzero(), (image[0] > 200).any(0).nonzero()
             box = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]).float()
-            box = clip_boxes(box, sample.img_shape) / torch.tensor(sample.scale_factor).repeat(2)
+            box = HorizontalBoxes(box)
+            box.clip_(sample.img_shape)
+            box = box.tensor / torch.tensor(sample.scale_factor).repeat(2)
             sample.pred_instances = InstanceData(bboxes=box, scores=torch.ones(1), labels=torch.zeros(1).long())
         return data['data_samples']
 

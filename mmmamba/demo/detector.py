@@ -9,6 +9,7 @@ import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import encode_mask_results
 from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
@@ -18,7 +19,6 @@ from mmengine.registry import init_default_scope
 
 from mmmamba.datasets.checked_images import blaming_the_image
 from mmmamba.engine.checkpoint import load_checkpoint_checked
-from mmmamba.models.dense_heads import clip_boxes
 
 
 class Detector:
@@ -69,7 +69,9 @@ class Detector:
             return []
         samples = [sample.cpu() for sample in self.model.test_step(pseudo_collate(prepared))]
         for sample in samples:
-            sample.pred_instances.bboxes = clip_boxes(sample.pred_instances.bboxes, sample.ori_shape)
+            boxes = HorizontalBoxes(sample.pred_instances.bboxes)
+            boxes.clip_(sample.ori_shape)  # some heads do not, others round afterwards
+            sample.pred_instances.bboxes = boxes.tensor
         return samples
 
     def draw(self, image: np.ndarray, sample: DetDataSample, score_thr: float) -> np.ndarray:

@@ -5,9 +5,8 @@ from mmmamba.models.dense_heads.clipped_heads import (
     ClippedRTMDetSepBNHead,
     ClippedYOLOXHead,
     LetterboxPreprocessor,
-    clip_boxes,
 )
 from mmmamba.models.dense_heads.yolov8_head import YOLOv8Head
 
 __all__ = ['ClippedDINOHead', 'ClippedDeformableDETRHead', 'ClippedRTMDetSepBNHead', 'ClippedYOLOXHead',
-           'LetterboxPreprocessor', 'YOLOv8Head', 'clip_boxes']
+           'LetterboxPreprocessor', 'YOLOv8Head']

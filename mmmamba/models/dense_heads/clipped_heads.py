@@ -4,14 +4,9 @@ from __future__ import annotations
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, RTMDetSepBNHead, YOLOXHead
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor
-
-
-def clip_boxes(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Boxes (N, 4) of x1, y1, x2, y2 as far as they lie in a picture of ``shape`` (height, width), exactly."""
-    height, width = shape[:2]
-    return boxes.clamp(min=boxes.new_zeros(4), max=boxes.new_tensor([width, height, width, height]))
 
 
 class ClippedBoxes:
@@ -26,7 +21,9 @@ class ClippedBoxes:
         found = super().predict_by_feat(  # type: ignore[misc]  (the head that this is mixed into has it)
             *outputs, batch_img_metas=batch_img_metas, rescale=rescale, **options)
         for instances, meta in zip(found, batch_img_metas):
-            instances.bboxes = clip_boxes(instances.bboxes, meta['ori_shape' if rescale else 'img_shape'])
+            boxes = HorizontalBoxes(instances.bboxes)
+            boxes.clip_(meta['ori_shape' if rescale else 'img_shape'])
+            instances.bboxes = boxes.tensor
         return found
 
 
