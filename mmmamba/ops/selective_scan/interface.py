@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import require_real, select, without_autocast
+from mmmamba.ops.dispatch import compute_dtype, require_real, select, without_autocast
 from mmmamba.ops.selective_scan.backends import BACKENDS
 
 
@@ -64,10 +64,12 @@ def selective_scan(
     B, C = (m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
 
     chosen = select('selective_scan', BACKENDS, named.values(), backend)
+    # What a gate multiplies is not rounded before: with an input in float32, every backend returns y in it.
+    x = u if z is None else u.to(compute_dtype(*named.values()))
     with without_autocast(u.device.type):
-        y, last_state = chosen.run(u, delta, A, B, C, D, delta_bias, delta_softplus)
+        y, last_state = chosen.run(x, delta, A, B, C, D, delta_bias, delta_softplus)
         if z is not None:
-            y = y.to(last_state.dtype) * F.silu(z.to(last_state.dtype))
+            y = y * F.silu(z.to(y.dtype))
         y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
 
