@@ -47,7 +47,7 @@ class Backend:
         devices: Device types that the backend runs on; None for all.
         unavailable: Why the backend cannot run on this machine whatever the inputs are, or None if it can. Traced by
             ``torch.compile`` with the rest of the choice, so it only returns what is known already.
-        transformable: Whether second and forward-mode derivatives and the transforms of ``torch.func`` go through it.
+        transformable: Whether forward-mode derivatives and the transforms of ``torch.func`` go through it.
     """
 
     name: str

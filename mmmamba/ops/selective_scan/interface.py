@@ -28,6 +28,11 @@ def selective_scan(
         h_t = exp(d_t A) h_{t-1} + d_t B_t u_t,    y_t = <C_t, h_t> + D u_t,    out_t = y_t silu(z_t)
 
     State and accumulation are float32 whatever the inputs are, float64 if one of the inputs is; also under autocast.
+    Gate included: only the result is rounded.
+
+    Derivatives beyond an ordinary backward pass are those of the backend ``'reference'``, one step at a time. In
+    forward mode and inside transforms of ``torch.func`` (grad, vjp, jvp, vmap, nested or not) it is taken by itself,
+    and others refuse if they are named. With ``create_graph=True`` it must be named. README.md has a table.
 
     Args:
         u: Input (batch, channels, length).
