@@ -13,6 +13,7 @@ from typing import Any, Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Backend:
         devices: Device types that the backend runs on; None for all.
         unavailable: Why the backend cannot run on this machine whatever the inputs are, or None if it can. Traced by
             ``torch.compile`` with the rest of the choice, so it only returns what is known already.
+        transformable: Whether forward-mode derivatives and the transforms of ``torch.func`` go through it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Backend:
     tolerances: Mapping[torch.dtype, Tolerance]
     devices: tuple[str, ...] | None = None
     unavailable: Callable[[], str | None] = _always_available
+    transformable: bool = False
 
     def unsupported_reasons(self, inputs: Iterable[Tensor]) -> list[str]:
         """Returns one sentence for each thing that keeps this backend from running on ``inputs``."""
@@ -66,6 +69,10 @@ class Backend:
                 reasons.append(f'It runs on {", ".join(self.devices)}, and an input is on {device}.')
         for dtype in sorted({tensor.dtype for tensor in inputs} - set(self.tolerances), key=str):
             reasons.append(f'It does not take {dtype}.')
+        if not self.transformable and in_forward_mode():
+            reasons.append('It has no forward-mode derivative, and forward mode is on.')
+        if not self.transformable and in_transform():
+            reasons.append('It does not run inside transforms of torch.func (grad, vjp, jvp, vmap and others).')
         return reasons
 
 
@@ -74,7 +81,8 @@ def select(op: str, backends: Iterable[Backend], inputs: Iterable[Tensor], name:
 
     Raises:
         ValueError: ``name`` is not one of ``backends``.
-        RuntimeError: The named backend, or every backend, has a reason against these inputs; the message lists them.
+        RuntimeError: The named backend, or every backend, has a reason against these inputs; the message lists them
+            and names the backends that have none.
     """
     backends, inputs = tuple(backends), list(inputs)
     if name is not None:
@@ -90,6 +98,9 @@ def select(op: str, backends: Iterable[Backend], inputs: Iterable[Tensor], name:
         if not reasons:
             return backend
         refusals.append(f'{backend.name}: {" ".join(reasons)}')
+    able = [backend.name for backend in backends if not backend.unsupported_reasons(inputs)]
+    if able:
+        refusals.append(f'Able to: {", ".join(able)}.')
     raise RuntimeError(f'{op} cannot run on these inputs. ' + ' '.join(refusals))
 
 
@@ -98,10 +109,44 @@ def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def in_forward_mode() -> bool:
+    """Returns whether forward-mode differentiation is on.
+
+    Which tensors carry tangents is not asked: inside nested transforms and below autograd, some cannot be seen.
+    """
+    return forward_ad._current_level >= 0
+
+
+def in_transform() -> bool:
+    """Returns whether a transform of ``torch.func`` is at work."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def refusing_forward_mode(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the kernel of an operator such that it refuses to run in forward mode.
+
+    PyTorch runs an operator without a forward-mode derivative on the values alone: its result would silently count as
+    a constant.
+    """
+
+    def run(*inputs: Any) -> Any:
+        if in_forward_mode():
+            raise RuntimeError(
+                'This operator has no forward-mode derivative, and forward mode is on. The functions of mmmamba.ops, '
+                'called without a backend and not compiled before, choose one that has it.'
+            )
+        return kernel(*inputs)
+
+    return run
+
+
 def refuse_second_derivative() -> None:
-    """Raises where a backward pass is itself recorded: its result would silently count as a constant."""
-    if torch.is_grad_enabled():
-        raise RuntimeError('This backend has no second derivative (create_graph=True); use backend="reference".')
+    """Raises where a backward pass is itself differentiated: its result would silently count as a constant."""
+    if torch.is_grad_enabled() or in_forward_mode():
+        raise RuntimeError(
+            'This backend has no second derivative (create_graph=True, or forward mode over a backward pass); '
+            'use backend="reference".'
+        )
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:

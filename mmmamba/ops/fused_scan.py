@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mmmamba.ops.dispatch import refuse_second_derivative
+from mmmamba.ops.dispatch import refuse_second_derivative, refusing_forward_mode
 from mmmamba.ops.flops import scan_backward_flops, scan_flops
 from mmmamba.ops.orders import token_count
 
@@ -65,7 +65,7 @@ def register(
 
     def dense(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
         """``function`` of contiguous tensors: compilers may choose other layouts."""
-        return lambda *inputs: function(*(_contiguous(value) for value in inputs))
+        return refusing_forward_mode(lambda *inputs: function(*(_contiguous(value) for value in inputs)))
 
     forward_op = torch.library.custom_op(f'mmmamba::{name}', dense(forward), mutates_args=(), schema=_FORWARD_SCHEMA)
     backward_op = torch.library.custom_op(

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from mmmamba.ops.dispatch import Backend
 
@@ -33,8 +32,6 @@ class InferenceBackend(Backend):
         reasons = super().unsupported_reasons(inputs)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
             reasons.append('It has no gradient, and an input needs one.')
-        if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in inputs):
-            reasons.append('It has no forward-mode derivative, and an input carries a tangent.')
         devices = {tensor.device.type for tensor in inputs}
         if any(torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) for device in devices):
             reasons.append('It does not follow autocast.')

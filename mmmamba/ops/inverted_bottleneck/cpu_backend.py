@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mmmamba.ops.cpu import blocks
-from mmmamba.ops.dispatch import Tolerance
+from mmmamba.ops.dispatch import Tolerance, refusing_forward_mode
 from mmmamba.ops.inference_backend import InferenceBackend, refuse_gradient
 
 # Not torch.library.custom_op: its wrapper takes longer than the kernel does on a small map.
@@ -16,7 +16,7 @@ torch.library.define(
     'Tensor? norm_weight, Tensor? norm_bias, float eps, bool skip, str? activation, Tensor? reduce_weight, '
     'Tensor? reduce_bias, Tensor? residual, str? isa=None) -> Tensor',
 )
-torch.library.impl('mmmamba::inverted_bottleneck', 'cpu', blocks.inverted_bottleneck)
+torch.library.impl('mmmamba::inverted_bottleneck', 'cpu', refusing_forward_mode(blocks.inverted_bottleneck))
 torch.library.register_autograd('mmmamba::inverted_bottleneck', refuse_gradient)
 
 

@@ -45,4 +45,4 @@ def run(
     return y if residual is None else residual + y
 
 
-BACKEND = Backend(name='torch', run=run, tolerances=POINTWISE.tolerances)
+BACKEND = Backend(name='torch', run=run, tolerances=POINTWISE.tolerances, transformable=True)

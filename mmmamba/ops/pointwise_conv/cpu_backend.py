@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mmmamba.ops.cpu import blocks
-from mmmamba.ops.dispatch import Tolerance
+from mmmamba.ops.dispatch import Tolerance, refusing_forward_mode
 from mmmamba.ops.inference_backend import InferenceBackend, refuse_gradient
 
 # Not torch.library.custom_op: its wrapper takes longer than the kernel does on a small map.
@@ -16,7 +16,7 @@ torch.library.define(
     'Tensor? gate_weight, Tensor? gate_norm_weight, Tensor? gate_norm_bias, float gate_eps, '
     'str? gate_activation, str? activation, Tensor? residual, str? isa=None) -> Tensor',
 )
-torch.library.impl('mmmamba::pointwise_conv', 'cpu', blocks.pointwise)
+torch.library.impl('mmmamba::pointwise_conv', 'cpu', refusing_forward_mode(blocks.pointwise))
 torch.library.register_autograd('mmmamba::pointwise_conv', refuse_gradient)
 
 

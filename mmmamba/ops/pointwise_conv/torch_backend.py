@@ -64,4 +64,5 @@ BACKEND = Backend(
         torch.float16: Tolerance(forward=2e-3, gradient=2e-3),
         torch.bfloat16: Tolerance(forward=2e-2, gradient=2e-2),
     },
+    transformable=True,
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import require_real, select, without_autocast
+from mmmamba.ops.dispatch import compute_dtype, require_real, select, without_autocast
 from mmmamba.ops.selective_scan.backends import BACKENDS
 
 
@@ -28,6 +28,11 @@ def selective_scan(
         h_t = exp(d_t A) h_{t-1} + d_t B_t u_t,    y_t = <C_t, h_t> + D u_t,    out_t = y_t silu(z_t)
 
     State and accumulation are float32 whatever the inputs are, float64 if one of the inputs is; also under autocast.
+    Gate included: only the result is rounded.
+
+    Derivatives beyond an ordinary backward pass are those of the backend ``'reference'``, one step at a time. In
+    forward mode and inside transforms of ``torch.func`` (grad, vjp, jvp, vmap, nested or not) it is taken by itself,
+    and others refuse if they are named. With ``create_graph=True`` it must be named. README.md has a table.
 
     Args:
         u: Input (batch, channels, length).
@@ -60,10 +65,12 @@ def selective_scan(
         B, C = _as_many_groups(B, C)
 
     chosen = select('selective_scan', BACKENDS, named.values(), backend)
+    # What a gate multiplies is not rounded before: with an input in float32, every backend returns y in it.
+    x = u if z is None else u.to(compute_dtype(*named.values()))
     with without_autocast(u.device.type):
-        y, last_state = chosen.run(u, delta, A, B, C, D, delta_bias, delta_softplus)
+        y, last_state = chosen.run(x, delta, A, B, C, D, delta_bias, delta_softplus)
         if z is not None:
-            y = y.to(last_state.dtype) * F.silu(z.to(last_state.dtype))
+            y = y * F.silu(z.to(y.dtype))
         y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
 

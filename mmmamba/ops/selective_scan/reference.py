@@ -69,4 +69,5 @@ BACKEND = Backend(
     name='reference',
     run=scan,
     tolerances={torch.float64: Tolerance(forward=1e-12, gradient=1e-11), **TOLERANCES},
+    transformable=True,
 )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from mmmamba.ops.dispatch import require_real, select, without_autocast
@@ -29,6 +28,10 @@ def ss2d_scan(
         h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t            y_t += <C_t, h_t> + Ds x_t
 
     State and accumulation are float32 whatever the inputs are, float64 if one of the inputs is; also under autocast.
+
+    Derivatives beyond an ordinary backward pass are those of the backend ``'reference'``, one step at a time. In
+    forward mode and inside transforms of ``torch.func`` (grad, vjp, jvp, vmap, nested or not) it is taken by itself,
+    and others refuse if they are named. With ``create_graph=True`` it must be named. Table: ``selective_scan/README.md``.
 
     Args:
         x: Map (batch, channels, height, width). Memory in channels_last spares a copy.
@@ -63,7 +66,8 @@ def ss2d_scan(
     chosen = select('ss2d_scan', BACKENDS, named.values(), backend)
     with without_autocast(x.device.type):
         y = chosen.run(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, pattern)
-        return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        # channels_last; vmap knows no memory formats, but permutations.
+        return y.to(x.dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _require_shapes(named: Mapping[str, Tensor]) -> None:

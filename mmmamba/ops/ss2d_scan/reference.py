@@ -8,5 +8,8 @@ from mmmamba.ops.selective_scan import reference
 from mmmamba.ops.ss2d_scan.unfused import unfused
 
 BACKEND = Backend(
-    name='reference', run=partial(unfused, reference.scan), tolerances=reference.BACKEND.tolerances
+    name='reference',
+    run=partial(unfused, reference.scan),
+    tolerances=reference.BACKEND.tolerances,
+    transformable=True,
 )
