@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import torch
@@ -107,7 +108,7 @@ class CheckedImages(BaseDataset):
         return self.pipeline(results)
 
 
-def _checked(step: Callable) -> Callable:
+def _checked(step: Any) -> Any:
     if type(step) is LoadImageFromFile:  # and not what inherits from it, which loads in its own way
         return LoadCheckedImage(step.to_float32, step.color_type, step.imdecode_backend, step.file_client_args,
                                 backend_args=step.backend_args)

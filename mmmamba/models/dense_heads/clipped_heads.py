@@ -18,7 +18,7 @@ class ClippedBoxes:
     def predict_by_feat(self, *outputs: list[Tensor], batch_img_metas: list[dict], rescale: bool = False,
                         **options: object) -> list[InstanceData]:
         """The parent's, clipped to ``ori_shape`` or, unless ``rescale``, to ``img_shape``."""
-        found = super().predict_by_feat(  # type: ignore[misc]  (the head that this is mixed into has it)
+        found = super().predict_by_feat(  # type: ignore[misc]
             *outputs, batch_img_metas=batch_img_metas, rescale=rescale, **options)
         for instances, meta in zip(found, batch_img_metas):
             boxes = HorizontalBoxes(instances.bboxes)
