@@ -4,6 +4,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import mmmamba  # noqa: F401  (before mmdet's models, which it makes run without compiled mmcv)
+
+# isort: split
 import cv2
 import numpy as np
 import pytest
