@@ -102,7 +102,7 @@ def describe(error: BaseException) -> str | None:
         return _one_line(f'cannot use {error.filename}: {error.strerror}')
     if isinstance(error, ImportError):
         return _missing_module(error)
-    if isinstance(error, RuntimeError) and 'is not installed' in text:  # as mmdet says it of packages that it needs
+    if isinstance(error, RuntimeError) and re.match(r'\S+ is not installed', text):  # as mmdet says it of packages
         return _one_line(text)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _one_line(f'no space left on the disk: {error.filename or text}')

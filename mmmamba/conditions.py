@@ -64,10 +64,13 @@ def under_conditions(cfg: Config, data: str, configs: Path) -> Config:
     if 'optim_wrapper' in own:
         conditions.custom_hooks = [hook for hook in conditions.custom_hooks if hook.type != 'ScaleWeightDecayHook']
     conditions.model.get('data_preprocessor', {}).pop('batch_augments', None)
-    detector = MODELS.get(conditions.model.type)
+    kind = conditions.model.type
+    detector = MODELS.get(kind) if isinstance(kind, str) else kind
     if detector is not None and issubclass(detector, DetectionTransformer):
         conditions.model.data_preprocessor.type = 'LetterboxPreprocessor'
     for part in parts(conditions.model):
+        if isinstance(part.get('type'), str) and f'Clipped{part.type}' in MODELS:
+            part.type = f'Clipped{part.type}'
         if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
             part.ssm_init = 'mamba'
     if folder:

@@ -1,4 +1,4 @@
-"""The exceptions that stand for a mistake in what the user gave us."""
+"""The exceptions for a mistake in what the user gave us."""
 
 
 class InputError(ValueError):

@@ -10,7 +10,6 @@ nothing is done.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -28,7 +27,7 @@ from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, Unr
 from mmmamba.demo.detector import Detector
 from mmmamba.demo.media import Video, VideoFile, find_images, write_picture
 from mmmamba.errors import InputError, PartialResultError
-from mmmamba.files import write_atomically
+from mmmamba.files import write_json
 
 T = TypeVar('T')
 
@@ -116,10 +115,6 @@ def detect_video(detector: Detector, video: Video, args: argparse.Namespace) -> 
 def check_not_source(out: Path, source: Path) -> None:
     if out.exists() and out.samefile(source):
         raise InputError(f'{out} is the input itself; choose another --out-dir')
-
-
-def write_json(path: Path, content: dict) -> None:
-    write_atomically(path, f'{json.dumps(content, indent=1)}\n'.encode())
 
 
 def make_folders(out_dir: Path) -> None:

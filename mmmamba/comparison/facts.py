@@ -72,9 +72,10 @@ def _optimizer(cfg: Config) -> str:
 def _precision(cfg: Config) -> str:
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     wrapper = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
-    if not issubclass(wrapper, AmpOptimWrapper):
+    if wrapper is None or not issubclass(wrapper, AmpOptimWrapper):
         return 'float32'
-    dtype = cfg.optim_wrapper.get('dtype') or inspect.signature(wrapper).parameters['dtype'].default
+    default = inspect.signature(wrapper).parameters.get('dtype')
+    dtype = cfg.optim_wrapper.get('dtype') or (default and default.default)
     # mmengine's wrapper refuses CPUs; without a dtype it leaves the choice to autocast, which takes float16 on GPUs.
     return f'mixed, {dtype or "float16"}'
 

@@ -41,7 +41,7 @@ def read_annotations(path: str, for_evaluation: bool) -> dict:
     """
     content = _read_json(path)
     lists = ('images', 'categories', 'annotations')
-    images_alone = for_evaluation and 'annotations' not in content
+    images_alone = for_evaluation and content.get('annotations', []) == []
     if images_alone:
         content['annotations'] = []
     for key in lists:
@@ -182,7 +182,8 @@ def _check_categories(categories: dict, path: str, for_evaluation: bool) -> None
         if is_number(name, _MAX_ID) and not for_evaluation:
             category['name'] = name = str(int(name) if name == int(name) else name)
         if not _is_text(name):
-            raise InputError(f'{path}: category {key!r} has the name {name!r:.80}, which is no text: quote it')
+            fault = 'is empty or has a line break or tab' if isinstance(name, str) else 'is no text: quote it'
+            raise InputError(f'{path}: category {key!r} has the name {name!r:.80}, which {fault}')
         if owners.setdefault(name, key) != key:
             raise InputError(f'{path}: categories {owners[name]!r} and {key!r} have the same name {name!r}')
     if for_evaluation:

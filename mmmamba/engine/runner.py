@@ -4,12 +4,13 @@ from __future__ import annotations
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import RUNNERS
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
+from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
@@ -18,9 +19,9 @@ _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocess
 class CheckedRunner(Runner):
     """mmengine's ``Runner`` for any config, those of mmdet's recipes included.
 
-    It has :class:`ClassCountHook` and :class:`ConfigOnResumeHook` even where the config does not list them, its data
-    loaders work with ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be
-    switched to after the end.
+    It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook` and :class:`UnreadableImagesHook` even where the config
+    does not list them, its data loaders work with ``num_workers=0``, whatever the config says of workers, and it warns
+    of a pipeline that would be switched to after the end.
     """
 
     @staticmethod
@@ -35,15 +36,16 @@ class CheckedRunner(Runner):
                        custom_hooks: list[Hook | dict] | None = None) -> None:
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
-        for needed in (ClassCountHook, ConfigOnResumeHook):
+        for needed in (ClassCountHook, ConfigOnResumeHook, UnreadableImagesHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 
     def train(self) -> nn.Module:
         """Trains, after a warning if the last part of the recipe (without mosaic) lies beyond the end."""
-        epochs = self.train_loop.max_epochs
-        for hook in self.hooks:
-            if isinstance(hook, PipelineSwitchHook) and hook.switch_epoch >= epochs:
-                self.logger.warning(f'PipelineSwitchHook.switch_epoch is {hook.switch_epoch}, train_cfg.max_epochs '
-                                    f'{epochs}: the pipeline is never switched.')
+        if isinstance(self.train_loop, EpochBasedTrainLoop):
+            epochs = self.train_loop.max_epochs
+            for hook in self.hooks:
+                if isinstance(hook, PipelineSwitchHook) and hook.switch_epoch >= epochs:
+                    self.logger.warning(f'PipelineSwitchHook.switch_epoch is {hook.switch_epoch}, '
+                                        f'train_cfg.max_epochs {epochs}: the pipeline is never switched.')
         return super().train()

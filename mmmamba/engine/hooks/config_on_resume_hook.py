@@ -3,18 +3,19 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, _ParamScheduler
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmmamba.errors import InputError
 
 _COMPARED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr',
              'custom_hooks', 'randomness')
 _WITHOUT_EFFECT = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'val_interval', 'val_begin')
+_PROGRESS = ('last_step', '_global_step', '_last_value')  # what of a schedule's state changes while it is stepped
 _NAMED = 8
 _VALUE_LENGTH = 60  # characters
 _OPTIMIZER = 'optim_wrapper.optimizer.type'
@@ -27,9 +28,9 @@ class ConfigOnResumeHook(Hook):
     mmengine restores the optimizer's settings, the schedules and the seed from the checkpoint, without a word where
     the config has others. With this hook, the checkpoint gives weights, averages, the optimizer's state (momentum)
     and the epoch; every setting is the config's. Learning rates and whatever else is scheduled are those that a run
-    under this config has at this point: the schedules are stepped through again from the start. Schedules that depend
-    on past validations (``ReduceOnPlateauLR``) cannot be, and are restored from the checkpoint together with the
-    optimizer's settings, which a warning says.
+    under this config has at this point: where the schedules differ from the checkpoint's, they are stepped through
+    again from the start. Schedules that depend on past validations (``ReduceOnPlateauLR``) cannot be, and are restored
+    from the checkpoint together with the optimizer's settings, which a warning says.
     """
 
     # Before ExactResumeHook and ScaleWeightDecayHook, which read the seed and the groups' settings.
@@ -70,8 +71,15 @@ class ConfigOnResumeHook(Hook):
 
         schedulers = runner.param_schedulers or []
         from_config = not any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers)
-        if from_config:
-            self._restore(runner.optim_wrapper, schedulers)
+        if from_config and all(_is_up_to_date(scheduler, configured, loop)
+                               for scheduler, configured in zip(schedulers, self._schedules)):
+            self._restore_groups(runner.optim_wrapper, kept={
+                name for scheduler in schedulers for name in (scheduler.param_name, 'betas')
+                if name != 'betas' or getattr(scheduler, 'use_betas', False)})  # Adam's momentum is its first beta
+        elif from_config:
+            self._restore_groups(runner.optim_wrapper)
+            for scheduler, configured in zip(schedulers, self._schedules):
+                vars(scheduler).update(configured)
             _step_through(schedulers, loop.iter,
                           len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else None)
 
@@ -88,14 +96,19 @@ class ConfigOnResumeHook(Hook):
                 f'Nothing is left to train: the checkpoint has {loop.iter} of {loop.max_iters} iterations. To go on, '
                 'raise train_cfg.max_iters.')
 
-    def _restore(self, wrapper: OptimWrapper, schedulers: list[_ParamScheduler]) -> None:
-        """Undoes what mmengine took from the checkpoint, but for the optimizer's state."""
+    def _restore_groups(self, wrapper: OptimWrapper, kept: Collection[str] = ()) -> None:
+        """Undoes what mmengine took from the checkpoint into the optimizer's groups, but for the settings ``kept``."""
         for group, configured in zip(wrapper.param_groups, self._groups):
-            parameters = group['params']
+            restored = {key: group[key] for key in ('params', *kept) if key in group}
             group.clear()
-            group.update(configured, params=parameters)
-        for scheduler, configured in zip(schedulers, self._schedules):
-            vars(scheduler).update(configured)
+            group.update({**configured, **restored})
+
+
+def _is_up_to_date(scheduler: _ParamScheduler, configured: dict, loop: BaseLoop) -> bool:
+    """Tells whether a schedule from the checkpoint is the configured one, at this point of the training."""
+    state = vars(scheduler)
+    return (all(state.get(key) == value for key, value in configured.items() if key not in _PROGRESS)
+            and scheduler.last_step == (loop.epoch if scheduler.by_epoch else loop.iter))
 
 
 def _step_through(schedulers: list[_ParamScheduler], iterations: int, epoch_length: int | None) -> None:
@@ -128,8 +141,9 @@ def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict, changes: di
     saved = [len(group['params']) for group in checkpoint.get('optimizer', {}).get('param_groups', [])]
     built = [len(group['params']) for group in wrapper.optimizer.param_groups]
     if saved and saved != built:
-        raise InputError(f"the checkpoint's optimizer has groups of {saved} parameters, the config's of {built}: the "
-                         f"model, what of it is frozen, or the optimizer's constructor differs; {advice}")
+        raise InputError(f"the checkpoint's optimizer has {len(saved)} groups of {sum(saved)} parameters, the "
+                         f"config's has {len(built)} of {sum(built)}, or divides them otherwise: the model, what of "
+                         f"it is frozen, or the optimizer's constructor differs; {advice}")
 
 
 def _changes(saved: str, current: str) -> dict[str, tuple[str, str]]:
@@ -144,7 +158,10 @@ def _changes(saved: str, current: str) -> dict[str, tuple[str, str]]:
     """
     if not saved:
         return {}
-    old, new = (dict(_settings(text)) for text in (saved, current))
+    try:
+        old, new = (dict(_settings(text)) for text in (saved, current))
+    except SyntaxError:  # a setting that is an object, which has no text to compare
+        return {}
     return {name: (old.get(name, 'not set'), new.get(name, 'not set')) for name in {**old, **new}
             if old.get(name) != new.get(name) and name.rpartition('.')[2] not in _WITHOUT_EFFECT}
 
