@@ -66,6 +66,8 @@ def forward(
     total = y if x.dtype == torch.float32 or turns == 1 else torch.empty_like(x, dtype=torch.float32)
     last_state = A.new_empty(batch, heads, channels, states)
     chunk_states = A.new_empty(states_size(x, projected, A, pattern, width) if keep else 0)
+    if keep:  # lanes that no vector reaches, since an output has no undefined elements
+        chunk_states.view(batch * heads * chunks * states, padded)[:, blocks * native.lanes(isa):] = 0
     ends = A.new_empty(batch, heads, segments, states + 1, padded) if segments > 1 else None
     maps = (native.address(y, x.dtype), native.address(total, total.dtype))
     arrays = map(native.address, (last_state, chunk_states if keep else None, ends))
