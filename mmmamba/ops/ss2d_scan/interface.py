@@ -31,8 +31,8 @@ def ss2d_scan(
 
     Derivatives beyond an ordinary backward pass are those of the backend ``'reference'``, one step at a time. In
     forward mode and inside transforms of ``torch.func`` (grad, vjp, jvp, vmap, nested or not) it is taken by itself,
-    and others refuse if they are named. With ``create_graph=True`` it must be named. ``selective_scan/README.md`` has
-    a table.
+    and others refuse if they are named. With ``create_graph=True`` it must be named. Table:
+    ``selective_scan/README.md``.
 
     Args:
         x: Map (batch, channels, height, width). Memory in channels_last spares a copy.
