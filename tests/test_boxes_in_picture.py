@@ -1,6 +1,7 @@
 """Detections lie inside the picture, whatever its shape, on every path that gives them."""
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import nn
@@ -38,7 +39,7 @@ KINDS = {
     'RTMDet': ('rtmdet/rtmdet_tiny_8xb32-300e_coco.py', {}),
     'YOLOX': ('yolox/yolox_s_8xb8-300e_coco.py', {}),
     'DINO': ('dino/dino-4scale_r50_8xb2-12e_coco.py', {
-        'backbone': dict(depth=18), 'neck': dict(in_channels=[128, 256, 512]), 'num_queries': 30,
+        'backbone': dict(depth=18), 'neck': dict(in_channels=[128, 256, 512]), 'num_queries': 60,
         'encoder': dict(num_layers=1), 'decoder': dict(num_layers=1)}),
     'RetinaNet': ('efficient_vmamba/retinanet_efficient-vmamba-t_fpn_amp-1x_coco.py', {}),
     'Mask R-CNN': ('efficient_vmamba/mask-rcnn_efficient-vmamba-t_fpn_1xb2_fruits-nuts.py', {
@@ -64,10 +65,10 @@ def small_config(kind: str, data: str | None) -> Config:
 def wild_model(config: Config) -> nn.Module:
     """Random weights whose boxes end far outside the picture."""
     torch.manual_seed(0)
-    model = MODELS.build(config.model).eval()
+    model = MODELS.build(copy.deepcopy(config.model)).eval()  # DINO writes into its config
     for name, parameter in model.named_parameters():
         if any(part in name for part in ('reg', 'bbox')) and parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel()**0.5)
     return model
 
 
@@ -130,8 +131,8 @@ def test_tta_puts_views_back_where_they_were(size: tuple[int, int], base: str) -
     steps = [dict(type='mmdet.LoadImageFromNDArray'), *config.tta_pipeline[1:]]
     views = Compose(steps)({'img': picture, 'img_id': 0})
     # An IoU threshold of one keeps all views, so that none hides another.
-    model = MODELS.build(dict(type='DetTTAModel', module=Known(),
-                              tta_cfg=dict(nms=dict(type='nms', iou_threshold=1.0), max_per_img=100)))
+    tta_cfg = ConfigDict(nms=dict(type='nms', iou_threshold=1.0), max_per_img=100)
+    model = MODELS.build(dict(type='DetTTAModel', module=Known(), tta_cfg=tta_cfg))
     merged, = model.test_step(pseudo_collate([views]))
     boxes = merged.pred_instances.bboxes.numpy()
     assert len(boxes) >= 1
