@@ -1,6 +1,7 @@
 """Detections lie inside the picture, whatever its shape, on every path that gives them."""
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def small_config(kind: str, data: str | None) -> Config:
 def wild_model(config: Config) -> nn.Module:
     """Random weights whose boxes end far outside the picture."""
     torch.manual_seed(0)
-    model = MODELS.build(config.model).eval()
+    model = MODELS.build(copy.deepcopy(config.model)).eval()  # DINO writes into its config
     for name, parameter in model.named_parameters():
         if any(part in name for part in ('reg', 'bbox')) and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel()**0.5)
