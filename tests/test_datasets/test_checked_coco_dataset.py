@@ -105,8 +105,8 @@ def test_no_annotations_are_an_error_in_training_only(coco_folder):
     assert_refused(root, 'train.json', 'has no list of annotations')
     assert len(build(root, test_mode=True)) == 8  # COCO's test-dev has none
     edit(root, lambda content: content.update(annotations=[]))
-    for test_mode in (False, True):
-        assert_refused(root, 'train.json has no annotations', test_mode=test_mode)
+    assert_refused(root, 'train.json has no annotations')
+    assert len(build(root, test_mode=True)) == 8
 
 
 @pytest.mark.parametrize(('change', 'phrases'), [

@@ -171,7 +171,7 @@ def test_a_schedule_that_validations_drive_is_the_checkpoints(two_epochs, shared
     ("train_cfg = dict(max_iters=float('inf'))", 'train_cfg = dict(max_iters=-1)',
      {'train_cfg.max_iters': ("float('inf')", '-1')}),
     ('model = __import__("os")._exit(3)', 'model = None', {'model': ("__import__('os')._exit(3)", 'None')}),
-    ('', 'model = dict(a=1)', {}),
+    ('', 'model = dict(a=1)', None),
 ])
 def test_configs_are_compared_and_not_run(old, new, expected):
     assert _changes(old, new) == expected
@@ -179,4 +179,4 @@ def test_configs_are_compared_and_not_run(old, new, expected):
 
 
 def test_a_saved_config_that_has_no_text_of_its_own_is_not_compared():
-    assert _changes('optim_wrapper = <object at 0x7f>', "optim_wrapper = dict(type='OptimWrapper')") == {}
+    assert _changes('optim_wrapper = <object at 0x7f>', "optim_wrapper = dict(type='OptimWrapper')") is None

@@ -71,8 +71,9 @@ class ConfigOnResumeHook(Hook):
 
         schedulers = runner.param_schedulers or []
         from_config = not any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers)
-        if from_config and all(_is_up_to_date(scheduler, configured, loop)
-                               for scheduler, configured in zip(schedulers, self._schedules)):
+        unchanged = self._changes == {} and all(_is_up_to_date(scheduler, configured, loop)
+                                                for scheduler, configured in zip(schedulers, self._schedules))
+        if from_config and unchanged:
             self._restore_groups(runner.optim_wrapper, kept={
                 name for scheduler in schedulers for name in (scheduler.param_name, 'betas')
                 if name != 'betas' or getattr(scheduler, 'use_betas', False)})  # Adam's momentum is its first beta
@@ -131,10 +132,11 @@ def _step_through(schedulers: list[_ParamScheduler], iterations: int, epoch_leng
                     scheduler.step()
 
 
-def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict, changes: dict[str, tuple[str, str]]) -> None:
+def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict,
+                            changes: dict[str, tuple[str, str]] | None) -> None:
     advice = ('resume under the old setting, or start anew from the weights: --cfg-options load_from=CHECKPOINT, '
               'without --resume')
-    if _OPTIMIZER in changes:
+    if changes and _OPTIMIZER in changes:
         old, new = changes[_OPTIMIZER]
         raise InputError(f"the checkpoint's optimizer is {old}, the config's {new}, which cannot take over its state: "
                          f'{advice}')
@@ -146,7 +148,7 @@ def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict, changes: di
                          f"it is frozen, or the optimizer's constructor differs; {advice}")
 
 
-def _changes(saved: str, current: str) -> dict[str, tuple[str, str]]:
+def _changes(saved: str, current: str) -> dict[str, tuple[str, str]] | None:
     """Compares two configs by their texts, without running them: a checkpoint may come from anywhere.
 
     Args:
@@ -154,14 +156,14 @@ def _changes(saved: str, current: str) -> dict[str, tuple[str, str]]:
         current: This run's, in the same form.
 
     Returns:
-        Dotted name → (old, new) of every setting that matters for training and differs.
+        Dotted name → (old, new) of every setting that matters for training and differs; None if that is not known.
     """
     if not saved:
-        return {}
+        return None
     try:
         old, new = (dict(_settings(text)) for text in (saved, current))
     except SyntaxError:  # a setting that is an object, which has no text to compare
-        return {}
+        return None
     return {name: (old.get(name, 'not set'), new.get(name, 'not set')) for name in {**old, **new}
             if old.get(name) != new.get(name) and name.rpartition('.')[2] not in _WITHOUT_EFFECT}
 
