@@ -103,8 +103,8 @@ def results(
     outputs = {'y': outputs} if isinstance(outputs, Tensor) else dict(zip(('y', 'last_state'), outputs))
     generator = torch.Generator().manual_seed(1)
     differentiable = [output for output in outputs.values() if output.requires_grad]  # no step, no gradient of a state
-    # In float32 first, so that runs in float32 and in float64 get the same.
-    incoming = [torch.randn(o.shape, generator=generator).to(o.dtype) for o in differentiable]
+    # In the coarsest dtype first, so that runs in all of them get the same.
+    incoming = [torch.randn(o.shape, generator=generator).bfloat16().to(o.dtype) for o in differentiable]
     gradients = torch.autograd.grad(differentiable, list(inputs.values()), incoming)
     return {**outputs, **{f'grad_{name}': gradient for name, gradient in zip(inputs, gradients)}}
 
