@@ -208,8 +208,14 @@ def test_random_scans(way, data, sizes, states, forms, dtype, seed, way_of):
     if poisoned:
         place = data.draw(st.integers(0, inputs[poisoned].numel() - 1))
         inputs[poisoned].view(-1)[place] = not_a_number(data.draw(st.sampled_from(NANS))).to(dtype)
+
+    def rounded(**named):
+        """The recurrence, its y of the same type, so that both runs get the same gradient of it."""
+        y, last_state = selective_way('reference')(**named, delta_softplus=True)
+        return y.to(dtype), last_state
+
     got = results(partial(way_of(way), delta_softplus=True), cast(inputs, dtype))
-    expected = results(partial(selective_way('reference'), delta_softplus=True), cast(inputs, torch.float64))
+    expected = results(rounded, cast(inputs, torch.float64))
     for name, value in expected.items():
         assert got[name].isnan()[value.isnan()].all(), name
         assert name.startswith('grad_') or torch.equal(got[name].isnan(), value.isnan()), name
