@@ -65,7 +65,7 @@ def test_what_a_config_imports_stays(own, merged):
 def test_detectors_of_the_detr_family_keep_their_optimizer():
     kept = {str(path.relative_to(CONFIGS)): 'optim_wrapper' in cfg.get('own_settings', ())
             for path in CONFIGS.glob('[!_]*/*_coco.py') for cfg in [Config.fromfile(path)]
-            if cfg.model.get('bbox_head', {}).get('type') in ('DINOHead', 'DeformableDETRHead')}
+            if cfg.model.get('bbox_head', {}).get('type') in ('ClippedDINOHead', 'ClippedDeformableDETRHead')}
     assert len(kept) >= 7 and all(kept.values())
 
 
@@ -87,7 +87,11 @@ def test_the_model_and_what_the_config_keeps_stay():
     assert dino.to_dict() == before
     assert switched.optim_wrapper == dino.optim_wrapper
     assert 'ScaleWeightDecayHook' not in {hook.type for hook in switched.custom_hooks}
-    assert {**switched.model, 'bbox_head': None} == {**dino.model, 'bbox_head': None}
+    letterbox = {**dino.model.data_preprocessor, 'type': 'LetterboxPreprocessor'}
+    assert {**switched.model, 'bbox_head': None} == {**dino.model, 'bbox_head': None, 'data_preprocessor': letterbox}
+    assert {**switched.model.bbox_head, 'num_classes': 80} == dino.model.bbox_head
+    inherited = Config(dict(model=dict(type='YOLOX', bbox_head=dict(type='YOLOXHead', num_classes=80))))
+    assert under_conditions(inherited, 'bccd', CONFIGS).model.bbox_head.type == 'ClippedYOLOXHead'
     assert under_conditions(yolo, 'bccd', CONFIGS).optim_wrapper.optimizer.type == 'AdamW'
 
 
