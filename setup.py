@@ -71,7 +71,7 @@ setup(
     # install. Its other way, an import finder, comes after the folders of sys.path: with a clone named mmmamba in the
     # current folder, the clone would be taken for an (empty) namespace package.
     package_dir={'': '.'},
-    include_package_data=True,
+    package_data={'mmmamba': ['**/*.c', '**/*.h', '**/*.md']},  # MANIFEST.in does not reach below `package_dir`
     python_requires='>=3.9',
     install_requires=requirements('runtime'),
     extras_require={

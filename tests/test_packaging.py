@@ -85,13 +85,14 @@ def test_editable_install_links_to_the_repository() -> None:
 def test_editable_install_wins_wherever_python_is_started(clone: tuple[Path, Path], where: str,
                                                           start: list[str]) -> None:
     repository, site = clone
-    code = 'from importlib.util import find_spec; print(find_spec("mmmamba").origin)'
+    # The environment's own install is left out (-S), and the .pth file read as that of its site folder is.
+    code = (f'import site; site.addsitedir({str(site)!r}); '
+            'from importlib.util import find_spec; print(find_spec("mmmamba").origin)')
     folder = repository.parents[1] / where
     (folder / 'started.py').write_text(code)
-    # Its .pth file is read as that of an environment's own site folder is.
-    (site / 'sitecustomize.py').write_text(f'import site; site.addsitedir({str(site)!r})')
-    result = subprocess.run([sys.executable, *(part.format(code=code) for part in start)], cwd=folder,
-                            env={**os.environ, 'PYTHONPATH': str(site)}, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    result = subprocess.run([sys.executable, '-S', *(part.format(code=code) for part in start)], cwd=folder,
+                            env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(repository / 'mmmamba' / '__init__.py')
 
