@@ -184,7 +184,7 @@ BAD_SETTINGS = {
     'setting without parts': (['train_cfg.max_epochs.x=1'], '--cfg-options: '),
     'tensorboard': (['visualizer.vis_backends.0.type=TensorboardVisBackend', 'visualizer.name=of_tensorboard'],
                     'pip install tensorboard'),
-    'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], 'configured classes: cat'),
+    'classes': (["train_dataloader.dataset.dataset.metainfo.classes=('cat',)"], "configured classes: 'cat'"),
 }
 
 
@@ -223,7 +223,7 @@ def test_damaged_and_missing_images(tiny_config, run_tool, tmp_path, shared_coco
     (data / 'train' / '000003.jpg').unlink()
     assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'second', *options) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert '1 of 16 images' in error and error.endswith('000003.jpg')
+    assert '1 of 16 images' in error and error.endswith("'000003.jpg'")
     assert not list((tmp_path / 'second').glob('*.pth'))
 
 
