@@ -19,6 +19,8 @@ _PARTIAL_RESULT = 3
 _INTERRUPTED = 130
 _START_OVER = 'the same call starts from the beginning'
 _OTHERS_WAIT = 10.0  # seconds
+DATA_ROOTS = ('BCCD', 'COCO', 'FRUITS_NUTS', 'VOC')
+"""Environment variables that our configs read: where the data sets are."""
 # Optional packages that configs and tools ask for, by the names of their modules.
 _PACKAGES = {
     **{name: name for name in ('aim', 'albumentations', 'clearml', 'dvclive', 'imagecorruptions', 'instaboostfast',
@@ -117,6 +119,12 @@ def describe(error: BaseException) -> str | None:
 def command(words: Sequence[str]) -> str:
     """Returns a call of a Python script as it is typed into a shell."""
     return shlex.join(['python', *words])
+
+
+def call_again(words: Sequence[str]) -> str:
+    """Returns a call as :func:`command`, with the data sets' folders that this process was given."""
+    roots = [f'{name}={shlex.quote(os.environ[name])}' for name in DATA_ROOTS if name in os.environ]
+    return ' '.join([*roots, command(words)])
 
 
 def _missing_module(error: BaseException | None) -> str | None:

@@ -1,4 +1,7 @@
-"""The exceptions for a mistake in what the user gave us."""
+"""The exceptions for a mistake in what the user gave us, and how their messages list names."""
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -10,3 +13,8 @@ class InputError(ValueError):
 
 class PartialResultError(InputError):
     """Some of the inputs could not be used, and the others are done; the command line tools exit with status 3."""
+
+
+def first_names(names: Sequence[object], limit: int = 3) -> str:
+    """Returns the first of some names, for a message, with … where there are more."""
+    return ', '.join([*map(str, names[:limit]), *('…' for _ in names[limit:limit + 1])])

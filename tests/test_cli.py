@@ -1,9 +1,11 @@
 """One line and a status for every failure that is the user's."""
 import errno
 import os
+import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
 from mmmamba import cli
+from mmmamba.cli import DATA_ROOTS, call_again
 from mmmamba.errors import InputError
 
 
@@ -76,6 +79,21 @@ def test_interruption_has_its_own_status_and_says_how_to_go_on(capsys, monkeypat
     assert run_and_catch(capsys, KeyboardInterrupt(text)) == (130, f'error: {line}\n')
     monkeypatch.setenv('RANK', '1')  # of several processes, the first says it
     assert run_and_catch(capsys, KeyboardInterrupt(text)) == (130, '')
+
+
+def test_a_call_to_repeat_has_the_folders_of_data_that_it_was_given(monkeypatch):
+    for name in DATA_ROOTS:
+        monkeypatch.delenv(name, raising=False)
+    assert call_again(['train.py', 'a b.py']) == "python train.py 'a b.py'"
+    monkeypatch.setenv('BCCD', '/my data')
+    monkeypatch.setenv('VOC', '/voc')
+    assert call_again(['train.py']) == "BCCD='/my data' VOC=/voc python train.py"
+
+
+def test_all_variables_that_configs_read_are_known():
+    configs = Path(__file__).resolve().parents[1] / 'configs'
+    read = {name for path in configs.rglob('*.py') for name in re.findall(r'\{\{\$(\w+)', path.read_text())}
+    assert read == set(DATA_ROOTS)
 
 
 @pytest.fixture

@@ -76,6 +76,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    try:
+        compare(args)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'the same call goes on where it was: {cli.call_again(sys.argv)}') from None
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Trains what is not trained yet, and writes the report."""
     names = detector_names(args)
     find_folder(args.data)
     require_matplotlib()
@@ -113,10 +121,7 @@ def main() -> None:
     if not args.report_only:
         waiting = [run for run in runs if run.name in configs and not run.finished]
         print(f'{len(runs)} runs, {len(waiting)} to do', flush=True)
-        try:
-            execute_all(waiting, places, say)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f'the same call goes on where it was: {cli.command(sys.argv)}') from None
+        execute_all(waiting, places, say)
 
     comparison = Comparison(
         title=f'{len(names)} detectors on {data_name(args.data)}',

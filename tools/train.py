@@ -88,7 +88,7 @@ def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
     else:
         words = [word for word in sys.argv if word not in (args.resume, f'--resume={args.resume}', '--resume')]
         words = [*words, '--resume']
-    return f'continue with: {cli.command(words)}'
+    return f'continue with: {cli.call_again(words)}'
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 from mmmamba.convert.backbone import BACKBONE, dropped, split, without_wrappers
 from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mmmamba.convert.efficient_vmamba import efficient_vmamba
-from mmmamba.convert.fit import first_names, require_fit
+from mmmamba.convert.fit import require_fit
 from mmmamba.convert.key_map import system_of
 from mmmamba.convert.mamba_vision import mamba_vision
 from mmmamba.convert.mamba_yolo import mamba_yolo
@@ -18,6 +18,6 @@ SYSTEMS = {
 }
 
 __all__ = [
-    'BACKBONE', 'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'first_names', 'mamba_vision', 'mamba_yolo',
+    'BACKBONE', 'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'mamba_vision', 'mamba_yolo',
     'read_checkpoint', 'require_fit', 'split', 'system_of', 'vmamba', 'without_wrappers', 'write_checkpoint', 'yolov8'
 ]

@@ -1,13 +1,11 @@
 """Whether weights are exactly those that a model has."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmmamba.errors import InputError
-
-_NAMED = 3
+from mmmamba.errors import InputError, first_names
 
 
 def require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], message: str) -> None:
@@ -29,8 +27,3 @@ def require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], m
     problems = [f'{len(names)} {phrase} ({first_names(names)})' for phrase, names in kinds if names]
     if problems:
         raise InputError(f'{message}: {"; ".join(problems)}')
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first of them, for a message."""
-    return ', '.join(names[:_NAMED]) + (', …' if len(names) > _NAMED else '')

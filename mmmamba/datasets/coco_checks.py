@@ -11,11 +11,10 @@ import ntpath
 import os
 import os.path as osp
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, first_names
 
-_NAMED = 3
 _MAX_SIDE = 100_000
 _MAX_ID = 2**53  # larger numbers lose digits in floating point, which tools keep ids in, and become equal
 _CONTROL = re.compile('[\x00-\x1f\ud800-\udfff]')  # with halves of UTF-16 pairs, which cannot be printed
@@ -79,13 +78,13 @@ def check_classes(content: dict, classes: Sequence[str], path: str) -> None:
     named = [category['name'] for category in content['categories']]
     missing = [name for name in classes if name not in named]
     if missing:
-        raise InputError(f"{path} does not have the configured classes: {_list(missing)} not among the file's "
-                         f'categories {_list(named, 20)} (list them there, or set metainfo=dict(classes=...) and '
+        raise InputError(f"{path} does not have the configured classes: {_quoted(missing)} not among the file's "
+                         f'categories {_quoted(named, 20)} (list them there, or set metainfo=dict(classes=...) and '
                          f'num_classes)')
     in_order = [name for name in named if name in classes]
     if in_order != list(classes):
         raise InputError(f'{path} lists its categories in another order than the configured classes, which would '
-                         f'exchange labels: file {_list(in_order, 20)}, configured {_list(classes, 20)}')
+                         f'exchange labels: file {_quoted(in_order, 20)}, configured {_quoted(classes, 20)}')
 
 
 def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
@@ -110,7 +109,7 @@ def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
             missing.append(image['file_name'])
     if missing:
         raise InputError(f'{len(missing)} of {len(images)} images of {path} are not in {folder or "."}: '
-                         f'{_list(missing)}')
+                         f'{_quoted(missing)}')
 
 
 def is_number(value: object, most: float = _MAX_SIDE) -> bool:
@@ -153,7 +152,7 @@ def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str) -> dict:
         found[key] = entry
     if len(set(map(type, found))) > 1:
         raise InputError(f'{path}: some ids of kind {kind} are numbers and some are text: '
-                         f'{_list(next(key for key in found if isinstance(key, form)) for form in (int, str))}')
+                         f'{_quoted([next(key for key in found if isinstance(key, form)) for form in (int, str)])}')
     return found
 
 
@@ -222,6 +221,5 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not _CONTROL.search(value)
 
 
-def _list(items: Iterable, limit: int = _NAMED) -> str:
-    names = [repr(item) for item in items]
-    return ', '.join(names[:limit]) + (', …' if len(names) > limit else '')
+def _quoted(names: Sequence[object], limit: int = 3) -> str:
+    return first_names([repr(name) for name in names], limit)

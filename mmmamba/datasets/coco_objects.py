@@ -5,9 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from mmmamba.datasets.coco_checks import is_number
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, first_names
 
-_NAMED = 3
 _CROWD = 'crowds'
 
 
@@ -80,7 +79,7 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
 
 
 def _count(reason: str, ids: Sequence) -> str:
-    return f'{len(ids)} {reason} (annotation {", ".join(map(str, ids[:_NAMED]))}{", …" if len(ids) > _NAMED else ""})'
+    return f'{len(ids)} {reason} (annotation {first_names(ids)})'
 
 
 def find_mask_fault(segmentation: object, image: dict, forms: Collection[type]) -> str | None:

@@ -143,6 +143,18 @@ def test_wherever_it_is_killed_the_same_call_goes_on(configs, run_tool, tmp_path
     assert whole == killed and [epoch for epoch, _ in whole] == [1, 2]
 
 
+@pytest.mark.parametrize('place', ['schedule.launches', 'truth.truth_of', 'report.write_report'])
+def test_interrupted_anywhere_it_names_the_call_that_goes_on(place, configs, run_tool, capsys, monkeypatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f'mmmamba.comparison.{place}', interrupt)
+    monkeypatch.setenv('BCCD', 'blood')
+    assert run_tool('compare', 'good.py', '--data', 'digits', '--report-only') == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith(
+        'error: interrupted; the same call goes on where it was: BCCD=blood python compare.py good.py --data digits')
+
+
 def test_a_test_set_that_cannot_be_reported_is_noticed_before_training(configs, run_tool, capsys):
     path = Path('digits/annotations/val.json')
     path.write_text(json.dumps({**json.loads(path.read_text()), 'annotations': []}))

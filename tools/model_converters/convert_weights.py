@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 
 from mmmamba.cli import run
-from mmmamba.convert import SYSTEMS, dropped, first_names, read_checkpoint, write_checkpoint
+from mmmamba.convert import SYSTEMS, dropped, read_checkpoint, write_checkpoint
+from mmmamba.errors import first_names
 from mmmamba.version import __version__
 
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')

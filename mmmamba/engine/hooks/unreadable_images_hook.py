@@ -10,7 +10,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-_NAMED = 3
+from mmmamba.errors import first_names
 
 
 @HOOKS.register_module()
@@ -26,10 +26,8 @@ class UnreadableImagesHook(Hook):
         found = list(_left_out_images(runner.train_dataloader.dataset))
         paths = sorted({path for of_rank in all_gather_object(found) for path in of_rank})
         if paths:
-            names = ', '.join(osp.basename(path) for path in paths[:_NAMED])
-            more = ', …' if len(paths) > _NAMED else ''
             runner.logger.warning(f'Epoch {runner.epoch + 1}: {len(paths)} unreadable image(s) replaced by others so '
-                                  f'far: {names}{more}')
+                                  f'far: {first_names([osp.basename(path) for path in paths])}')
 
 
 def _left_out_images(dataset: Any) -> Iterator[str]:

@@ -19,14 +19,13 @@ from mmmamba.convert import (
     BACKBONE,
     SYSTEMS,
     dropped,
-    first_names,
     read_checkpoint,
     require_fit,
     split,
     system_of,
     without_wrappers,
 )
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, first_names
 
 if TYPE_CHECKING:
     from mmmamba.models.backbones.staged_backbone import StagedBackbone
