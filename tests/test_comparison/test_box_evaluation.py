@@ -36,7 +36,7 @@ def test_missing_detections_get_one_line(tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     ({'annotations': []}, 'has no annotations'),
-    ({'annotations': [{'id': 1, **thing(1, A, crowd=True)}]}, 'nothing to detect: it has only annotations 1 crowds'),
+    ({'annotations': [{'id': 1, **thing(1, A, crowd=True)}]}, 'nothing to detect: its annotations are: 1 crowds'),
     ({'annotations': [{'id': 0, **thing(1, A)}]}, 'annotation 0: .*number them from 1'),
     ({'images': [{'id': 1, 'file_name': '../1.png', 'width': 6, 'height': 4}]}, 'leads out of the image folder'),
 ])

@@ -310,7 +310,7 @@ def test_nothing_to_learn(coco_folder, values):
     root = coco_folder()
     edit(root, lambda content: [item.update(values[number % len(values)], category_id=values[number % len(values)].get(
         'category_id', 1)) for number, item in enumerate(content['annotations'])] and None)
-    assert_refused(root, 'train.json has nothing to learn: it has only annotations',
+    assert_refused(root, 'train.json has nothing to learn: its annotations are:',
                    metainfo=dict(classes=('square', 'tall')))
     edit(root, setter('annotations', 0, iscrowd=0, ignore=0, category_id=1))
     assert len(build(root, metainfo=dict(classes=('square', 'tall')))) == 8
