@@ -4,12 +4,24 @@
 #   make demo DATA=folder   the same on your own data: images in train/ and val/, COCO json in annotations/train.json and
 #                           annotations/val.json (or instances_train.json and instances_val.json)
 #   make test               lint, types and the whole test suite
+#
+# Their parts, and the rest:
+#
+#   make install            makes .venv with the package (editable) and all that demo and tests need; installs again after a
+#                           change of the requirements, the packaging or the C
 #   make lint               ruff and mypy alone
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
+#   make help               this text
 #
-# Variables: PYTHON (makes .venv), PYTEST_ARGS, JOBS (processes of the tests), and TORCH, what pip is asked for first. On Linux the
-# package index usually serves PyTorch's CUDA build of several GB; where you know an index of CPU builds, say
-#   make demo TORCH='torch==2.13.0 --index-url <address>'
+# Variables:
+#
+#   PYTHON=python3          the Python that makes .venv
+#   TORCH='...'             what pip installs first, instead of the tested PyTorch. On Linux the package index usually serves
+#                           PyTorch's CUDA build of several GB; if you know an index of CPU builds:
+#                           make demo TORCH='torch==2.13.0 --index-url <address>'
+#   JOBS=2                  processes of the tests
+#   PYTEST_ARGS='...'       arguments for pytest: make test PYTEST_ARGS='tests/test_ops -x'
+#   DATA=folder             your data for the demo, as above
 PYTHON ?= python3
 TORCH ?=
 JOBS ?= 2

@@ -114,6 +114,16 @@ def test_requirements_are_pinned_and_name_neither_mmcv() -> None:
     assert asked <= names('constraints.txt')
 
 
+def test_pre_commit_has_the_pinned_versions() -> None:
+    pins = (ROOT / 'requirements' / 'constraints.txt').read_text(encoding='utf-8').splitlines()
+    versions = dict(pin.split('==') for pin in pins if '==' in pin)
+    config = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8'))
+    asked = [spec.split('==') for repository in config['repos'] for hook in repository['hooks']
+             for spec in hook.get('additional_dependencies', [])]
+    assert 'ruff' in dict(asked)
+    assert {name: versions.get(name, version) for name, version in asked} == dict(asked)
+
+
 def test_model_index_lists_every_coco_config() -> None:
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text(encoding='utf-8'))
     listed = set()

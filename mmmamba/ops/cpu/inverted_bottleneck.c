@@ -13,7 +13,9 @@
 #define STRIPS 4         /* for each thread */
 
 INLINE int64_t room(const InvertedBottleneck *p) { return round_up(p->hidden, LANES); } /* of a hidden pixel */
-INLINE int64_t group_rows(const InvertedBottleneck *p) { return at_least(GROUP_ROWS, (GROUP_PIXELS + p->width - 1) / p->width); }
+INLINE int64_t group_rows(const InvertedBottleneck *p) {
+    return at_least(GROUP_ROWS, (GROUP_PIXELS + p->width - 1) / p->width);
+}
 
 /* Strips of an image. */
 INLINE int64_t strips(const InvertedBottleneck *p) {
@@ -62,8 +64,9 @@ static void pack(const void *problem, float *packed, int64_t pack) {
     const Layout at = layout(p);
     const int64_t panels = panels_of(p->hidden), part = pack / panels;
     if (part < 1 + p->gated)
-        return pack_panel(p->expand + part * p->hidden * p->inputs, p->expand_bias ? p->expand_bias + part * p->hidden : 0,
-                          p->inputs, p->hidden, pack % panels, packed + (part ? at.gate : at.expand));
+        return pack_panel(p->expand + part * p->hidden * p->inputs,
+                          p->expand_bias ? p->expand_bias + part * p->hidden : 0, p->inputs, p->hidden, pack % panels,
+                          packed + (part ? at.gate : at.expand));
     pack -= panels * (1 + p->gated);
     if (p->reduce && pack < panels_of(p->outputs))
         return pack_panel(p->reduce, p->reduce_bias, p->hidden, p->outputs, pack, packed + at.reduce);
@@ -73,8 +76,13 @@ static void pack(const void *problem, float *packed, int64_t pack) {
 /* Hidden pixels of normalised ones. */
 static void expand(const InvertedBottleneck *p, const float *packed, const float *normal, int64_t count, float *hidden) {
     const Product product = {
-        .packed = packed, .inputs = p->inputs, .outputs = room(p),
-        .rows = normal, .stride = round_up(p->inputs, LANES), .count = count, .output = hidden,
+        .packed = packed,
+        .inputs = p->inputs,
+        .outputs = room(p),
+        .rows = normal,
+        .stride = round_up(p->inputs, LANES),
+        .count = count,
+        .output = hidden,
     };
     multiply(&product, ACTIVATION_NONE);
 }
@@ -105,9 +113,14 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
             const float *here = hidden + (y - first + 1) * line;
             float *row_result = result + (y - first) * line;
             StencilRow row = {
-                .packed = packed + at.stencil, .width = p->width, .channels = room(p), .stride = room(p),
+                .packed = packed + at.stencil,
+                .width = p->width,
+                .channels = room(p),
+                .stride = room(p),
                 .rows = {y > 0 ? here - line : 0, here, y + 1 < p->height ? here + line : 0},
-                .gate = p->gated ? row_result : 0, .output = row_result, .output_stride = room(p),
+                .gate = p->gated ? row_result : 0,
+                .output = row_result,
+                .output_stride = room(p),
             };
             if (!p->reduce) { /* the result is the output itself */
                 row.channels = row.output_stride = p->hidden;
@@ -118,9 +131,14 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
         if (p->reduce) {
             const int64_t out = (pixels + first * p->width) * p->outputs;
             const Product product = {
-                .packed = packed + at.reduce, .inputs = p->hidden, .outputs = p->outputs,
-                .rows = result, .stride = room(p), .count = (last - first) * p->width,
-                .residual = p->residual ? p->residual + out : 0, .output = p->output + out,
+                .packed = packed + at.reduce,
+                .inputs = p->hidden,
+                .outputs = p->outputs,
+                .rows = result,
+                .stride = room(p),
+                .count = (last - first) * p->width,
+                .residual = p->residual ? p->residual + out : 0,
+                .output = p->output + out,
             };
             multiply(&product, ACTIVATION_NONE);
         }

@@ -224,20 +224,20 @@ static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) 
 }
 
 /* Runs `call` with a constant `slice` of at most `most` until all of `total` are done, `from` the first one left. */
-#define WHILE_STATES_LEFT(size, most, total, call)       \
-    while (size <= (most) && (total) - from >= size) {  \
-        const int slice = size;                           \
-        call;                                             \
-        from += size;                                    \
+#define WHILE_STATES_LEFT(size, most, total, call) \
+    while (size <= (most) && (total) - from >= size) { \
+        const int slice = size; \
+        call; \
+        from += size; \
     }
-#define FOR_EACH_SLICE(most, total, call)          \
-    do {                                            \
-        int64_t from = 0;                          \
-        WHILE_STATES_LEFT(16, most, total, call)   \
-        WHILE_STATES_LEFT(8, most, total, call)    \
-        WHILE_STATES_LEFT(4, most, total, call)    \
-        WHILE_STATES_LEFT(2, most, total, call)    \
-        WHILE_STATES_LEFT(1, most, total, call)    \
+#define FOR_EACH_SLICE(most, total, call) \
+    do { \
+        int64_t from = 0; \
+        WHILE_STATES_LEFT(16, most, total, call) \
+        WHILE_STATES_LEFT(8, most, total, call) \
+        WHILE_STATES_LEFT(4, most, total, call) \
+        WHILE_STATES_LEFT(2, most, total, call) \
+        WHILE_STATES_LEFT(1, most, total, call) \
     } while (0)
 
 /* Gathers x, what of the step sizes does not come from dt, and for the backward pass the gradient of y. */

@@ -37,8 +37,13 @@ static void pack(const void *problem, float *packed, int64_t pack) {
 static const float *make_gates(const Pointwise *p, const float *packed, int64_t first, int64_t count, float *scratch) {
     float *normal = scratch + gate_scratch(p);
     const Product product = {
-        .packed = packed + gate_packed(p), .inputs = p->gate_inputs, .outputs = round_up(p->inputs, LANES),
-        .rows = normal, .stride = round_up(p->gate_inputs, LANES), .count = count, .output = scratch,
+        .packed = packed + gate_packed(p),
+        .inputs = p->gate_inputs,
+        .outputs = round_up(p->inputs, LANES),
+        .rows = normal,
+        .stride = round_up(p->gate_inputs, LANES),
+        .count = count,
+        .output = scratch,
     };
     prepare(&p->gate_norm, p->gate + first * p->gate_inputs, 0, 0, ACTIVATION_NONE, p->gate_inputs, count, normal);
     multiply(&product, ACTIVATION_NONE);
@@ -49,9 +54,14 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
     const Pointwise *p = problem;
     const int64_t first = item * BLOCK_ROWS, in = first * p->inputs, out = first * p->outputs;
     Product product = {
-        .packed = packed, .inputs = p->inputs, .outputs = p->outputs,
-        .rows = p->input + in, .stride = p->inputs, .count = at_most(BLOCK_ROWS, p->pixels - first),
-        .residual = p->residual ? p->residual + out : 0, .output = p->output + out,
+        .packed = packed,
+        .inputs = p->inputs,
+        .outputs = p->outputs,
+        .rows = p->input + in,
+        .stride = p->inputs,
+        .count = at_most(BLOCK_ROWS, p->pixels - first),
+        .residual = p->residual ? p->residual + out : 0,
+        .output = p->output + out,
     };
     if (p->norm.weight || p->gate) {
         const float *gate = p->gate ? p->gate + in : 0;

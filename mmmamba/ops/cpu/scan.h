@@ -88,9 +88,9 @@ typedef struct {
 } ScanItem;
 
 /* What kernel.c provides, once for each instruction set. */
-#define SCAN_DECLARE(isa)                                                                      \
-    int64_t scan_lanes_##isa(void);                                                            \
-    int scan_forward_##isa(const ScanProblem *, const ScanOutputs *, const ScanItem *);        \
+#define SCAN_DECLARE(isa) \
+    int64_t scan_lanes_##isa(void); \
+    int scan_forward_##isa(const ScanProblem *, const ScanOutputs *, const ScanItem *); \
     int scan_backward_##isa(const ScanProblem *, const ScanGradients *, const ScanItem *);
 SCAN_DECLARE(portable)
 SCAN_DECLARE(avx2)

@@ -221,22 +221,12 @@ INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
     (SHUFFLE(a, b, 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31) + \
      SHUFFLE(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30))
 #elif LANES == 8
-#define ADD_HALVES(a, b) \
-    (SHUFFLE(a, b, 0, 1, 2, 3, 12, 13, 14, 15) + \
-     SHUFFLE(a, b, 4, 5, 6, 7, 8, 9, 10, 11))
-#define ADD_PAIRS(a, b) \
-    (SHUFFLE(a, b, 0, 1, 10, 11, 4, 5, 14, 15) + \
-     SHUFFLE(a, b, 2, 3, 8, 9, 6, 7, 12, 13))
-#define ADD_SINGLES(a, b) \
-    (SHUFFLE(a, b, 0, 9, 2, 11, 4, 13, 6, 15) + \
-     SHUFFLE(a, b, 1, 8, 3, 10, 5, 12, 7, 14))
+#define ADD_HALVES(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 12, 13, 14, 15) + SHUFFLE(a, b, 4, 5, 6, 7, 8, 9, 10, 11))
+#define ADD_PAIRS(a, b) (SHUFFLE(a, b, 0, 1, 10, 11, 4, 5, 14, 15) + SHUFFLE(a, b, 2, 3, 8, 9, 6, 7, 12, 13))
+#define ADD_SINGLES(a, b) (SHUFFLE(a, b, 0, 9, 2, 11, 4, 13, 6, 15) + SHUFFLE(a, b, 1, 8, 3, 10, 5, 12, 7, 14))
 #else
-#define ADD_HALVES(a, b) \
-    (SHUFFLE(a, b, 0, 1, 6, 7) + \
-     SHUFFLE(a, b, 2, 3, 4, 5))
-#define ADD_SINGLES(a, b) \
-    (SHUFFLE(a, b, 0, 5, 2, 7) + \
-     SHUFFLE(a, b, 1, 4, 3, 6))
+#define ADD_HALVES(a, b) (SHUFFLE(a, b, 0, 1, 6, 7) + SHUFFLE(a, b, 2, 3, 4, 5))
+#define ADD_SINGLES(a, b) (SHUFFLE(a, b, 0, 5, 2, 7) + SHUFFLE(a, b, 1, 4, 3, 6))
 #endif
 
 /* The first level for v[i] and v[i + LANES / 2], and the other levels for what it gives. */
