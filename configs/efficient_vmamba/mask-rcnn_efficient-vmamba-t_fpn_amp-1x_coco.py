@@ -5,15 +5,9 @@ _base_ = [
     '../_base_/schedules/adamw_amp_1x.py',
     '../_base_/coco_in_mmdet.py',
 ]
+globals().update(_base_.coco)
 
 model = dict(
     # Random values, unless it is given the reference's weights: model.backbone.init_cfg; see README.md.
     backbone=dict(_delete_=True, type='EfficientVMamba', arch='t', out_indices=(0, 1, 2, 3), drop_path_rate=0.1),
     neck=dict(in_channels=[48, 96, 192, 384]))
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

@@ -1,4 +1,5 @@
 _base_ = ['mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', '../_base_/od_mamba_in_mmdet.py']
+globals().update(_base_.coco)
 
 own_settings = ['optim_wrapper']  # what `--data` leaves as it is
 
@@ -15,10 +16,3 @@ optim_wrapper = dict(
             sampling_offsets=dict(lr_mult=0.1),
             reference_points=dict(lr_mult=0.1),
             **_base_.undecayed)))
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

@@ -1,4 +1,5 @@
 _base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/od_mamba_in_mmdet.py']
+globals().update(_base_.coco)
 
 own_settings = ['optim_wrapper']  # what `--data` leaves as it is
 
@@ -9,10 +10,3 @@ model = dict(
 
 # The base's tenth of the learning rate is for a backbone that has been trained.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(_delete_=True, **_base_.undecayed)))
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

@@ -1,4 +1,5 @@
 _base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', '../_base_/od_mamba_in_mmdet.py']
+globals().update(_base_.coco)
 
 # The base's input, BGR that is not scaled, is that of its Caffe weights; without them it is as in the other detectors.
 model = dict(
@@ -8,10 +9,3 @@ model = dict(
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, **_base_.adamw), paramwise_cfg=dict(_delete_=True, **_base_.adamw_groups))
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

@@ -1,4 +1,5 @@
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/od_mamba_in_mmdet.py']
+globals().update(_base_.coco)
 
 model = dict(
     backbone=dict(_delete_=True, type='ODMamba', arch='t', out_indices=(1, 2, 3), norm_cfg=_base_.sync_bn),
@@ -6,10 +7,3 @@ model = dict(
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, **_base_.adamw), paramwise_cfg=_base_.adamw_groups)
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

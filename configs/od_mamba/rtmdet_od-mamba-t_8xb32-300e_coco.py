@@ -1,4 +1,5 @@
 _base_ = ['mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py', '../_base_/od_mamba_in_mmdet.py']
+globals().update(_base_.coco)
 
 checkpoint = None  # the base's backbone's
 model = dict(
@@ -8,10 +9,3 @@ model = dict(
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.undecayed))
 auto_scale_lr = dict(base_batch_size=256)
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

@@ -1,4 +1,5 @@
 _base_ = ['mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', '../_base_/coco_in_mmdet.py']
+globals().update(_base_.coco)
 
 # The public classifier: load_pretrained converts it. A path will do as well.
 pretrained = 'https://github.com/MzeroMiko/VMamba/releases/download/%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth'
@@ -10,10 +11,3 @@ model = dict(
         arch='t',
         drop_path_rate=0.2,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)))
-
-data_root = _base_.coco_root
-train_dataloader = _base_.coco_dataloader
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator

@@ -1,7 +1,6 @@
 # COCO with masks, its images scaled and cropped as in DETR.
 _base_ = ['mmdet::_base_/datasets/coco_instance.py', '../coco_in_mmdet.py']
-
-data_root = _base_.coco_root
+globals().update(_base_.coco)
 
 scales = [(height, 1333) for height in range(480, 801, 32)]
 train_pipeline = [
@@ -22,8 +21,4 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 
-train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', data_root=data_root, pipeline=train_pipeline))
-val_dataloader = _base_.coco_dataloader
-test_dataloader = _base_.coco_dataloader
-val_evaluator = _base_.coco_evaluator
-test_evaluator = _base_.coco_evaluator
+train_dataloader = dict(dataset=dict(**_base_.coco_dataloader.dataset, pipeline=train_pipeline))
