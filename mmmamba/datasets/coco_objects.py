@@ -65,8 +65,8 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
 
     parts = {reason: _count(reason, ids) for reason, ids in {**left_out, **missed}.items()}
     if len(content['annotations']) == sum(map(len, (*left_out.values(), *missed.values()))):
-        raise InputError(f'{path} has nothing to {"detect" if for_evaluation else "learn"}: '
-                         f'{"its annotations are: " + "; ".join(parts.values()) if parts else "it has no annotations"}')
+        found = f'its annotations are: {"; ".join(parts.values())}' if parts else 'it has no annotations'
+        raise InputError(f'{path} has nothing to {"detect" if for_evaluation else "learn"}: {found}')
     told = [parts[reason] for reason in left_out if reason != _CROWD]
     remarks = [f'annotations left out: {"; ".join(told)}'] if told else []
     if missed:
