@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from mmcv.cnn import build_norm_layer
 
-from mmmamba.layers.norm import YOLO_BATCH_NORM, NormLayer
+from mmmamba.layers.common import YOLO_BATCH_NORM, NormLayer
 
 
 def norm_layer_from_cfg(norm_cfg: dict | None) -> NormLayer:

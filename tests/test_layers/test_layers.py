@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from mmmamba.errors import InputError
 from mmmamba.layers import MLPS, SS2D, DropPath, LayerNorm2d, ODSSBlock, RGBlock, VisionClueMerge
-from mmmamba.layers.activation import ACTIVATIONS
-from mmmamba.layers.ssm_init import init_ssm_
+from mmmamba.layers.common import ACTIVATIONS
+from mmmamba.layers.ss2d import init_ssm_
 from mmmamba.ops.activation import ACTIVATIONS as FUSED_ACTIVATIONS
 
 

@@ -43,7 +43,7 @@ class ODMamba(StagedBackbone):
             None for none (table 2).
         gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
-        ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         norm_cfg: mmdet's normalisation config, for all norms behind convolutions.
         init_cfg: mmengine's initialisation config.
 

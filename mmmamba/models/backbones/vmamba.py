@@ -38,7 +38,7 @@ class VMamba(StagedBackbone):
         ssm_ratio: Scanned channels over a stage's channels; None for the arch's.
         d_state: N, states of every scanned channel.
         mlp_ratio: Hidden channels of the MLPs over a stage's channels.
-        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         init_cfg: mmengine's initialisation config.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct
-from mmmamba.layers.norm import NormLayer
+from mmmamba.layers.common import NormLayer
 from mmmamba.models.dense_heads.clipped_heads import ClippedBoxes
 from mmmamba.models.utils import norm_layer_from_cfg
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct
-from mmmamba.layers.norm import NormLayer
+from mmmamba.layers.common import NormLayer
 
 
 class YOLOPAFPN(BaseModule):

@@ -1,13 +1,10 @@
-"""VSS block: the unit that VMamba is built of."""
+"""VMamba (arXiv 2401.10166): the VSS block."""
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmamba.layers.drop_path import DropPath
-from mmmamba.layers.mlp import Mlp
-from mmmamba.layers.norm import LayerNorm2d
-from mmmamba.layers.pre_norm import pre_norm_residual
+from mmmamba.layers.common import DropPath, LayerNorm2d, Mlp, pre_norm_residual
 from mmmamba.layers.ss2d import SS2D
 
 
@@ -24,7 +21,7 @@ class VSSBlock(nn.Module):
         d_state: N, states of every scanned channel.
         ssm_ratio: Scanned channels over C.
         mlp_ratio: Hidden channels of the MLP over C.
-        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ssm_init.init_ssm_`.
+        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the block in the backward pass, rather than keep its activations.
 

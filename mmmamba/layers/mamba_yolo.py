@@ -1,0 +1,260 @@
+"""Mamba YOLO (arXiv 2406.05835): the ODSS block, its parts, and the layers between the stages."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmmamba.errors import InputError
+from mmmamba.layers.common import (
+    YOLO_BATCH_NORM,
+    ConvNormAct,
+    DropPath,
+    LayerNorm2d,
+    Mlp,
+    NormLayer,
+    activation_name,
+    build_activation,
+    join_squares,
+    pre_norm_residual,
+)
+from mmmamba.layers.ss2d import SS2D
+from mmmamba.ops import inverted_bottleneck, pointwise_conv
+
+
+class SimpleStem(nn.Module):
+    """Two 3x3 convolutions of stride 2 in place of non-overlapping patches (Mamba YOLO, 'Simple Stem').
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: C; the first convolution has half of them.
+        norm_layer: Makes the normalisations.
+
+    Shape:
+        (B, in_channels, H, W) to (B, C, ceil(H / 4), ceil(W / 4)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_layer: NormLayer = YOLO_BATCH_NORM) -> None:
+        super().__init__()
+        hidden = out_channels // 2
+        self.conv1 = ConvNormAct(in_channels, hidden, 3, 2, norm_layer=norm_layer, act_layer=nn.GELU)
+        self.conv2 = ConvNormAct(hidden, out_channels, 3, 2, norm_layer=norm_layer, act_layer=nn.SiLU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x))
+
+
+class VisionClueMerge(nn.Module):
+    """Halves a map without losing a pixel: the four of each 2x2 square on the channels, then a 1x1 convolution.
+
+    (Mamba YOLO, "Vision Clue Merge".) An odd side is padded with zeros at the bottom or right.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C' of the output.
+        norm_layer: Makes the normalisation.
+
+    Shape:
+        (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_layer: NormLayer = YOLO_BATCH_NORM) -> None:
+        super().__init__()
+        self.proj = ConvNormAct(4 * in_channels, out_channels, bias=True, norm_layer=norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(join_squares(x))
+
+
+class LSBlock(nn.Module):
+    """Local spatial block (Mamba YOLO, 'LocalSpatial Block'): ``x + fc2(gelu(fc1(norm(dwconv(x)))))``.
+
+    Args:
+        channels: C of the input and the output.
+        norm_layer: Makes the normalisation behind the depthwise convolution.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W).
+    """
+
+    def __init__(self, channels: int, norm_layer: NormLayer = YOLO_BATCH_NORM) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = norm_layer(channels)
+        self.fc1 = nn.Conv2d(channels, channels, 1)
+        self.fc2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x))
+        y = pointwise_conv(y, self.fc1.weight, self.fc1.bias, activation='gelu')
+        return pointwise_conv(y, self.fc2.weight, self.fc2.bias, residual=x)
+
+
+class RGBlock(nn.Module):
+    """Residual gated block (Mamba YOLO, 'RG Block')::
+
+        x, v = split(fc1(input))
+        out  = fc2(act(dwconv(x) + x) · v)
+
+    Args:
+        channels: C of the input and the output.
+        mlp_ratio: A plain MLP of this ratio has as many weights: each branch has ``int(2 / 3 · mlp_ratio · C)``.
+        act: Activation of the gate: ``'gelu'``, ``'silu'`` or ``'relu'``.
+
+    Shape:
+        (B, C, H, W) to (B, C, H, W).
+    """
+
+    def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
+        super().__init__()
+        hidden = int(2 * int(channels * mlp_ratio) / 3)
+        self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = build_activation(act)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
+        return inverted_bottleneck(
+            x,
+            self.fc1.weight,
+            self.fc1.bias,
+            self.dwconv.weight,
+            self.dwconv.bias,
+            skip=True,
+            activation=activation_name(self.act),
+            reduce_weight=self.fc2.weight,
+            reduce_bias=self.fc2.bias,
+            residual=residual,
+            **(norm.arguments if norm else {}))
+
+
+class ConvMlp(Mlp):
+    """``fc2(act(dwconv(fc1(x))))``: :class:`Mlp` with a depthwise 3x3 convolution inside."""
+
+    def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
+        super().__init__(channels, mlp_ratio, act)
+        hidden = self.fc1.out_channels
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        return self.act(self.dwconv(self._expand(x, norm)))
+
+
+class ResConvMlp(ConvMlp):
+    """``fc2(act(dwconv(h) + h))`` with ``h = fc1(x)``: :class:`ConvMlp` with the convolution as a residual."""
+
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        x = self._expand(x, norm)
+        return self.act(self.dwconv(x) + x)
+
+
+class GatedMlp(Mlp):
+    """``fc2(act(x) · v)`` with ``x, v = split(fc1(input))``: the RG block without its convolution."""
+
+    def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
+        super().__init__(channels, mlp_ratio, act)
+        hidden = int(2 * self.fc1.out_channels / 3)
+        self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
+        x, v = self._expand(x, norm).chunk(2, dim=1)
+        return self.act(x) * v
+
+
+MLPS: dict[str, type[nn.Module]] = {
+    'rg': RGBlock,
+    'mlp': Mlp,
+    'conv': ConvMlp,
+    'res_conv': ResConvMlp,
+    'gated': GatedMlp,
+}
+"""Rows of table 3, by the name a config gives them."""
+
+
+class ODSSBlock(nn.Module):
+    """Object detection state space block (Mamba YOLO, 'ODSSBlock')::
+
+        x = in_proj(x)
+        x = x + DropPath(SS2D(LN(LSBlock(x))))        without the LSBlock where local_spatial is False
+        x = x + DropPath(RGBlock(LN(x)))
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        num_ss2d: SS2D in sequence, nothing between them (the neck's blocks have several in the larger models). 0
+            leaves the branch out (the paper's table 2).
+        proj_bias: True gives the backbone's input projection: always there, its convolution with a bias. False gives
+            the neck's: no bias, and only where the number of channels changes.
+        local_spatial: Whether the LSBlock stands before the scan (it does in the ``released`` models).
+        mlp: ``'rg'`` for the RG block, or a row of the paper's table 3: ``'mlp'``, ``'conv'``, ``'res_conv'``,
+            ``'gated'``. None leaves the branch out (table 2).
+        gate_act: Activation inside the MLP: ``'gelu'``, ``'silu'`` or ``'relu'``.
+        ssm_init: ``'reference'`` or ``'mamba'``.
+        drop_path: Probability of dropping a residual branch.
+        with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
+        norm_layer: Makes the normalisations behind convolutions.
+
+    Without gradients, the norms and the residual sums are computed inside of the last SS2D and of the MLP: forward
+    hooks on those see the sum, and hooks on the norms see nothing.
+
+    Shape:
+        (B, in_channels, H, W) to (B, out_channels, H, W).
+
+    Raises:
+        InputError: An ``mlp`` or another name that there is not, a negative ``num_ss2d``, or ``local_spatial`` without
+            a scan to stand before.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_ss2d: int = 1,
+        proj_bias: bool = True,
+        local_spatial: bool = False,
+        mlp: str | None = 'rg',
+        gate_act: str = 'gelu',
+        ssm_init: str = 'reference',
+        drop_path: float = 0.0,
+        with_cp: bool = False,
+        norm_layer: NormLayer = YOLO_BATCH_NORM,
+    ) -> None:
+        super().__init__()
+        if mlp is not None and mlp not in MLPS:
+            raise InputError(f'mlp must be one of {sorted(MLPS)} or None, got {mlp!r}')
+        if num_ss2d < 0:
+            raise InputError(f'num_ss2d must not be negative, got {num_ss2d}')
+        if local_spatial and not num_ss2d:
+            raise InputError('local_spatial puts an LSBlock before the scans: num_ss2d=0 leaves it nowhere to stand')
+        self.with_cp = with_cp
+        project = proj_bias or in_channels != out_channels
+        self.in_proj = ConvNormAct(
+            in_channels, out_channels, bias=proj_bias, norm_layer=norm_layer) if project else nn.Identity()
+        self.local = LSBlock(out_channels, norm_layer) if local_spatial else nn.Identity()
+        self.norm1 = LayerNorm2d(out_channels) if num_ss2d else None
+        self.ss2d = nn.Sequential(*(SS2D(out_channels, ssm_init=ssm_init) for _ in range(num_ss2d)))
+        self.norm2 = LayerNorm2d(out_channels) if mlp else None
+        self.mlp = MLPS[mlp](out_channels, act=gate_act) if mlp else None
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.in_proj(x)
+        # Batch norms stay outside of what is checkpointed: computed twice, they would count every batch twice.
+        local = self.local(x)
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self._residuals, x, local, use_reentrant=False)
+        return self._residuals(x, local)
+
+    def _residuals(self, x: Tensor, local: Tensor) -> Tensor:
+        if self.norm1 is not None:
+            x = pre_norm_residual(x, self._scans, self.norm1, self.drop_path, local)
+        if self.norm2 is not None:
+            x = pre_norm_residual(x, self.mlp, self.norm2, self.drop_path)
+        return x
+
+    def _scans(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+        *others, last = self.ss2d
+        for ss2d in others:
+            x, norm = ss2d(x, norm), None
+        return last(x, norm, residual)
