@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them."""
+"""What only inference needs: batch norms folded into convolutions, and blocks computed in fewer passes."""
 from __future__ import annotations
 
 import copy
@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from mmmamba.deploy.fused_layers import FUSED
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct, LSBlock
 
@@ -18,19 +19,20 @@ CONV_NORM_PAIRS: Mapping[type[nn.Module], tuple[str, str]] = MappingProxyType({
     ConvNormAct: ('conv', 'norm'),
     LSBlock: ('dwconv', 'norm'),
 })
-"""The layers that have a norm directly behind a convolution, and what they call the two."""
+"""The layers that have a norm directly after a convolution, and what they call the two."""
 
 
 def fuse(model: Model) -> Model:
-    """A copy of ``model`` for inference: no batch norm behind a convolution, in evaluation mode, channels_last.
+    """Returns a copy of ``model`` for inference: batch norms folded, blocks fused, in evaluation mode, channels_last.
 
     In evaluation a batch norm is an affine map of each channel, so a convolution before it can do its work::
 
         γ (W ∗ x + b - μ) / √(σ² + ε) + β  =  (s W) ∗ x + (s (b - μ) + β)      with s = γ / √(σ² + ε)
 
-    That holds for the layers of this package, wherever in ``model`` they are; other norms (group norm, layer norm) and
-    layers of others stay as they are. The copy has another ``state_dict``: load the weights before. It has no batch
-    statistics left, so ``train()`` does not change what its convolutions compute. Fusing twice is harmless.
+    The blocks around the scans become those of :mod:`mmmamba.deploy.fused_layers`. Both hold for the layers of this
+    package, wherever in ``model`` they are; other norms (group norm, layer norm) and layers of others stay as they
+    are. The copy has another ``state_dict``: load the weights before. It has no batch statistics left, so ``train()`` does
+    not change what its convolutions compute. Fusing twice is harmless.
 
     Args:
         model: Any module: a backbone, a neck, a whole mmdet detector. It is not changed.
@@ -47,6 +49,8 @@ def fuse(model: Model) -> Model:
             if isinstance(layer, kind) and isinstance(getattr(layer, norm_name), (nn.BatchNorm2d, nn.SyncBatchNorm)):
                 _fold(getattr(layer, conv_name), getattr(layer, norm_name), name)
                 setattr(layer, norm_name, nn.Identity())
+        if type(layer) in FUSED:
+            layer.__class__ = FUSED[type(layer)]  # the same parameters and submodules, another forward
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in torch's documentation only
     return model.eval()
 

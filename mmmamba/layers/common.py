@@ -3,14 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.errors import InputError
-from mmmamba.ops import pointwise_conv
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
 
@@ -20,14 +18,6 @@ def build_activation(name: str) -> nn.Module:
     if name not in ACTIVATIONS:
         raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()
-
-
-def activation_name(module: nn.Module) -> str:
-    """What a fused operation calls the activation that ``module`` is; InputError if it has not got it."""
-    for name, kind in ACTIVATIONS.items():
-        if type(module) is kind and getattr(module, 'approximate', 'none') == 'none':
-            return name
-    raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, without approximation, got {module}')
 
 
 NormLayer = Callable[[int], nn.Module]
@@ -54,14 +44,10 @@ class LayerNorm2d(nn.LayerNorm):
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__(channels, eps=eps)
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What has :func:`mmmamba.ops.pointwise_conv` do the work of this layer."""
-        return dict(norm_weight=self.weight, norm_bias=self.bias, eps=self.eps)
-
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)  # a float32 map in a float16 model stays one
+        weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+        return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, self.eps).permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):
@@ -125,30 +111,6 @@ class ConvNormAct(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
 
-class Branch(Protocol):
-    """What stands in the branch: it can take the norm before and the sum behind it into its own passes."""
-
-    def __call__(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        """``branch(norm(x)) + residual``, of each what is given."""
-
-
-def pre_norm_residual(x: Tensor, branch: Branch, norm: LayerNorm2d, drop_path: DropPath,
-                      branch_input: Tensor | None = None) -> Tensor:
-    """``x + drop_path(branch(norm(branch_input)))``; without gradients, norm and sum are computed inside the branch.
-
-    Args:
-        x: (B, C, H, W).
-        branch: An SS2D, an MLP.
-        norm: Layer norm before the branch.
-        drop_path: Stochastic depth of the branch.
-        branch_input: What the branch sees; None for ``x``.
-    """
-    branch_input = x if branch_input is None else branch_input
-    if torch.is_grad_enabled() or (drop_path.training and drop_path.drop_prob):
-        return x + drop_path(branch(norm(branch_input)))
-    return branch(branch_input, norm, x)
-
-
 class Mlp(nn.Module):
     """``fc2(act(fc1(x)))``.
 
@@ -168,17 +130,8 @@ class Mlp(nn.Module):
         self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        return pointwise_conv(self._hidden(x, norm), self.fc2.weight, self.fc2.bias, residual=residual)
-
-    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
-        """What ``fc2`` reads."""
-        return self._expand(x, norm, activation_name(self.act))
-
-    def _expand(self, x: Tensor, norm: LayerNorm2d | None, activation: str | None = None) -> Tensor:
-        arguments = norm.arguments if norm else {}
-        return pointwise_conv(x, self.fc1.weight, self.fc1.bias, activation=activation, **arguments)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
 
 
 def join_squares(x: Tensor) -> Tensor:

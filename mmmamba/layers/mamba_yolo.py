@@ -1,6 +1,7 @@
 """Mamba YOLO (arXiv 2406.05835): the ODSS block, its parts, and the layers between the stages."""
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -12,13 +13,11 @@ from mmmamba.layers.common import (
     LayerNorm2d,
     Mlp,
     NormLayer,
-    activation_name,
     build_activation,
     join_squares,
-    pre_norm_residual,
 )
 from mmmamba.layers.ss2d import SS2D
-from mmmamba.ops import inverted_bottleneck, pointwise_conv
+from mmmamba.ops.recomputation import recomputed
 
 
 class SimpleStem(nn.Module):
@@ -84,9 +83,7 @@ class LSBlock(nn.Module):
         self.fc2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x))
-        y = pointwise_conv(y, self.fc1.weight, self.fc1.bias, activation='gelu')
-        return pointwise_conv(y, self.fc2.weight, self.fc2.bias, residual=x)
+        return x + self.fc2(F.gelu(self.fc1(self.norm(self.dwconv(x)))))
 
 
 class RGBlock(nn.Module):
@@ -112,20 +109,12 @@ class RGBlock(nn.Module):
         self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
-        return inverted_bottleneck(
-            x,
-            self.fc1.weight,
-            self.fc1.bias,
-            self.dwconv.weight,
-            self.dwconv.bias,
-            skip=True,
-            activation=activation_name(self.act),
-            reduce_weight=self.fc2.weight,
-            reduce_bias=self.fc2.bias,
-            residual=residual,
-            **(norm.arguments if norm else {}))
+    def forward(self, x: Tensor) -> Tensor:
+
+        def gate_and_reduce(x: Tensor, v: Tensor) -> Tensor:
+            return self.fc2(self.act(self.dwconv(x) + x) * v)
+
+        return recomputed(gate_and_reduce, *self.fc1(x).chunk(2, dim=1))
 
 
 class ConvMlp(Mlp):
@@ -136,16 +125,16 @@ class ConvMlp(Mlp):
         hidden = self.fc1.out_channels
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
-    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
-        return self.act(self.dwconv(self._expand(x, norm)))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
 class ResConvMlp(ConvMlp):
     """``fc2(act(dwconv(h) + h))`` with ``h = fc1(x)``: :class:`ConvMlp` with the convolution as a residual."""
 
-    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
-        x = self._expand(x, norm)
-        return self.act(self.dwconv(x) + x)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        return self.fc2(self.act(self.dwconv(x) + x))
 
 
 class GatedMlp(Mlp):
@@ -157,9 +146,9 @@ class GatedMlp(Mlp):
         self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
-    def _hidden(self, x: Tensor, norm: LayerNorm2d | None) -> Tensor:
-        x, v = self._expand(x, norm).chunk(2, dim=1)
-        return self.act(x) * v
+    def forward(self, x: Tensor) -> Tensor:
+        x, v = self.fc1(x).chunk(2, dim=1)
+        return self.fc2(self.act(x) * v)
 
 
 MLPS: dict[str, type[nn.Module]] = {
@@ -194,9 +183,6 @@ class ODSSBlock(nn.Module):
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
         norm_layer: Makes the normalisations behind convolutions.
-
-    Without gradients, the norms and the residual sums are computed inside of the last SS2D and of the MLP: forward
-    hooks on those see the sum, and hooks on the norms see nothing.
 
     Shape:
         (B, in_channels, H, W) to (B, out_channels, H, W).
@@ -248,13 +234,7 @@ class ODSSBlock(nn.Module):
 
     def _residuals(self, x: Tensor, local: Tensor) -> Tensor:
         if self.norm1 is not None:
-            x = pre_norm_residual(x, self._scans, self.norm1, self.drop_path, local)
+            x = x + self.drop_path(self.ss2d(self.norm1(local)))
         if self.norm2 is not None:
-            x = pre_norm_residual(x, self.mlp, self.norm2, self.drop_path)
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x
-
-    def _scans(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        *others, last = self.ss2d
-        for ss2d in others:
-            x, norm = ss2d(x, norm), None
-        return last(x, norm, residual)

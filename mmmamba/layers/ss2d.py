@@ -4,12 +4,14 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers.common import LayerNorm2d, build_activation
-from mmmamba.ops import inverted_bottleneck, pointwise_conv, ss2d_scan
+from mmmamba.ops import ss2d_scan
 from mmmamba.ops.orders import MAP_PATTERNS
+from mmmamba.ops.recomputation import recomputed
 
 SSM_INITS = ('reference', 'mamba')
 
@@ -99,12 +101,11 @@ class SS2D(nn.Module):
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()
-        build_activation(act)  # has to be one of those
         if pattern not in MAP_PATTERNS:
             raise InputError(f'pattern must be one of {sorted(MAP_PATTERNS)}, got {pattern!r}')
         inner = int(ssm_ratio * channels)
         rank = math.ceil(channels / 16)
-        self.act = act
+        self.act = build_activation(act)
         self.gated = gated
         self.pattern = pattern
         self.scan_backend = scan_backend
@@ -121,25 +122,23 @@ class SS2D(nn.Module):
         nn.init.uniform_(self.x_proj_weight, -inner**-0.5, inner**-0.5)  # nn.Linear's own, for each direction
         init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
 
-    def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        """As above, of ``norm(x)`` and plus ``residual`` where they are given: within the same passes."""
+    def forward(self, x: Tensor) -> Tensor:
+        # Of the two halves of in_proj(x), z is made where it is used: it need not be kept for the backward pass.
         x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
-        arguments = norm.arguments if norm else {}
-        u = inverted_bottleneck(
-            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation=self.act, **arguments)
+
+        def convolve(x: Tensor) -> Tensor:
+            return self.act(self.conv2d(x))
+
+        def gate_and_project(y: Tensor, x: Tensor) -> Tensor:
+            y = self.out_norm(y)
+            if self.gated:
+                y = y * self.act(F.conv2d(x, *z_proj))
+            return self.out_proj(y.to(x.dtype))
+
+        u = recomputed(convolve, F.conv2d(x, x_proj))
         if u.dtype == torch.float16:
             u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(
-            u,
-            self.x_proj_weight,
-            self.dt_projs_weight,
-            self.dt_projs_bias,
-            self.A_logs,
-            self.Ds,
-            pattern=self.pattern,
-            backend=self.scan_backend)
-        gate = {}
-        if self.gated:  # z is made where it is needed, pixel by pixel
-            gate = dict(gate=x, gate_weight=z_proj[0], gate_activation=self.act,
-                        **{f'gate_{name}': value for name, value in arguments.items()})
-        return pointwise_conv(y, self.out_proj.weight, residual=residual, **self.out_norm.arguments, **gate)
+            u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
+            pattern=self.pattern, backend=self.scan_backend)
+        return recomputed(gate_and_project, y, x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmamba.layers.common import DropPath, LayerNorm2d, Mlp, pre_norm_residual
+from mmmamba.layers.common import DropPath, LayerNorm2d, Mlp
 from mmmamba.layers.ss2d import SS2D
 
 
@@ -24,9 +24,6 @@ class VSSBlock(nn.Module):
         ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the block in the backward pass, rather than keep its activations.
-
-    Without gradients, the norms and the residual sums are computed inside of the SS2D and of the MLP: forward hooks on
-    those see the sum, and hooks on the norms see nothing.
 
     Shape:
         (B, C, H, W) to (B, C, H, W).
@@ -61,5 +58,5 @@ class VSSBlock(nn.Module):
         return self._residuals(x)
 
     def _residuals(self, x: Tensor) -> Tensor:
-        x = pre_norm_residual(x, self.ss2d, self.norm1, self.drop_path)
-        return pre_norm_residual(x, self.mlp, self.norm2, self.drop_path)
+        x = x + self.drop_path(self.ss2d(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
