@@ -1,6 +1,7 @@
 """The config of each run, and how long it trains."""
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -149,21 +150,25 @@ class OwnWrapper(AutocastOptimWrapper):
     pass
 
 
-@pytest.mark.parametrize('settings, precision', [
+PRECISIONS = [
     ({'type': 'AutocastOptimWrapper'}, 'mixed, bfloat16'),  # its default
     ({'type': 'AutocastOptimWrapper', 'dtype': 'float16'}, 'mixed, float16'),
     ({'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}, 'mixed, bfloat16'),
     ({'type': 'AmpOptimWrapper'}, 'mixed, float16'),  # it refuses a CPU; on a GPU, this is autocast's own
     ({'type': OwnWrapper, 'dtype': 'float16'}, 'mixed, float16'),
     ({'type': 'OptimWrapper'}, 'float32'),
-])
+]
+
+
 @pytest.mark.parametrize('path', [YOLO, DINO])
-def test_facts_tell_the_precision(data, path, settings, precision):
-    mixed, other = make(path, data), make(YOLO, data)
-    mixed.optim_wrapper.update(settings)
-    assert facts({'a': mixed}, 'data', [0], scratch=True, jobs=1)['precision'] == precision
-    both = facts({'a': mixed, 'b': other}, 'data', [0], scratch=True, jobs=1)['precision']
-    assert both == ('float32' if precision == 'float32' else f'{precision} (a); float32 (b)')
+def test_facts_tell_the_precision(data, path):
+    read, other = make(path, data), make(YOLO, data)
+    for settings, precision in PRECISIONS:
+        mixed = copy.deepcopy(read)
+        mixed.optim_wrapper.update(settings)
+        assert facts({'a': mixed}, 'data', [0], scratch=True, jobs=1)['precision'] == precision, settings
+        both = facts({'a': mixed, 'b': other}, 'data', [0], scratch=True, jobs=1)['precision']
+        assert both == ('float32' if precision == 'float32' else f'{precision} (a); float32 (b)'), settings
 
 
 def test_an_option_that_nothing_reads_is_refused(data):
