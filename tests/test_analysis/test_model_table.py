@@ -172,9 +172,8 @@ def test_one_that_cannot_be_counted_leaves_the_others_their_rows(tool, config, t
     assert tool(tmp_path / 'broken.py', config, '--shape', 64, 64) == 2
     printed = capsys.readouterr()
     assert '| small ' in printed.out and 'Traceback' not in printed.err
-    reason = f'{tmp_path / "broken.py"}: unknown model: Nothing'
-    assert printed.err.splitlines()[-1] == f'error: the table lacks {reason}'
-    assert f'- No row for {reason}' in printed.out.splitlines()
+    for line in (printed.err.splitlines()[-1], next(line for line in printed.out.splitlines() if 'No row' in line)):
+        assert str(tmp_path / 'broken.py') in line and 'unknown model: Nothing' in line
 
     (tmp_path / 'table.md').write_text('good')
     assert tool(tmp_path / 'broken.py', '--markdown', tmp_path / 'table.md') == 2

@@ -194,8 +194,7 @@ def test_a_config_without_a_preprocessor_is_refused(tool, tmp_path, shared_coco_
     path = tmp_path / 'raw.py'
     path.write_text(CONFIG)
     assert tool(path, '--images', shared_coco_folder / 'val', '--out', tmp_path / 'field.png') == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        'error: the model has no data_preprocessor that normalises images')
+    assert 'no data_preprocessor' in capsys.readouterr().err
 
 
 def test_untrained_weights_are_those_that_training_starts_from(config):

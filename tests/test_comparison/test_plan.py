@@ -1,7 +1,9 @@
 """The config of each run, and how long it trains."""
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -123,7 +125,7 @@ def test_voc_is_evaluated_as_coco(tmp_path, monkeypatch):
     metric.process({}, [dict(img_id=image['id'], ori_shape=(60, 80), pred_instances=found)])
     assert metric.evaluate(1)['coco/bbox_mAP'] == 1.0
     told = facts({'yolo': cfg}, 'voc', [0], scratch=True, jobs=1)
-    assert told['data set'] == 'voc: 2 images for training, 1 for testing and for the curves, 20 classes'
+    assert all(words in told['data set'] for words in ('voc: ', '2 images', '1 for testing', '20 classes'))
 
 
 def test_the_truth_of_a_folder(data):
@@ -134,13 +136,11 @@ def test_the_truth_of_a_folder(data):
 def test_facts_tell_what_differs(data):
     configs = {'yolo': make(YOLO, data), 'dino': make(DINO, data, 5)}
     told = facts(configs, 'data', [0, 1], scratch=True, jobs=2)
-    assert told['data set'] == 'data: 10 images for training, 2 for testing and for the curves, 10 classes'
+    assert all(words in told['data set'] for words in ('data: ', '10 images', '2 for testing', '10 classes'))
     assert told['epochs'] == '4 (yolo); 5 (dino)' and told['seeds'] == '0, 1' and told['initial weights'] == 'random'
     # The recipe's weight decay, 0.05, is for a batch of 64.
-    assert told['optimizer'] == ('AdamW, learning rate 0.0014, weight decay 0.0125 (yolo); '
-                                 'AdamW, learning rate 0.0001, weight decay 0.0001 (dino)')
-    assert told['post-processing'] == ('score above 0.001, NMS at IoU 0.7, boxes at most 300 (yolo); '
-                                       'boxes at most 300 (dino)')
+    assert re.fullmatch(r'AdamW.* 0\.0014.* 0\.0125 \(yolo\); AdamW.* 0\.0001.* 0\.0001 \(dino\)', told['optimizer'])
+    assert re.fullmatch(r'.*0\.001.*NMS.*0\.7.*300 \(yolo\); .*300 \(dino\)', told['post-processing'])
     assert told['image size'] == '320 x 320' and told['tested'].startswith('the last weights, as a moving average')
     assert facts({'yolo': configs['yolo']}, 'data', [0], scratch=False, jobs=1)['epochs'] == '4'
     assert told['precision'] == 'float32'
@@ -150,21 +150,25 @@ class OwnWrapper(AutocastOptimWrapper):
     pass
 
 
-@pytest.mark.parametrize('settings, precision', [
+PRECISIONS = [
     ({'type': 'AutocastOptimWrapper'}, 'mixed, bfloat16'),  # its default
     ({'type': 'AutocastOptimWrapper', 'dtype': 'float16'}, 'mixed, float16'),
     ({'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}, 'mixed, bfloat16'),
     ({'type': 'AmpOptimWrapper'}, 'mixed, float16'),  # it refuses a CPU; on a GPU, this is autocast's own
     ({'type': OwnWrapper, 'dtype': 'float16'}, 'mixed, float16'),
     ({'type': 'OptimWrapper'}, 'float32'),
-])
+]
+
+
 @pytest.mark.parametrize('path', [YOLO, DINO])
-def test_facts_tell_the_precision(data, path, settings, precision):
-    mixed, other = make(path, data), make(YOLO, data)
-    mixed.optim_wrapper.update(settings)
-    assert facts({'a': mixed}, 'data', [0], scratch=True, jobs=1)['precision'] == precision
-    both = facts({'a': mixed, 'b': other}, 'data', [0], scratch=True, jobs=1)['precision']
-    assert both == ('float32' if precision == 'float32' else f'{precision} (a); float32 (b)')
+def test_facts_tell_the_precision(data, path):
+    read, other = make(path, data), make(YOLO, data)
+    for settings, precision in PRECISIONS:
+        mixed = copy.deepcopy(read)
+        mixed.optim_wrapper.update(settings)
+        assert facts({'a': mixed}, 'data', [0], scratch=True, jobs=1)['precision'] == precision, settings
+        both = facts({'a': mixed, 'b': other}, 'data', [0], scratch=True, jobs=1)['precision']
+        assert both == ('float32' if precision == 'float32' else f'{precision} (a); float32 (b)'), settings
 
 
 def test_an_option_that_nothing_reads_is_refused(data):

@@ -74,6 +74,7 @@ def test_time_is_wall_clock_or_the_cpus(truth, two_configs, cpu_time, column, mi
     assert row[column] == minutes
     axis, = draw_ap_over_time(summaries, cpu_time).axes
     assert axis.get_xlabel() == label
-    x, y = axis.lines[0].get_data()
+    line, = axis.lines
+    x, y = line.get_data()
     assert x[-1] == (30 if cpu_time else 15.25)
     assert y[-1] == pytest.approx(100 * statistics.mean(run.metrics['coco/bbox_mAP'] for run in two_configs[:3]))

@@ -126,9 +126,7 @@ def test_broken_library_is_a_reason_not_a_crash(library_at, tmp_path):
 def test_library_of_another_version_is_refused(monkeypatch, library_at):
     monkeypatch.setattr(native, 'ABI', native.ABI + 1)
     library_at(native.LIBRARY)
-    assert native.unavailable() == (
-        'The native library belongs to another version of mmmamba; install again to rebuild it.'
-    )
+    assert 'another version of mmmamba' in native.unavailable() and 'install again' in native.unavailable()
 
 
 @pytest.mark.skipif(shutil.which('cc') is None, reason='no C compiler')

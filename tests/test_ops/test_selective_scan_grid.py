@@ -1,13 +1,14 @@
 """The selective scan over the grid of mamba_ssm's own test, at the tolerances of that test."""
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache, partial
 from itertools import combinations, product
 from typing import NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmmamba.ops import selective_scan
@@ -34,22 +35,25 @@ class Case(NamedTuple):
         return '-'.join(str(value).removeprefix('torch.') for value in self)
 
 
-def pairwise(axes: Sequence[Sequence[Hashable]]) -> list[Case]:
-    """A few of all combinations, in which every pair of values of two axes occurs."""
-    every = {
-        row: {(i, row[i], j, row[j]) for i, j in combinations(range(len(row)), 2)} for row in product(*axes)
-    }
-    missing, chosen = set().union(*every.values()), []
-    while missing:
-        best = max(every, key=lambda row: len(every[row] & missing))
-        missing -= every[best]
-        chosen.append(Case(*best))
+LENGTHS, GROUPS = [8, 64, 256, 1024, 4096], [(1, 1), (2, 2), (0, 1), (1, 0), (0, 0)]
+
+
+def pairs(case: Case) -> set[tuple[int, Hashable, int, Hashable]]:
+    return {(i, case[i], j, case[j]) for i, j in combinations(range(len(case)), 2)}
+
+
+def complete_grid() -> list[Case]:
+    """Every dtype with every length and kind of B and C; among the other axes, and with them, every pair of values."""
+    others = [*product([4, 24], *[(True, False)] * 4)]
+    seen, chosen = set(), []
+    for dtype, length, groups in product(TOLERANCES, LENGTHS, GROUPS):
+        candidates = [Case(dtype, length, channels, groups, *flags) for channels, *flags in others]
+        chosen.append(max(candidates, key=lambda case: len(pairs(case) - seen)))
+        seen |= pairs(chosen[-1])
     return chosen
 
 
-FLAGS = [(True, False)] * 4
-GROUPS = [(1, 1), (2, 2), (0, 1), (1, 0), (0, 0)]
-CASES = pairwise([list(TOLERANCES), [8, 64, 256, 1024, 4096], [4, 24], GROUPS, *FLAGS])
+CASES = complete_grid()
 # Triton's interpreter takes its time.
 SMALL = [
     Case(torch.float32, 8, 4, (1, 1), True, True, True, True),
@@ -83,11 +87,34 @@ def make_inputs(case: Case) -> dict[str, Tensor]:
     return {name: tensor.requires_grad_() for name, tensor in inputs.items() if tensor is not None}
 
 
-def run(case: Case, inputs: Mapping[str, Tensor], backend: str) -> dict[str, Tensor]:
+def recurrence(case: Case, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None,
+               z: Tensor | None = None, delta_bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The output and the last state, one step after the other; whatever does not depend on the state at once."""
+    if delta_bias is not None:
+        delta = delta + delta_bias[:, None]
+    if case.softplus:
+        delta = F.softplus(delta)
+
+    def of_each_channel(matrix: Tensor) -> Tensor:  # (batch, channels, length, N), or of sizes that broadcast to it
+        if matrix.dim() == 2:
+            return matrix[:, None]
+        groups = matrix.unsqueeze(1) if matrix.dim() == 3 else matrix
+        return groups.repeat_interleave(case.channels // groups.shape[1], dim=1).mT
+
+    decays = torch.exp(delta[..., None] * A[:, None])
+    inputs = (delta * u)[..., None] * of_each_channel(B)
+    states = [torch.zeros_like(inputs[:, :, 0])]
+    for decay, added in zip(decays.unbind(2), inputs.unbind(2)):
+        states.append(decay * states[-1] + added)
+    y = (torch.stack(states[1:], dim=2) * of_each_channel(C)).sum(-1)
+    if D is not None:
+        y = y + D[:, None] * u
+    return y if z is None else y * F.silu(z), states[-1]
+
+
+def run(case: Case, scan: Callable[..., tuple[Tensor, Tensor]], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Output, last state and the gradients of all inputs."""
-    out, last_state = selective_scan(
-        **inputs, delta_softplus=case.softplus, return_last_state=True, backend=backend
-    )
+    out, last_state = scan(**inputs)
     incoming = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(case.dtype).to(out.dtype)
     gradients = torch.autograd.grad(out, list(inputs.values()), incoming)
     return {'out': out.detach(), 'last_state': last_state.detach(), **dict(zip(inputs, gradients))}
@@ -97,7 +124,7 @@ def run(case: Case, inputs: Mapping[str, Tensor], backend: str) -> dict[str, Ten
 def expected(case: Case) -> dict[str, Tensor]:
     """What float64 gives on the same, already rounded, inputs."""
     inputs = {name: tensor.detach().double().requires_grad_() for name, tensor in make_inputs(case).items()}
-    return run(case, inputs, 'reference')
+    return run(case, partial(recurrence, case), inputs)
 
 
 def limits(case: Case) -> dict[str, tuple[float, float]]:
@@ -120,7 +147,8 @@ def limits(case: Case) -> dict[str, tuple[float, float]]:
 
 def check(case: Case, backend: str) -> None:
     inputs, limit, truth = make_inputs(case), limits(case), expected(case)
-    for name, value in run(case, inputs, backend).items():
+    scan = partial(selective_scan, delta_softplus=case.softplus, return_last_state=True, backend=backend)
+    for name, value in run(case, scan, inputs).items():
         dtype = {'out': case.dtype, 'last_state': torch.float32}.get(name) or inputs[name].dtype
         assert value.dtype == dtype, name
         rtol, atol = limit[name]
@@ -129,8 +157,8 @@ def check(case: Case, backend: str) -> None:
         )
 
 
+@pytest.mark.parametrize('backend', ['cpu', 'torch'])  # one after the other, with the same truth
 @pytest.mark.parametrize('case', CASES, ids=str)
-@pytest.mark.parametrize('backend', ['cpu', 'torch'])
 def test_grid(backend, case, requires):
     requires(backend)
     check(case, backend)

@@ -141,7 +141,7 @@ def test_rows_of_another_model_are_not_taken_for_this_ones(tool, config, rows, c
     config.write_text(CONFIG.replace('(1, 1, 1, 1)', '(1, 1, 2, 1)'))
     assert tool(config, '--sides', 96) == 2
     error = capsys.readouterr().err
-    assert error.endswith('scaling.csv: tiny was measured of another model: name another --out\n') and not started
+    assert 'tiny was measured of another model' in error and '--out' in error and not started
     config.write_text(CONFIG + 'train_cfg = dict(max_epochs=3)  # is no part of the model\n')
     assert tool(config, '--sides', 64, 96) == 0
     assert started == [('tiny', pass_, 96) for pass_ in ('forward', 'training')]
@@ -177,17 +177,18 @@ def test_a_measurement_that_takes_too_long(config):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--sides', 0], '--sides must be positive, got 0'),
-    (['--runs', 1], '--runs must be at least 2, got 1'),
-    (['--threads', 0], '--threads must be at least 1, got 0'),
-    (['--timeout', 0], '--timeout must be positive, got 0'),
-    (['--memory-limit', -1], '--memory-limit must be positive, got -1'),
-    (['--device', 'cuda'], '--device cuda: this PyTorch sees no CUDA device'),
+    (['--sides', 0], '--sides must be positive'),
+    (['--runs', 1], '--runs must be at least 2'),
+    (['--threads', 0], '--threads must be at least 1'),
+    (['--timeout', 0], '--timeout must be positive'),
+    (['--memory-limit', -1], '--memory-limit must be positive'),
+    (['--device', 'cuda'], '--device cuda: '),
 ])
 def test_bad_arguments_are_one_line(tool, config, capsys, monkeypatch, arguments, message):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     assert tool(config, *arguments) == 2
-    assert capsys.readouterr().err == f'error: {message}\n'
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {message}') and error.count('\n') == 1
 
 
 def test_bad_configs_are_one_line(tool, config, tmp_path, capsys):
@@ -210,7 +211,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tool, config, children, tmp
     (tmp_path / 'file').touch()
     for out, reason in ((tmp_path / 'file', 'File exists'), (tmp_path / 'file/out', 'Not a directory')):
         assert tool(config, '--out', out) == 2
-        assert capsys.readouterr().err == f'error: --out {out}: {reason}\n'
+        error = capsys.readouterr().err
+        assert error.startswith('error: --out') and reason in error and error.count('\n') == 1
     assert not children[0]
 
 
