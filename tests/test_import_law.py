@@ -19,11 +19,11 @@ ALLOWED = {
     'models': {'convert', 'layers', 'ops'},
     'compat': set(),
     'convert': set(),  # pure maps of keys and reading of files, without any model
-    'engine': {'convert', 'models', 'layers', 'ops'},
+    'engine': {'convert', 'deploy', 'models', 'layers', 'ops'},
     'datasets': {'models', 'layers', 'ops'},
-    'analysis': {'environment', 'models', 'layers', 'ops'},
+    'analysis': {'deploy', 'environment', 'models', 'layers', 'ops'},
     'visualization': set(),
-    'demo': {'datasets', 'engine', 'visualization'},
+    'demo': {'datasets', 'deploy', 'engine', 'visualization'},
     'conditions': {'demo'},
     'comparison': {'environment', 'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
 }

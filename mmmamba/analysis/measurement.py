@@ -34,6 +34,7 @@ from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
 from mmmamba.analysis.process import end_with_parent
 from mmmamba.analysis.sample import empty_sample
 from mmmamba.analysis.two_stage import forward_network
+from mmmamba.deploy.fused_layers import fuse_layers
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 PASSES = ('forward', 'training')
@@ -131,6 +132,7 @@ def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataS
 def _forward_pass(detector: nn.Module, image: Tensor, samples: list[DetDataSample],
                   cast: Callable[[], AbstractContextManager]) -> Callable[[], None]:
     detector.eval()
+    fuse_layers(detector)
 
     def run() -> None:
         with torch.no_grad(), cast():

@@ -18,7 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmmamba.analysis.detector import model_config
 from mmmamba.analysis.flops import Cost, count_detector
 from mmmamba.analysis.published import PUBLISHED, Convention, Published, cut_off_to, rounds_to
-from mmmamba.layers import SS2D, ODSSBlock
 
 PUBLISHED_SHAPE = (640, 640)
 
@@ -128,15 +127,10 @@ def _count(model: ConfigDict, height: int, width: int) -> Count:
 
     def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         nonlocal elements
-        if isinstance(module, ODSSBlock):  # its norms are computed inside the branches, out of any hook's sight
-            elements += output.numel() * ((module.norm1 is not None) + (module.norm2 is not None))
-        elif isinstance(module, SS2D):  # likewise the norm behind the scan
-            elements += output.numel() // output.shape[1] * module.conv2d.in_channels
-        else:
-            elements += output.numel()
+        elements += output.numel()
 
     for module in detector.modules():
-        if isinstance(module, (_BatchNorm, nn.LayerNorm, ODSSBlock, SS2D)):
+        if isinstance(module, (_BatchNorm, nn.LayerNorm)):
             module.register_forward_hook(add)
     return Count(count_detector(detector, height, width).total, elements)
 

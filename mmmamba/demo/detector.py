@@ -18,6 +18,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmmamba.datasets.checked_images import blaming_the_image
+from mmmamba.deploy import fuse
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 
 
@@ -35,9 +36,9 @@ class Detector:
 
     def __init__(self, config: Config, checkpoint: Path, device: torch.device) -> None:
         init_default_scope(config.get('default_scope', 'mmdet'))
-        self.model = MODELS.build(config.model)
-        stored = load_checkpoint_checked(self.model, str(checkpoint)).get('dataset_meta')
-        self.model.to(device).eval()
+        model = MODELS.build(config.model)
+        stored = load_checkpoint_checked(model, str(checkpoint)).get('dataset_meta')
+        self.model = fuse(model).to(device)
         dataset = DATASETS.build({**config.test_dataloader.dataset, 'lazy_init': True})
         self.dataset_meta = {'palette': 'random', **dataset.metainfo, **(stored or {})}
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from mmmamba.deploy.fused_layers import FUSED
+from mmmamba.deploy.fused_layers import fuse_layers
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct, LSBlock
 
@@ -31,8 +31,8 @@ def fuse(model: Model) -> Model:
 
     The blocks around the scans become those of :mod:`mmmamba.deploy.fused_layers`. Both hold for the layers of this
     package, wherever in ``model`` they are; other norms (group norm, layer norm) and layers of others stay as they
-    are. The copy has another ``state_dict``: load the weights before. It has no batch statistics left, so ``train()`` does
-    not change what its convolutions compute. Fusing twice is harmless.
+    are. The copy has another ``state_dict``: load the weights before. It has no batch statistics and no stochastic
+    depth left, so ``train()`` does not change what it computes. Fusing twice is harmless.
 
     Args:
         model: Any module: a backbone, a neck, a whole mmdet detector. It is not changed.
@@ -49,8 +49,7 @@ def fuse(model: Model) -> Model:
             if isinstance(layer, kind) and isinstance(getattr(layer, norm_name), (nn.BatchNorm2d, nn.SyncBatchNorm)):
                 _fold(getattr(layer, conv_name), getattr(layer, norm_name), name)
                 setattr(layer, norm_name, nn.Identity())
-        if type(layer) in FUSED:
-            layer.__class__ = FUSED[type(layer)]  # the same parameters and submodules, another forward
+    fuse_layers(model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in torch's documentation only
     return model.eval()
 

@@ -103,7 +103,7 @@ class FusedVSSBlock(VSSBlock):
         return self.mlp(x, self.norm2, x)
 
 
-FUSED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
+_FUSED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
     SS2D: FusedSS2D,
     RGBlock: FusedRGBlock,
     Mlp: FusedMlp,
@@ -111,4 +111,22 @@ FUSED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
     ODSSBlock: FusedODSSBlock,
     VSSBlock: FusedVSSBlock,
 })
-"""A layer's class → that of the same layer for inference."""
+_PLAIN: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
+    fused: plain for plain, fused in _FUSED.items()
+})
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Changes the layers in ``model`` that have a class for inference into that class, in place."""
+    _change_classes(model, _FUSED)
+
+
+def unfuse_layers(model: nn.Module) -> None:
+    """Changes the layers in ``model`` back, in place."""
+    _change_classes(model, _PLAIN)
+
+
+def _change_classes(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
+    for layer in model.modules():
+        if type(layer) in classes:
+            layer.__class__ = classes[type(layer)]  # the same parameters and submodules, another forward

@@ -7,6 +7,7 @@ from mmmamba.engine.hooks import (
     ClassCountHook,
     ConfigOnResumeHook,
     ExactResumeHook,
+    FusedInferenceHook,
     MissedValidationHook,
     NonFiniteLossHook,
     ScaleWeightDecayHook,
@@ -21,8 +22,8 @@ from mmmamba.engine.strict_vis_backend import StrictLocalVisBackend
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
-    'ConfigOnResumeHook', 'ExactResumeHook', 'MissedValidationHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
-    'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
-    'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',
-    'prepare_distributed'
+    'ConfigOnResumeHook', 'ExactResumeHook', 'FusedInferenceHook', 'MissedValidationHook', 'NonFiniteLossHook',
+    'ScaleWeightDecayHook', 'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR',
+    'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint',
+    'load_checkpoint_checked', 'prepare_distributed'
 ]

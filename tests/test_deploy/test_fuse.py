@@ -12,19 +12,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.deploy import fuse
+from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
 from mmmamba.errors import InputError
 from mmmamba.layers import (
     MLPS,
     SPPF,
+    SS2D,
     C2f,
     ConvNormAct,
     EVSSBlock,
     InvertedResidual,
     LSBlock,
     ODSSBlock,
+    RGBlock,
     SimpleStem,
     VisionClueMerge,
+    VSSBlock,
 )
+from mmmamba.layers.common import ACTIVATIONS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ('mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py', 'mamba_yolo/mamba-yolo_t_released_8xb64-300e_coco.py',
@@ -43,6 +48,12 @@ BLOCKS = {
     **{f'odss_{mlp}': partial(ODSSBlock, CHANNELS, 16, local_spatial=True, mlp=mlp) for mlp in MLPS},
     'evss': partial(EVSSBlock, CHANNELS),
     'inverted_residual': partial(InvertedResidual, CHANNELS),
+    'ss2d': partial(SS2D, CHANNELS),
+    'ss2d_plain_atrous': partial(SS2D, CHANNELS, act='silu', gated=False, conv_bias=False, pattern='atrous'),
+    **{f'rg_{act}': partial(RGBlock, CHANNELS, act=act) for act in ACTIVATIONS},
+    'vss': partial(VSSBlock, CHANNELS),
+    'odss_without_scan': partial(ODSSBlock, CHANNELS, 16, num_ss2d=0),
+    'odss_without_mlp': partial(ODSSBlock, CHANNELS, 16, mlp=None),
     'odss_neck': partial(ODSSBlock, CHANNELS, CHANNELS, num_ss2d=2, proj_bias=False),
 }
 
@@ -97,6 +108,46 @@ def test_whole_detectors_keep_their_outputs(config, mmdet_scope):
     x = torch.rand(1, 3, 97, 64)
     for got, expected in zip(sum(fused(x), []), sum(model(x), [])):
         assert relative_error(got, expected) < 1e-5
+
+
+def called(model: nn.Module, x: Tensor) -> list[str]:
+    """The submodules whose forward hooks one pass calls."""
+    names: list[str] = []
+    handles = [module.register_forward_hook(lambda *_, name=name: names.append(name))
+               for name, module in model.named_modules()]
+    model(x)
+    for handle in handles:
+        handle.remove()
+    return names
+
+
+@torch.no_grad()
+def test_layers_change_in_place_and_back():
+    model, x = with_statistics(BLOCKS['odss_rg']()), torch.randn(1, CHANNELS, 5, 4)
+    plain, weights = called(model, x), dict(model.named_parameters())
+    assert {'norm1', 'norm2', 'ss2d.0.out_norm', 'mlp.act'} <= set(plain)
+    fuse_layers(model)
+    assert not {'norm1', 'norm2', 'ss2d.0.out_norm', 'mlp.act'} & set(called(model, x))
+    unfuse_layers(model)
+    assert called(model, x) == plain
+    assert all(parameter is weights[name] for name, parameter in model.named_parameters())
+
+
+def test_fused_layers_carry_gradients():
+    model, x = BLOCKS['odss_rg']().eval(), torch.randn(1, CHANNELS, 5, 4)
+    expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    fuse_layers(model)
+    got = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    for one, other in zip(got, expected):
+        assert relative_error(one, other) < 1e-4
+
+
+@pytest.mark.parametrize('activation', [nn.Hardswish(), nn.GELU('tanh')], ids=['hardswish', 'tanh'])
+def test_an_activation_that_a_fused_operation_lacks_is_refused(activation):
+    model = RGBlock(4)
+    model.act = activation
+    with pytest.raises(InputError, match='activation must be one of'):
+        fuse(model)(torch.zeros(1, 4, 2, 2))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmmamba.layers import MLPS, LayerNorm2d, VSSBlock
+from mmmamba.layers import VSSBlock
 from mmmamba.ops import ss2d_scan
 
 
@@ -58,18 +58,6 @@ def test_vss_block_under_float16_autocast_does_not_overflow_before_its_norm():
         out = block(x)
     assert out.isfinite().all()
     torch.testing.assert_close(out.float(), block(x), rtol=0.05, atol=0.05)
-
-
-@pytest.mark.parametrize('mlp', MLPS)
-def test_mlps_take_norm_and_residual_into_their_passes(mlp):
-    torch.manual_seed(0)
-    block, norm = MLPS[mlp](12), LayerNorm2d(12, eps=1e-3)
-    randomise(nn.ModuleList([block, norm]))
-    x, residual = torch.randn(2, 2, 12, 5, 4)
-    expected = residual + block(norm(x))
-    torch.testing.assert_close(block(x, norm, residual), expected)
-    with torch.no_grad():
-        torch.testing.assert_close(block(x, norm, residual), expected)
 
 
 def test_drop_path_drops_a_branch_of_the_block():
