@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 from mmengine.hooks import EMAHook
-from mmengine.hooks.priority import get_priority
+from mmengine.runner.priority import get_priority
 from torch import nn
 
 from mmmamba.deploy.fused_layers import FusedODSSBlock, FusedSS2D
