@@ -129,7 +129,7 @@ def test_the_model_and_the_scans_are_left_as_they_were():
     model[1].eval()
     x = torch.randn(1, 16, 4, 4)
     expected, state = model(x), {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError):
+    with pytest.raises(RuntimeError, match='channels'):
         count_flops(model, torch.zeros(1, 3, 4, 4))
     count_flops(model, x)
     assert model.training and model[0].training and not model[1].training
