@@ -110,7 +110,6 @@ class RGBlock(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-
         def gate_and_reduce(x: Tensor, v: Tensor) -> Tensor:
             return self.fc2(self.act(self.dwconv(x) + x) * v)
 
