@@ -110,10 +110,8 @@ class RGBlock(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        def gate_and_reduce(x: Tensor, v: Tensor) -> Tensor:
-            return self.fc2(self.act(self.dwconv(x) + x) * v)
-
-        return recomputed(gate_and_reduce, *self.fc1(x).chunk(2, dim=1))
+        x, v = self.fc1(x).chunk(2, dim=1)
+        return recomputed(lambda x, v: self.fc2(self.act(self.dwconv(x) + x) * v), x, v)
 
 
 class ConvMlp(Mlp):

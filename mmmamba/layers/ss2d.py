@@ -126,16 +126,13 @@ class SS2D(nn.Module):
         # Of the two halves of in_proj(x), z is made where it is used: it need not be kept for the backward pass.
         x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
 
-        def convolve(x: Tensor) -> Tensor:
-            return self.act(self.conv2d(x))
-
         def gate_and_project(y: Tensor, x: Tensor) -> Tensor:
             y = self.out_norm(y)
             if self.gated:
                 y = y * self.act(F.conv2d(x, *z_proj))
             return self.out_proj(y.to(x.dtype))
 
-        u = recomputed(convolve, F.conv2d(x, x_proj))
+        u = recomputed(lambda x: self.act(self.conv2d(x)), F.conv2d(x, x_proj))
         if u.dtype == torch.float16:
             u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
         y = ss2d_scan(
