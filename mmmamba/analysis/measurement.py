@@ -132,7 +132,8 @@ def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataS
 def _forward_pass(detector: nn.Module, image: Tensor, samples: list[DetDataSample],
                   cast: Callable[[], AbstractContextManager]) -> Callable[[], None]:
     detector.eval()
-    fuse_layers(detector)
+    if image.device.type == 'cpu':
+        fuse_layers(detector)  # as validation and test.py do
 
     def run() -> None:
         with torch.no_grad(), cast():

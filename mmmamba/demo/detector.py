@@ -18,7 +18,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmmamba.datasets.checked_images import blaming_the_image
-from mmmamba.deploy import fuse
+from mmmamba.deploy.fused_layers import fuse_layers
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 
 
@@ -38,7 +38,8 @@ class Detector:
         init_default_scope(config.get('default_scope', 'mmdet'))
         model = MODELS.build(config.model)
         stored = load_checkpoint_checked(model, str(checkpoint)).get('dataset_meta')
-        self.model = fuse(model).to(device)
+        self.model = model.to(device).eval()
+        fuse_layers(self.model)
         dataset = DATASETS.build({**config.test_dataloader.dataset, 'lazy_init': True})
         self.dataset_meta = {'palette': 'random', **dataset.metainfo, **(stored or {})}
 

@@ -31,8 +31,8 @@ def fuse(model: Model) -> Model:
 
     The blocks around the scans become those of :mod:`mmmamba.deploy.fused_layers`. Both hold for the layers of this
     package, wherever in ``model`` they are; other norms (group norm, layer norm) and layers of others stay as they
-    are. The copy has another ``state_dict``: load the weights before. It has no batch statistics and no stochastic
-    depth left, so ``train()`` does not change what it computes. Fusing twice is harmless.
+    are. The copy has another ``state_dict``: load the weights before. It has no batch statistics left, so ``train()``
+    does not change what its convolutions compute. Fusing twice is harmless.
 
     Args:
         model: Any module: a backbone, a neck, a whole mmdet detector. It is not changed.

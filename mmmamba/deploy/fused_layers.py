@@ -1,8 +1,9 @@
 """The blocks of the papers for inference: norms, gates and residual sums within the passes of the convolutions.
 
 Each class computes what its parent does, with the same parameters under the same names, in fewer passes over the
-maps: on a CPU through native kernels (``pointwise_conv``, ``inverted_bottleneck``), elsewhere in PyTorch. Stochastic
-depth is left out, and hooks on the layers inside a block are not called.
+maps: on a CPU through native kernels (``pointwise_conv``, ``inverted_bottleneck``), elsewhere in PyTorch. The layers
+inside are then not called. So a layer stays as it is where somebody else would notice: where it, or a layer that its
+passes would include, has hooks or a parametrisation, or is of another class than the papers'.
 """
 from __future__ import annotations
 
@@ -13,18 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmmamba.errors import InputError
-from mmmamba.layers import SS2D, LayerNorm2d, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
+from mmmamba.layers import SS2D, DropPath, LayerNorm2d, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
 from mmmamba.layers.common import ACTIVATIONS
 from mmmamba.ops import inverted_bottleneck, pointwise_conv, ss2d_scan
 
 
 def _name(activation: nn.Module) -> str:
-    """What the fused operations call an activation; InputError for one that they do not have."""
-    for name, kind in ACTIVATIONS.items():
-        if type(activation) is kind and getattr(activation, 'approximate', 'none') == 'none':
-            return name
-    raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, without approximation, got {activation}')
+    """Returns what the fused operations call an activation."""
+    return next(name for name, kind in ACTIVATIONS.items() if type(activation) is kind)
 
 
 def _norm_arguments(norm: LayerNorm2d | None, prefix: str = '') -> dict[str, Any]:
@@ -80,27 +77,37 @@ class FusedLSBlock(LSBlock):
 
 
 class FusedODSSBlock(ODSSBlock):
-    """:class:`ODSSBlock`, whose layer norms and residual sums are within the passes of its branches."""
+    """:class:`ODSSBlock`, whose layer norms and residual sums are within the passes of its branches in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:  # with stochastic depth and checkpointing
+            return super().forward(x)
         x = self.in_proj(x)
         if self.norm1 is not None:
             y, norm = self.local(x), self.norm1
             *others, last = self.ss2d
             for ss2d in others:
-                y, norm = ss2d(y, norm), None
-            x = last(y, norm, x)
-        if isinstance(self.mlp, (FusedRGBlock, FusedMlp)):
-            return self.mlp(x, self.norm2, x)
-        return x if self.mlp is None else x + self.mlp(self.norm2(x))  # another row of table 3
+                y, norm = _run(ss2d, norm, y), None
+            x = _run(last, norm, y, residual=x)
+        return x if self.norm2 is None else _run(self.mlp, self.norm2, x, residual=x)
 
 
 class FusedVSSBlock(VSSBlock):
-    """:class:`VSSBlock`, whose layer norms and residual sums are within the passes of its branches."""
+    """:class:`VSSBlock`, whose layer norms and residual sums are within the passes of its branches in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.ss2d(x, self.norm1, x)
-        return self.mlp(x, self.norm2, x)
+        if self.training:
+            return super().forward(x)
+        x = _run(self.ss2d, self.norm1, x, residual=x)
+        return _run(self.mlp, self.norm2, x, residual=x)
+
+
+def _run(branch: nn.Module, norm: LayerNorm2d | None, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """Returns ``branch(norm(x)) + residual``, of each what is given."""
+    if isinstance(branch, (FusedSS2D, FusedRGBlock, FusedMlp)):
+        return branch(x, norm, residual)
+    x = branch(x if norm is None else norm(x))
+    return x if residual is None else residual + x
 
 
 _FUSED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
@@ -114,19 +121,45 @@ _FUSED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
 _PLAIN: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
     fused: plain for plain, fused in _FUSED.items()
 })
+_BRANCHES = (SS2D, RGBlock, Mlp)  # they are called with other inputs and outputs, which hooks would see
+_CONV, _ACTIVATION, _NORM = (nn.Conv2d, ), tuple(ACTIVATIONS.values()), (LayerNorm2d, type(None))
+_INCLUDED: Mapping[type[nn.Module], Mapping[str, tuple[type, ...]]] = MappingProxyType({
+    SS2D: dict(in_proj=_CONV, conv2d=_CONV, act=_ACTIVATION, out_norm=_NORM, out_proj=_CONV),
+    RGBlock: dict(fc1=_CONV, dwconv=_CONV, act=_ACTIVATION, fc2=_CONV),
+    Mlp: dict(fc1=_CONV, act=_ACTIVATION, fc2=_CONV),
+    LSBlock: dict(fc1=_CONV, fc2=_CONV),
+    ODSSBlock: dict(norm1=_NORM, ss2d=(nn.Sequential, ), norm2=_NORM, drop_path=(DropPath, )),
+    VSSBlock: dict(norm1=_NORM, norm2=_NORM, drop_path=(DropPath, )),
+})
+"""The layers that the passes of a fused one include, and the classes that they may have."""
 
 
 def fuse_layers(model: nn.Module) -> None:
-    """Changes the layers in ``model`` that have a class for inference into that class, in place."""
-    _change_classes(model, _FUSED)
+    """Changes the layers in ``model`` that have a class for inference into that class, in place.
+
+    Evaluation gives the same results up to rounding; training, parameters and ``state_dict`` are as they were. Layers
+    with hooks or a parametrisation, or with others in them than the papers', stay as they are.
+    """
+    for layer in list(model.modules()):
+        if type(layer) in _FUSED and _can_be_fused(layer):
+            layer.__class__ = _FUSED[type(layer)]  # the same parameters and submodules, another forward
 
 
 def unfuse_layers(model: nn.Module) -> None:
     """Changes the layers in ``model`` back, in place."""
-    _change_classes(model, _PLAIN)
-
-
-def _change_classes(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
     for layer in model.modules():
-        if type(layer) in classes:
-            layer.__class__ = classes[type(layer)]  # the same parameters and submodules, another forward
+        if type(layer) in _PLAIN:
+            layer.__class__ = _PLAIN[type(layer)]
+
+
+def _can_be_fused(layer: nn.Module) -> bool:
+    if isinstance(layer, _BRANCHES) and _has_hooks(layer):
+        return False
+    included = [(getattr(layer, name), kinds) for name, kinds in _INCLUDED[type(layer)].items()]
+    return all(type(part) in kinds and not _has_hooks(part) and getattr(part, 'approximate', 'none') == 'none'
+               for part, kinds in included)
+
+
+def _has_hooks(module: nn.Module | None) -> bool:
+    return module is not None and bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                                       or module._backward_pre_hooks)

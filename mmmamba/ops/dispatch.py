@@ -117,12 +117,8 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-@torch.compiler.assume_constant_result
 def in_transform() -> bool:
-    """Returns whether a transform of ``torch.func`` is at work.
-
-    ``torch.compile`` asks while it traces, and traces anew inside a transform. Older versions cannot trace the call.
-    """
+    """Returns whether a transform of ``torch.func`` is at work."""
     return torch._C._are_functorch_transforms_active()
 
 

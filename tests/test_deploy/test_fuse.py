@@ -1,6 +1,7 @@
 """mmmamba.deploy.fuse: equal outputs, no batch norm left, nothing else changed."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize, prune
 
 from mmmamba.deploy import fuse
 from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
@@ -22,6 +24,7 @@ from mmmamba.layers import (
     ConvNormAct,
     EVSSBlock,
     InvertedResidual,
+    LayerNorm2d,
     LSBlock,
     ODSSBlock,
     RGBlock,
@@ -59,8 +62,13 @@ BLOCKS = {
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """The model with statistics and affine parameters in its batch norms as training leaves them, far from 0 and 1."""
+    """The model with statistics, affine parameters and biases as training leaves them, far from 0 and 1."""
     generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.normal_(module.weight, 1, 0.5, generator=generator)
+        if isinstance(getattr(module, 'bias', None), nn.Parameter) and not isinstance(module, _BatchNorm):
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
     for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
         norm.running_mean.normal_(generator=generator)
         norm.running_var.uniform_(0.2, 3, generator=generator)
@@ -133,8 +141,9 @@ def test_layers_change_in_place_and_back():
     assert all(parameter is weights[name] for name, parameter in model.named_parameters())
 
 
-def test_fused_layers_carry_gradients():
-    model, x = BLOCKS['odss_rg']().eval(), torch.randn(1, CHANNELS, 5, 4)
+@pytest.mark.parametrize('block', ['odss_rg', 'vss', 'ss2d_plain_atrous'])
+def test_fused_layers_carry_gradients(block):
+    model, x = with_statistics(BLOCKS[block]()), torch.randn(1, CHANNELS, 5, 4)
     expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     fuse_layers(model)
     got = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
@@ -142,12 +151,76 @@ def test_fused_layers_carry_gradients():
         assert relative_error(one, other) < 1e-4
 
 
-@pytest.mark.parametrize('activation', [nn.Hardswish(), nn.GELU('tanh')], ids=['hardswish', 'tanh'])
-def test_an_activation_that_a_fused_operation_lacks_is_refused(activation):
-    model = RGBlock(4)
-    model.act = activation
-    with pytest.raises(InputError, match='activation must be one of'):
-        fuse(model)(torch.zeros(1, 4, 2, 2))
+class OwnSS2D(SS2D):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class OwnNorm(LayerNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+def double(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return 2 * output
+
+
+CHANGES: dict[str, Callable[[ODSSBlock | VSSBlock], object]] = {
+    'scan': lambda block: set_scan(block, OwnSS2D(CHANNELS)),
+    'parametrised scan': lambda block: parametrize.register_parametrization(scan_of(block), 'Ds', Doubled()),
+    'batch norm': lambda block: setattr(block, 'norm1', nn.BatchNorm2d(CHANNELS)),
+    'own norm': lambda block: setattr(block, 'norm2', OwnNorm(CHANNELS)),
+    'no norm': lambda block: setattr(block, 'norm1', nn.Identity()),
+    'activation': lambda block: setattr(block.mlp, 'act', nn.Hardswish()),
+    'approximate activation': lambda block: setattr(block.mlp, 'act', nn.GELU('tanh')),
+    'pruned': lambda block: prune.l1_unstructured(block.mlp.fc1, 'weight', 0.5),
+    'hook on a convolution': lambda block: block.mlp.fc1.register_forward_hook(double),
+    'hook on the projection': lambda block: scan_of(block).out_proj.register_forward_hook(double),
+    'hook on the MLP': lambda block: block.mlp.register_forward_hook(double),
+    'hook on the scan': lambda block: scan_of(block).register_forward_hook(double),
+    'hook on a norm': lambda block: block.norm2.register_forward_hook(double),
+}
+
+
+def scan_of(block: ODSSBlock | VSSBlock) -> SS2D:
+    return block.ss2d[0] if isinstance(block, ODSSBlock) else block.ss2d
+
+
+def set_scan(block: ODSSBlock | VSSBlock, scan: SS2D) -> None:
+    if isinstance(block, ODSSBlock):
+        block.ss2d[0] = scan
+    else:
+        block.ss2d = scan
+
+
+@pytest.mark.parametrize('change', CHANGES)
+@pytest.mark.parametrize('make', [partial(ODSSBlock, CHANNELS, CHANNELS), partial(ODSSBlock, CHANNELS, CHANNELS, 2),
+                                  partial(VSSBlock, CHANNELS)], ids=['odss', 'odss of two scans', 'vss'])
+@torch.no_grad()
+def test_what_somebody_has_changed_still_counts(make, change):
+    model, x = make(), torch.randn(2, CHANNELS, 5, 4)
+    CHANGES[change](model)
+    with_statistics(model)
+    expected = model(x)
+    fuse_layers(model)
+    assert relative_error(model(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize('make', [partial(ODSSBlock, CHANNELS, CHANNELS), partial(VSSBlock, CHANNELS)])
+def test_training_goes_on_as_before(make):
+    """As after a validation that was interrupted."""
+    model, x = make(drop_path=0.5).train(), torch.randn(64, CHANNELS, 2, 2)
+    fuse_layers(model)
+    torch.manual_seed(1)
+    got = model(x)
+    unfuse_layers(model)
+    torch.manual_seed(1)
+    torch.testing.assert_close(got, model(x))
 
 
 @torch.no_grad()

@@ -20,7 +20,8 @@ class FusedInferenceHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Puts the layers for inference in."""
-        if next(runner.model.parameters()).device.type == 'cpu':
+        parameter = next(runner.model.parameters(), None)
+        if parameter is not None and parameter.device.type == 'cpu':
             fuse_layers(runner.model)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
