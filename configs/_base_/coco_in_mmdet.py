@@ -1,6 +1,8 @@
 # COCO where the user has it, and this package, for configs that inherit mmdet's. Two bases may not set the same key,
-# and mmdet's sets these: so each config takes them from here itself. Its variables are its keys, hence
+# and mmdet's sets these: so each config takes them from here itself, by
 #     globals().update(_base_.coco)
+# after `_base_`, since the variables of a config are its keys. Lines after that change what it sets. Another folder is
+# named by the environment variable COCO, or by `data_root` and `ann_file` in the data loaders and evaluators.
 custom_imports = dict(imports=['mmmamba'])
 
 coco_root = '{{$COCO:data/coco/}}'.rstrip('/')  # the environment variable COCO, else data/coco/
