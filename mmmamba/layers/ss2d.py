@@ -123,7 +123,7 @@ class SS2D(nn.Module):
         init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # x, z = self.in_proj(x).chunk(2, dim=1), where z is made when it is used: it is not kept for the backward pass.
+        # x, z = self.in_proj(x).chunk(2, dim=1), but z is made when it is used: the backward pass need not keep it.
         x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
 
         def gate_and_project(y: Tensor, x: Tensor) -> Tensor:
