@@ -57,7 +57,7 @@ def block_step(backend: Backend, side: int, device: torch.device) -> Run:
 def measure_blocks(side: int, backends: dict[str, Backend], device: torch.device, effort: Effort) -> list[Row]:
     """A row for each backend; ``of_unfused`` is its peak over the least of an unfused path.
 
-    A backend that disagrees with the reference, or that fails, has a row with the ``failure`` in place of times.
+    A backend that disagrees with the reference, or that fails, has a row with the ``failure`` instead of times.
     """
     shape = next(iter(scans_of('t', side)))
     what = {'what': 'ODSS block, forward+backward', 'tokens': shape.height * shape.width}

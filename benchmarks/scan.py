@@ -54,7 +54,7 @@ def measure_shape(
 ) -> list[Row]:
     """Rows of one scan: each backend and pass; on CUDA each as a caller sees it ('eager') and in a CUDA graph.
 
-    A backend that disagrees with the reference, or that fails, has a row with the ``failure`` in place of times.
+    A backend that disagrees with the reference, or that fails, has a row with the ``failure`` instead of times.
     """
     ways = {name: {'backend': name, 'unfused': is_unfused(backend)} for name, backend in backends.items()}
     errors, failures = attempted({

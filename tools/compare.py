@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
                         'validation not counted; a few iterations of each detector are timed first')
     parser.add_argument('--from-scratch', action='store_true', help='leave pretrained weights out')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help="settings in place of the recipe's, for all runs")
+                        help="settings instead of the recipe's, for all runs")
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time, on one GPU each or a share of the CPU')
     parser.add_argument('--slurm', metavar='PARTITION', help='run on a GPU of this Slurm partition, through srun')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/compare/<data>')
@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-pictures', action='store_true',
                         help='leave images out of the report: the licence of a data set may not let you pass them on')
     parser.add_argument('--cpu-time', action='store_true',
-                        help='show CPU time in place of wall clock: for a machine that does other work as well')
+                        help='show CPU time instead of wall clock: for a machine that does other work as well')
     args = parser.parse_args()
     if args.jobs < 1 or (args.minutes is not None and not args.minutes > 0):
         parser.error('--jobs and --minutes must be positive')

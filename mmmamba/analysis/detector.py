@@ -33,7 +33,7 @@ def model_config(path: str) -> ConfigDict:
 
 
 def build_detector(path: str) -> nn.Module:
-    """The detector of a config with random weights in place of trained ones; what the config freezes stays frozen.
+    """The detector of a config with random weights instead of trained ones; what the config freezes stays frozen.
 
     Raises:
         InputError: As of :func:`model_config`.

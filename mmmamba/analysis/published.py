@@ -97,7 +97,7 @@ def rounds_to(value: float, figure: str) -> bool:
 
 
 def cut_off_to(value: float, figure: str) -> bool:
-    """Whether a printed figure is ``value`` with the digits behind its last one left out."""
+    """Whether a printed figure is ``value`` with the digits after its last one left out."""
     return 0 <= value - float(figure) < _last_digit(figure)
 
 

@@ -41,7 +41,7 @@ def forward_two_stage(detector: Any, images: Tensor) -> None:
     """Runs backbone, neck and all heads once, each box head on 1000 boxes and each mask head on 100.
 
     The detector's own forward depends on how many proposals its weights make of the image, and a cascade's makes masks
-    of them all. Here the heads see zeros in place of what RoIAlign cuts out.
+    of them all. Here the heads see zeros instead of what RoIAlign cuts out.
 
     Args:
         detector: One of those above.

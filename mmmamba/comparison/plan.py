@@ -30,7 +30,7 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
         truth: Where the test set's annotations are written, if they are not in COCO's format.
         epochs: Length of the training; None for that of the data set's recipe.
         scratch: Whether pretrained weights are left out.
-        options: Settings in place of the conditions', by their dotted names.
+        options: Settings instead of the conditions', by their dotted names.
 
     Raises:
         InputError: The options change the number of epochs or the seed; or as ``under_conditions``.

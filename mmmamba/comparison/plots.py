@@ -44,7 +44,7 @@ def draw_ap_over_time(summaries: Sequence[ConfigSummary], cpu_time: bool) -> Fig
 
     Args:
         summaries: The configs.
-        cpu_time: Whether to take the CPU time of the process in place of wall clock.
+        cpu_time: Whether to take the CPU time of the process instead of wall clock.
     """
     if cpu_time:
         return _draw_history(summaries, 'cpu_minutes', 'minutes of CPU time')

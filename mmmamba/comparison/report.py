@@ -43,7 +43,7 @@ def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True,
         comparison: The runs; there need not be a finished one.
         folder: Where to write; made if need be.
         pictures: Whether to draw images of the data set, which its licence may not let you pass on.
-        cpu_time: Whether times are the CPU's in place of wall clock, for a machine that other work shared.
+        cpu_time: Whether times are the CPU's instead of wall clock, for a machine that other work shared.
 
     Raises:
         InputError: If the annotations, detections or images cannot be read, or matplotlib is missing.

@@ -23,7 +23,7 @@ def ap_table(summaries: Sequence[ConfigSummary], cpu_time: bool) -> Table:
 
     Args:
         summaries: The configs.
-        cpu_time: Whether minutes are those of the CPU in place of wall clock.
+        cpu_time: Whether minutes are those of the CPU instead of wall clock.
     """
     header = ('config', 'parameters', 'AP', 'AP by seed', *_METRICS, 'CPU minutes' if cpu_time else 'minutes', 'runs')
     rows = []

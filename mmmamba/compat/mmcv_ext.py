@@ -49,7 +49,7 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
         raise NotImplementedError(
             f"mmcv's operator '{name}' needs the compiled extension of full mmcv, but only mmcv-lite is installed, "
             f'and mmmamba.compat does not supply this operator. Install full mmcv (build mmcv 2.1.0 with '
-            f'MMCV_WITH_OPS=1) in place of mmcv-lite.')
+            f'MMCV_WITH_OPS=1) instead of mmcv-lite.')
 
     operator.__name__ = operator.__qualname__ = name
     return operator

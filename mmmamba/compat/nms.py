@@ -138,7 +138,7 @@ def _greedy(n: int, first: Tensor, second: Tensor) -> Tensor:
 
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
             method: int, offset: int) -> Tensor:
-    """Soft-NMS: lower the scores of overlapping boxes in place of removing them.
+    """Soft-NMS: lower the scores of overlapping boxes instead of removing them.
 
     Boxes lie in an array in which the best remaining one is swapped to the front, and a box that falls below
     ``min_score`` is overwritten by the last one, as in mmcv's kernel: equal scores are taken in the same order. Two

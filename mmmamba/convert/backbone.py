@@ -15,7 +15,7 @@ CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     'efficient-vmamba': ('norm', 'head', 'classifier'),
     'vmamba': ('norm', 'head', 'classifier'),
 })
-"""The modules of a reference's classifier that stand behind its backbone, by system."""
+"""The modules of a reference's classifier that come after its backbone, by system."""
 
 
 def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDict:

@@ -28,7 +28,7 @@ _INVERTED_RESIDUAL = {
     'se.conv_expand': 'se.expand',
 }
 _MERGE = {'norm': 'norm', 'reduction': 'reduction'}
-# Blocks of stages 2 and 3 are numbered from 1 among layers without weights, and the merging behind them by its place.
+# Blocks of stages 2 and 3 are numbered from 1 among layers without weights, and the merging after them by its place.
 _MODULE = re.compile(r'(?:.*\.)?(layers\.(\d+)\.(?:blocks\.(\d+)|([1-9]\d*)|downsample))\.(\w+)\.')
 _LINEAR = re.compile(r'.*\.(in_proj|out_proj|se\.reduce|se\.expand|reduction)\.weight')
 
@@ -39,7 +39,7 @@ def efficient_vmamba(state_dict: StateDict) -> StateDict:
     Any size: which blocks a stage has is read off the keys. Linear layers become 1x1 convolutions.
 
     Args:
-        state_dict: Keys as ``layers.0.blocks.0.norm.weight``, also behind ``backbone.``, ``module.`` or ``model.``.
+        state_dict: Keys as ``layers.0.blocks.0.norm.weight``, also after ``backbone.``, ``module.`` or ``model.``.
 
     Raises:
         InputError: A state dict of something else.

@@ -32,7 +32,7 @@ def mamba_vision(state_dict: StateDict) -> StateDict:
     Any size: how many blocks a stage has is read off the keys. The two convolutions of a mixer become one.
 
     Args:
-        state_dict: Keys as ``patch_embed.conv_down.0.weight``, of a detector behind ``backbone.``; also behind
+        state_dict: Keys as ``patch_embed.conv_down.0.weight``, of a detector after ``backbone.``; also after
             ``module.`` or ``model.``.
 
     Raises:
@@ -49,7 +49,7 @@ def mamba_vision(state_dict: StateDict) -> StateDict:
 
 
 def _join_halves(state_dict: StateDict) -> StateDict:
-    """With one convolution of all channels, (C, 1, 1, 3), in place of a mixer's two of half of them, (C/2, 1, 3)."""
+    """With one convolution of all channels, (C, 1, 1, 3), instead of a mixer's two of half of them, (C/2, 1, 3)."""
     joined: StateDict = {}
     for key, value in state_dict.items():
         if not key.endswith(_HALVES):

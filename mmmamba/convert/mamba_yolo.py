@@ -38,7 +38,7 @@ def mamba_yolo(state_dict: StateDict) -> StateDict:
     of the neck, is read off the keys.
 
     Args:
-        state_dict: Keys as ``model.0.conv.0.weight``, also behind ``module.`` or a second ``model.``.
+        state_dict: Keys as ``model.0.conv.0.weight``, also after ``module.`` or a second ``model.``.
 
     Raises:
         InputError: A state dict of something else.

@@ -37,7 +37,7 @@ def vmamba(state_dict: StateDict) -> StateDict:
     those of 1x1 convolutions. Vanilla VMamba (with gates and without MLPs) is another architecture, and is refused.
 
     Args:
-        state_dict: Keys as ``layers.0.blocks.0.op.in_proj.weight``, also behind ``backbone.`` or wrappers.
+        state_dict: Keys as ``layers.0.blocks.0.op.in_proj.weight``, also after ``backbone.`` or wrappers.
 
     Raises:
         InputError: A state dict of something else.

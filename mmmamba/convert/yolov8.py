@@ -22,7 +22,7 @@ def yolov8(state_dict: StateDict) -> StateDict:
     """A YOLOv8 detector (n, s, m, l, x; any number of classes) for YOLOv8CSPDarknet, YOLOv8PAFPN and YOLOv8Head.
 
     Args:
-        state_dict: Keys as ``model.0.conv.weight``, also behind ``module.`` or a second ``model.``.
+        state_dict: Keys as ``model.0.conv.weight``, also after ``module.`` or a second ``model.``.
 
     Raises:
         InputError: A state dict of something else.

@@ -107,7 +107,7 @@ class EVSSBlock(nn.Module):
         channels: C of the input and the output.
         drop_path: Probability of dropping the two branches.
         with_cp: Recompute the scan's branch in the backward pass, rather than keep its activations.
-        norm_layer: Makes the normalisation behind the depthwise convolution.
+        norm_layer: Makes the normalisation after the depthwise convolution.
 
     Shape:
         (B, C, H, W) to (B, C, H, W).

@@ -21,7 +21,7 @@ from mmmamba.ops.recomputation import recomputed
 
 
 class SimpleStem(nn.Module):
-    """Two 3x3 convolutions of stride 2 in place of non-overlapping patches (Mamba YOLO, 'Simple Stem').
+    """Two 3x3 convolutions of stride 2 instead of non-overlapping patches (Mamba YOLO, 'Simple Stem').
 
     Args:
         in_channels: Channels of the image.
@@ -69,7 +69,7 @@ class LSBlock(nn.Module):
 
     Args:
         channels: C of the input and the output.
-        norm_layer: Makes the normalisation behind the depthwise convolution.
+        norm_layer: Makes the normalisation after the depthwise convolution.
 
     Shape:
         (B, C, H, W) to (B, C, H, W).
@@ -179,7 +179,7 @@ class ODSSBlock(nn.Module):
         ssm_init: ``'reference'`` or ``'mamba'``.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
-        norm_layer: Makes the normalisations behind convolutions.
+        norm_layer: Makes the normalisations after convolutions.
 
     Shape:
         (B, in_channels, H, W) to (B, out_channels, H, W).

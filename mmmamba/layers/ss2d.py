@@ -77,7 +77,7 @@ class SS2D(nn.Module):
         channels: C of the input and the output.
         d_state: N, states of every scanned channel.
         ssm_ratio: D / C, where D channels are scanned.
-        act: ``'gelu'``, ``'silu'`` or ``'relu'``, behind the depthwise convolution and on the gate.
+        act: ``'gelu'``, ``'silu'`` or ``'relu'``, after the depthwise convolution and on the gate.
         gated: Whether the scan's output is multiplied with a gate.
         conv_bias: Whether the depthwise convolution has a bias.
         pattern: ``'cross'`` or ``'atrous'``, see :func:`mmmamba.ops.ss2d_scan`.

@@ -14,7 +14,7 @@ class VSSBlock(nn.Module):
         x = x + DropPath(SS2D(LN(x)))
         x = x + DropPath(MLP(LN(x)))
 
-    The SS2D is the fast one of the paper's section 4.3: no gate, SiLU behind a depthwise convolution without a bias.
+    The SS2D is the fast one of the paper's section 4.3: no gate, SiLU after a depthwise convolution without a bias.
 
     Args:
         channels: C of the input and the output.

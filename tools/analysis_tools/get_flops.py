@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument('--depth', type=int, default=1, help='how deep to list modules')
     parser.add_argument('--device', default='cpu', help='where to run the forward pass')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help="settings in place of the config's")
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help="settings instead of the config's")
     parser.add_argument('--json', action='store_true', help='print JSON rather than a table')
     args = parser.parse_args()
     if min(args.shape) < 1:

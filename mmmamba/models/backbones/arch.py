@@ -31,7 +31,7 @@ def resolve_arch(
     depths: Sequence[int] | None,
     widths: Sequence[int] | None,
 ) -> Arch:
-    """The row ``name`` of ``table``, with ``depths`` and ``widths`` in place of its own where they are given.
+    """The row ``name`` of ``table``, with ``depths`` and ``widths`` instead of its own where they are given.
 
     Raises:
         InputError: No such row; neither a row nor both lists; or lists that are not four positive integers.

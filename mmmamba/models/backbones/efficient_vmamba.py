@@ -30,15 +30,15 @@ class EfficientVMamba(StagedBackbone):
 
     Args:
         arch: ``'t'``, ``'s'`` or ``'b'``; None where ``depths`` and ``widths`` are given.
-        depths: Blocks of each stage, in place of the arch's.
-        widths: Channels of C2 … C5, in place of the arch's.
+        depths: Blocks of each stage, instead of the arch's.
+        widths: Channels of C2 … C5, instead of the arch's.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages behind the last are not made.
+        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
         frozen_stages: -1 freezes nothing, 0 the patch embedding, k this and the first k stages.
         norm_eval: Keep the batch norms' running statistics as they are while training.
         with_cp: Recompute the scans in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
-        norm_cfg: mmdet's normalisation config, for all norms behind convolutions; None for PyTorch's batch norm.
+        norm_cfg: mmdet's normalisation config, for all norms after convolutions; None for PyTorch's batch norm.
         init_cfg: mmengine's initialisation config.
 
     Raises:

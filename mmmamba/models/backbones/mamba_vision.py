@@ -48,16 +48,16 @@ class MambaVision(StagedBackbone):
     Args:
         arch: ``'t'``, ``'t2'``, ``'s'``, ``'b'``, ``'l'`` or ``'l2'``; None where ``depths`` and ``widths`` are given,
             with the other settings of ``'t'``.
-        depths: Blocks of each stage, in place of the arch's.
-        widths: Channels of C2 … C5, in place of the arch's; the last two are even.
-        stem_width: Channels of the first convolution, in place of the arch's.
-        num_heads: Heads of the attention in C4 and C5, in place of the arch's.
-        layer_scale: What the scales of the window blocks' residual branches start from, in place of the arch's (None,
+        depths: Blocks of each stage, instead of the arch's.
+        widths: Channels of C2 … C5, instead of the arch's; the last two are even.
+        stem_width: Channels of the first convolution, instead of the arch's.
+        num_heads: Heads of the attention in C4 and C5, instead of the arch's.
+        layer_scale: What the scales of the window blocks' residual branches start from, instead of the arch's (None,
             or 1e-5 from B on); 0 for no scales.
         window_sizes: Sides of the windows of C4 and C5, in pixels of these maps. The default is that of the published
             detectors; the classifiers were trained with ``(14, 7)``. No weight depends on it.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages behind the last are not made.
+        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         norm_eval: Keep the batch norms' running statistics as they are while training.
         with_cp: Recompute the window blocks in the backward pass, for less memory and more time.
@@ -127,6 +127,6 @@ class MambaVision(StagedBackbone):
 
 
 def _mixers(depth: int, width: int, num_heads: int) -> Iterator[nn.Module]:
-    """Of each block of a stage: scans in the first half, attention behind them."""
+    """Of each block of a stage: scans in the first half, attention after them."""
     for index in range(depth):
         yield MambaVisionMixer(width) if 2 * index < depth else Attention(width, num_heads)

@@ -29,10 +29,10 @@ class ODMamba(StagedBackbone):
 
     Args:
         arch: ``'t'``, ``'b'`` or ``'l'``; None where ``depths`` and ``widths`` are given.
-        depths: ODSS blocks of each stage, in place of the arch's.
-        widths: Channels of C2 … C5, in place of the arch's.
+        depths: ODSS blocks of each stage, instead of the arch's.
+        widths: Channels of C2 … C5, instead of the arch's.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages behind the last are not made.
+        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         norm_eval: Keep the batch norms' running statistics as they are while training.
         with_cp: Recompute scans and MLPs in the backward pass, for less memory and more time.
@@ -44,7 +44,7 @@ class ODMamba(StagedBackbone):
         gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
         ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
-        norm_cfg: mmdet's normalisation config, for all norms behind convolutions.
+        norm_cfg: mmdet's normalisation config, for all norms after convolutions.
         init_cfg: mmengine's initialisation config.
 
     Raises:

@@ -18,7 +18,7 @@ class StagedBackbone(BaseModule):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
     A subclass makes ``self.stem`` and the modules that :meth:`stage_names` lists, then calls :meth:`freeze`. Stages
-    behind the last of ``out_indices`` are not made: their parameters would never get a gradient. Where the maps have
+    after the last of ``out_indices`` are not made: their parameters would never get a gradient. Where the maps have
     norms of their own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
 
     Args:

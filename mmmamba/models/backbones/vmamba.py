@@ -22,16 +22,16 @@ class VMamba(StagedBackbone):
 
         image → stem → VSS × depths[0] → down → VSS × depths[1] → down → VSS × depths[2] → down → VSS × depths[3]
 
-    The stem is two 3x3 convolutions of stride 2, ``down`` is one; a layer norm stands behind each, and one more on
+    The stem is two 3x3 convolutions of stride 2, ``down`` is one; a layer norm follows each, and one more on
     each map that is returned. There is no batch norm.
 
     Args:
         arch: ``'t'`` (s1l8), ``'s'``, ``'b'`` (s1l20), or those that scan twice as many channels in fewer blocks:
             ``'t_s2l5'``, ``'s_s2l15'``, ``'b_s2l15'``. None where ``depths`` and ``widths`` are given.
-        depths: VSS blocks of each stage, in place of the arch's.
-        widths: Channels of the four stages, in place of the arch's.
+        depths: VSS blocks of each stage, instead of the arch's.
+        widths: Channels of the four stages, instead of the arch's.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 has stride 4 … 3 has stride 32. Stages behind the last are not made.
+        out_indices: Maps to return: 0 has stride 4 … 3 has stride 32. Stages after the last are not made.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         with_cp: Recompute the blocks in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.

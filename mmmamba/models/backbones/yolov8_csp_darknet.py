@@ -19,10 +19,10 @@ class YOLOv8CSPDarknet(StagedBackbone):
 
     Args:
         arch: ``'n'``, ``'s'``, ``'m'``, ``'l'`` or ``'x'``; None where ``depths`` and ``widths`` are given.
-        depths: Bottlenecks of each stage's C2f, in place of the arch's.
-        widths: Channels of C2 … C5, in place of the arch's; the stem has half of the first.
+        depths: Bottlenecks of each stage's C2f, instead of the arch's.
+        widths: Channels of C2 … C5, instead of the arch's; the stem has half of the first.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages behind the last are not made.
+        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         norm_eval: Keep the batch norms' running statistics as they are while training.
         norm_cfg: mmdet's normalisation config.

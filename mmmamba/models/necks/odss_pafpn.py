@@ -28,7 +28,7 @@ class ODSSPAFPN(YOLOPAFPN):
         in_channels: Channels of the maps, finest first.
         out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
         num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
-        ssm: False leaves the ODSS blocks out (table 4): only their 1x1 projection stands behind each joining.
+        ssm: False leaves the ODSS blocks out (table 4): only their 1x1 projection follows each joining.
         local_spatial: Whether an LSBlock stands before the scans.
         mlp: The blocks' MLP, as in :class:`ODMamba`.
         gate_act: Activation inside the MLPs.

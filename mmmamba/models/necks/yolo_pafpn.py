@@ -19,7 +19,7 @@ class YOLOPAFPN(BaseModule):
     Args:
         in_channels: Channels of the maps, finest first.
         out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
-        make_block: Makes the block behind a concatenation, from the numbers of its input and output channels.
+        make_block: Makes the block after a concatenation, from the numbers of its input and output channels.
         norm_layer: Makes the normalisations of the down-sampling convolutions.
         init_cfg: mmengine's initialisation config.
 

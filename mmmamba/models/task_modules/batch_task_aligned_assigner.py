@@ -34,7 +34,7 @@ class BatchTaskAlignedAssigner:
     ``score^alpha · CIoU^beta`` are taken; a prior wanted by several boxes goes to the one of highest CIoU. The target
     score is the alignment, scaled so that a box's best prior gets the box's best CIoU.
 
-    mmdet's ``TaskAlignedAssigner`` takes one image at a time and IoU in place of CIoU.
+    mmdet's ``TaskAlignedAssigner`` takes one image at a time and IoU instead of CIoU.
 
     Args:
         topk: Priors for each ground truth box.

@@ -1,1 +1,1 @@
-"""The native CPU kernel behind the ``cpu`` backends: plain C with a plain C interface, loaded with ctypes."""
+"""The native CPU kernel of the ``cpu`` backends: plain C with a plain C interface, loaded with ctypes."""

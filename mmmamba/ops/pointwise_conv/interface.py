@@ -25,7 +25,7 @@ def pointwise_conv(
     residual: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """A 1x1 convolution with what stands before and behind it in a block, each part where it is given::
+    """A 1x1 convolution with what comes before and after it in a block, each part where it is given::
 
         activation(weight ∗ (LN(x) · gate_activation(g)) + bias) + residual     g = gate, or gate_weight ∗ LN(gate)
 

@@ -60,7 +60,7 @@ def main_pass(
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
-    """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from behind.
+    """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from its end.
 
     A program has a unit, ``blocks`` consecutive blocks of channels and ``chunks_of_worker`` of the ``items``, the
     chunks of all batch items. It alone has a row of ``grad_parameters``, a part of ``grad_projected``

@@ -83,7 +83,7 @@ def visit(first, i, unit, positions, height, width, WALKS: tl.constexpr, SPACING
 def load_pair(pointers, TILE: tl.constexpr):
     """Loads two columns, each lane one element, whence they go to all lanes through shared memory.
 
-    For a tile of 16 rows, this takes one load in place of 32 that read the same address in all lanes.
+    For a tile of 16 rows, this takes one load instead of 32 that read the same address in all lanes.
     """
     pair = tl.reshape(tl.load(pointers), (2, TILE))
     return tl.split(tl.permute(pair, (1, 0)))
@@ -226,7 +226,7 @@ def sum_rows(first, second, TILE: tl.constexpr, BLOCK: tl.constexpr):
     """Sums of two tiles (TILE, BLOCK) over their channels.
 
     A sum over the lanes of each row would exchange every row in log2(32) steps. Here each step exchanges half of the
-    rows that are left, and a lane goes on with the other half: 31 exchanges in place of 160 for 32 rows.
+    rows that are left, and a lane goes on with the other half: 31 exchanges instead of 160 for 32 rows.
 
     Returns:
         (LANES,) with LANES = min(BLOCK, 32): lane l has the sum of row ``l // (LANES // (2 * TILE))`` of both tiles,
