@@ -100,8 +100,9 @@ def test_config_builds(name):
     with nullcontext() if cfg.model.backbone.type == 'SwinTransformer' else torch.device('meta'):
         model = MODELS.build(cfg.model)
     if name not in KINDS.values():  # those compute for real, below
-        with torch.no_grad():
-            model.eval().extract_feat(torch.zeros(1, 3, 64, 64, device=next(model.parameters()).device))
+        device = next(model.backbone.parameters()).device
+        with torch.no_grad(), device:
+            model.eval().extract_feat(torch.zeros(1, 3, 64, 64))
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     grouped = [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
     assert len(grouped) == sum(parameter.requires_grad for parameter in model.parameters())
