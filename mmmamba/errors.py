@@ -16,5 +16,5 @@ class PartialResultError(InputError):
 
 
 def first_names(names: Sequence[object], limit: int = 3) -> str:
-    """Returns the first of some names, for a message, with … where there are more."""
+    """Returns the first of some names, for a message, and … if there are more."""
     return ', '.join([*map(str, names[:limit]), *('…' for _ in names[limit:limit + 1])])

@@ -71,7 +71,7 @@ NORMS = nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm
 
 IMAGE_SIZE = (96, 64)  # width and height
 QUERIES = 32  # of a DETR, fewer than tokens, of which two-stage ones choose them
-ROIS = 8  # of an image, in place of the hundreds that two-stage detectors sample
+ROIS = 8  # of an image, instead of the hundreds that two-stage detectors sample
 WINDOW_SIZES = (4, 2)  # of MambaVision: one window of its own, padded, has the tokens of an image of 1792 x 1792
 
 

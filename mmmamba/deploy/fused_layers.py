@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmmamba.layers import SS2D, DropPath, LayerNorm2d, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
 from mmmamba.layers.common import ACTIVATIONS
-from mmmamba.ops import inverted_bottleneck, pointwise_conv, ss2d_scan
+from mmmamba.ops import inverted_bottleneck, pointwise_conv
 
 
 def _name(activation: nn.Module) -> str:
@@ -38,14 +37,10 @@ class FusedSS2D(SS2D):
         x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
         u = inverted_bottleneck(
             x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation=activation, **_norm_arguments(norm))
-        if u.dtype == torch.float16:
-            u = u.float()  # as in SS2D
-        y = ss2d_scan(
-            u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-            pattern=self.pattern, backend=self.scan_backend)
         gate = dict(gate=x, gate_weight=z_proj[0], gate_activation=activation,
                     **_norm_arguments(norm, 'gate_')) if self.gated else {}
-        return pointwise_conv(y, self.out_proj.weight, residual=residual, **_norm_arguments(self.out_norm), **gate)
+        return pointwise_conv(
+            self.scan(u), self.out_proj.weight, residual=residual, **_norm_arguments(self.out_norm), **gate)
 
 
 class FusedRGBlock(RGBlock):

@@ -133,9 +133,12 @@ class SS2D(nn.Module):
             return self.out_proj(y.to(x.dtype))
 
         u = recomputed(lambda x: self.act(self.conv2d(x)), F.conv2d(x, x_proj))
+        return recomputed(gate_and_project, self.scan(u), x)
+
+    def scan(self, u: Tensor) -> Tensor:
+        """Returns the sum of the four directions' scans of u, (B, D, H, W)."""
         if u.dtype == torch.float16:
             u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
-        y = ss2d_scan(
+        return ss2d_scan(
             u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
             pattern=self.pattern, backend=self.scan_backend)
-        return recomputed(gate_and_project, y, x)

@@ -36,7 +36,7 @@ class _Pickler(pickle.Pickler):
 
 def write(path: Path, obj: object = None, records: dict[str, bytes] | None = None, *, data: bytes | None = None,
           compression: int = zipfile.ZIP_STORED, byteorder: str = 'little') -> Path:
-    """Writes ``obj``, or ``data`` in place of its pickle, and the records of storages."""
+    """Writes ``obj``, or ``data`` instead of its pickle, and the records of storages."""
     if data is None:
         stream = io.BytesIO()
         _Pickler(stream, protocol=2).dump(obj)
