@@ -66,6 +66,7 @@ def wild_model(config: Config) -> nn.Module:
     """Random weights whose boxes end far outside the picture."""
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(config.model)).eval()  # DINO writes into its config
+    model.init_weights()  # until then DINO's level embedding is whatever the memory held
     for name, parameter in model.named_parameters():
         if any(part in name for part in ('reg', 'bbox')) and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel()**0.5)

@@ -32,6 +32,10 @@ TOLERANCES = {
 """What every scan that computes in float32 keeps."""
 
 
+WITHOUT_AUTOCAST = frozenset(kind for kind in ('meta', 'mps') if not torch.amp.is_autocast_available(kind))
+"""Device types without autocast. Asked here, since torch.compile of PyTorch 2.11 cannot trace the question."""
+
+
 def _always_available() -> str | None:
     return None
 
@@ -151,7 +155,7 @@ def refuse_second_derivative() -> None:
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
     """Switches autocast off on a device type that has it: the ops decide themselves what is in which dtype."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return nullcontext() if device in WITHOUT_AUTOCAST else torch.autocast(device, enabled=False)
 
 
 def require_real(op: str, named: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from mmmamba.ops.dispatch import Backend
+from mmmamba.ops.dispatch import WITHOUT_AUTOCAST, Backend
 
 
 def refuse_gradient(ctx: Any, grad: Tensor) -> NoReturn:
@@ -33,6 +33,6 @@ class InferenceBackend(Backend):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
             reasons.append('It has no gradient, and an input needs one.')
         devices = {tensor.device.type for tensor in inputs}
-        if any(torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) for device in devices):
+        if any(device not in WITHOUT_AUTOCAST and torch.is_autocast_enabled(device) for device in devices):
             reasons.append('It does not follow autocast.')
         return reasons
