@@ -114,33 +114,45 @@ class RGBlock(nn.Module):
         return recomputed(lambda x, v: self.fc2(self.act(self.dwconv(x) + x) * v), x, v)
 
 
-class ConvMlp(Mlp):
-    """``fc2(act(dwconv(fc1(x))))``: :class:`Mlp` with a depthwise 3x3 convolution inside."""
+class ConvMlp(nn.Module):
+    """``fc2(act(dwconv(fc1(x))))``: :class:`Mlp`, of the same arguments, with a depthwise 3x3 convolution inside."""
 
     def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
-        super().__init__(channels, mlp_ratio, act)
-        hidden = self.fc1.out_channels
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = build_activation(act)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
-class ResConvMlp(ConvMlp):
+class ResConvMlp(nn.Module):
     """``fc2(act(dwconv(h) + h))`` with ``h = fc1(x)``: :class:`ConvMlp` with the convolution as a residual."""
+
+    def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = build_activation(act)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
         return self.fc2(self.act(self.dwconv(x) + x))
 
 
-class GatedMlp(Mlp):
+class GatedMlp(nn.Module):
     """``fc2(act(x) · v)`` with ``x, v = split(fc1(input))``: the RG block without its convolution."""
 
     def __init__(self, channels: int, mlp_ratio: float = 4.0, act: str = 'gelu') -> None:
-        super().__init__(channels, mlp_ratio, act)
-        hidden = int(2 * self.fc1.out_channels / 3)
+        super().__init__()
+        hidden = int(2 * int(channels * mlp_ratio) / 3)
         self.fc1 = nn.Conv2d(channels, 2 * hidden, 1)
+        self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,11 +184,11 @@ class ODSSBlock(nn.Module):
             leaves the branch out (the paper's table 2).
         proj_bias: True gives the backbone's input projection: always there, its convolution with a bias. False gives
             the neck's: no bias, and only where the number of channels changes.
-        local_spatial: Whether the LSBlock stands before the scan (it does in the ``released`` models).
+        local_spatial: Whether the LSBlock comes before the scan (it does in the ``released`` models).
         mlp: ``'rg'`` for the RG block, or a row of the paper's table 3: ``'mlp'``, ``'conv'``, ``'res_conv'``,
             ``'gated'``. None leaves the branch out (table 2).
         gate_act: Activation inside the MLP: ``'gelu'``, ``'silu'`` or ``'relu'``.
-        ssm_init: ``'reference'`` or ``'mamba'``.
+        ssm_init: ``'mamba_yolo'`` or ``'mamba'``.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
         norm_layer: Makes the normalisations after convolutions.
@@ -186,7 +198,7 @@ class ODSSBlock(nn.Module):
 
     Raises:
         InputError: An ``mlp`` or another name that there is not, a negative ``num_ss2d``, or ``local_spatial`` without
-            a scan to stand before.
+            a scan after it.
     """
 
     def __init__(
@@ -198,7 +210,7 @@ class ODSSBlock(nn.Module):
         local_spatial: bool = False,
         mlp: str | None = 'rg',
         gate_act: str = 'gelu',
-        ssm_init: str = 'reference',
+        ssm_init: str = 'mamba_yolo',
         drop_path: float = 0.0,
         with_cp: bool = False,
         norm_layer: NormLayer = YOLO_BATCH_NORM,
@@ -209,7 +221,7 @@ class ODSSBlock(nn.Module):
         if num_ss2d < 0:
             raise InputError(f'num_ss2d must not be negative, got {num_ss2d}')
         if local_spatial and not num_ss2d:
-            raise InputError('local_spatial puts an LSBlock before the scans: num_ss2d=0 leaves it nowhere to stand')
+            raise InputError('local_spatial puts an LSBlock before the scans, and num_ss2d=0 leaves these out')
         self.with_cp = with_cp
         project = proj_bias or in_channels != out_channels
         self.in_proj = ConvNormAct(

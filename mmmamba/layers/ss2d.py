@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from mmmamba.ops import ss2d_scan
 from mmmamba.ops.orders import MAP_PATTERNS
 from mmmamba.ops.recomputation import recomputed
 
-SSM_INITS = ('reference', 'mamba')
+SSM_INITS = ('mamba_yolo', 'mamba')
 
 
 def init_ssm_(
@@ -27,13 +28,13 @@ def init_ssm_(
 ) -> None:
     """Fills the parameters of K scans over D channels with N states, in place; those of one scan may lack the K.
 
-    * ``'reference'``: what Mamba YOLO's public code starts from. Every A is -1, and the dt projection is standard
+    * ``'mamba_yolo'``: what Mamba YOLO's public code starts from. Every A is -1, and the dt projection is standard
       normal, so the step softplus(·) is of order 1 and the memory of order one pixel.
     * ``'mamba'``: Mamba's own (arXiv 2312.00752, section 3.6). A is -1 … -N; the step starts log-uniform in
       [``dt_min``, ``dt_max``], so the memory spans from ten to a thousand pixels.
 
     Args:
-        name: ``'reference'`` or ``'mamba'``.
+        name: ``'mamba_yolo'`` or ``'mamba'``; ``'reference'`` is the old name of the first.
         A_logs: (K·D, N).
         Ds: (K·D,), the skip; ones in both.
         dt_projs_weight: (K, D, R).
@@ -44,11 +45,14 @@ def init_ssm_(
     Raises:
         InputError: There is no initialisation of that name.
     """
+    if name == 'reference':
+        warnings.warn("ssm_init='reference' is now called 'mamba_yolo'", FutureWarning, stacklevel=2)
+        name = 'mamba_yolo'
     if name not in SSM_INITS:
         raise InputError(f'ssm_init must be one of {SSM_INITS}, got {name!r}')
     with torch.no_grad():
         Ds.fill_(1)
-        if name == 'reference':
+        if name == 'mamba_yolo':
             A_logs.zero_()
             dt_projs_weight.normal_()
             dt_projs_bias.normal_()
@@ -81,7 +85,7 @@ class SS2D(nn.Module):
         gated: Whether the scan's output is multiplied with a gate.
         conv_bias: Whether the depthwise convolution has a bias.
         pattern: ``'cross'`` or ``'atrous'``, see :func:`mmmamba.ops.ss2d_scan`.
-        ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
+        ssm_init: ``'mamba_yolo'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         scan_backend: Backend of :func:`mmmamba.ops.ss2d_scan`; None takes the fastest that can run.
 
     Shape:
@@ -97,7 +101,7 @@ class SS2D(nn.Module):
         gated: bool = True,
         conv_bias: bool = True,
         pattern: str = 'cross',
-        ssm_init: str = 'reference',
+        ssm_init: str = 'mamba_yolo',
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()

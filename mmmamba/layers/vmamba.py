@@ -21,7 +21,7 @@ class VSSBlock(nn.Module):
         d_state: N, states of every scanned channel.
         ssm_ratio: Scanned channels over C.
         mlp_ratio: Hidden channels of the MLP over C.
-        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
+        ssm_init: ``'mamba'`` or ``'mamba_yolo'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the block in the backward pass, rather than keep its activations.
 

@@ -1,13 +1,73 @@
-"""Small things that the models share."""
+"""What the names and numbers of a config stand for: sizes of a backbone, stochastic depth, norms."""
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from mmcv.cnn import build_norm_layer
 
+from mmmamba.errors import InputError
 from mmmamba.layers.common import YOLO_BATCH_NORM, NormLayer
+
+NUM_STAGES = 4
+"""Of every backbone: C2 (stride 4) … C5 (stride 32)."""
+
+
+class Arch(NamedTuple):
+    """Size of a backbone: blocks and channels of its four stages."""
+
+    depths: Sequence[int]
+    widths: Sequence[int]
+
+
+Row = TypeVar('Row', bound=NamedTuple)
+
+
+def resolve_arch(table: Mapping[str, Row], name: str | None, **given: Any) -> Row:
+    """Returns the size that a config asks for.
+
+    Args:
+        table: Published sizes by name: rows of one type, which has ``depths`` and ``widths`` and, for some models,
+            fields of its own with defaults.
+        name: The row; None for one of ``given`` alone, which then has ``depths`` and ``widths``.
+        given: Fields that replace the row's own; None keeps that.
+
+    Raises:
+        InputError: There is no such row; ``name`` is None and ``depths`` or ``widths`` is too; or one of these is not
+            four positive integers.
+    """
+    given = {field: value for field, value in given.items() if value is not None}
+    if name is not None and name not in table:
+        raise InputError(f'arch must be one of {list(table)}, or None with depths and widths; got {name!r}')
+    if name is None and not {'depths', 'widths'} <= given.keys():
+        raise InputError('arch=None needs both depths and widths')
+    make: Callable[..., Row] = type(next(iter(table.values()))) if name is None else table[name]._replace
+    row = make(**given)
+    for field in ('depths', 'widths'):
+        require_positive_integers(field, getattr(row, field), NUM_STAGES)
+    return row
+
+
+def require_positive_integers(name: str, values: Sequence[int], count: int) -> None:
+    """Raises InputError unless the argument ``name`` is so many positive integers."""
+    if len(values) != count or not all(isinstance(value, int) and value > 0 for value in values):
+        raise InputError(f'{name} must be {count} positive integers, got {tuple(values)}')
+
+
+def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
+    """Yields the rate of stochastic depth of each block of all stages: linear from 0 at the first to ``last``.
+
+    Raises:
+        InputError: ``last`` is not in [0, 1).
+    """
+    if not 0 <= last < 1:
+        raise InputError(f'drop_path_rate must be in [0, 1), got {last}')
+    blocks = sum(depths)
+    return iter([last * index / max(blocks - 1, 1) for index in range(blocks)])
 
 
 def norm_layer_from_cfg(norm_cfg: dict | None) -> NormLayer:
-    """The layers' ``norm_layer`` from mmdet's ``norm_cfg``; None stands for the batch norm of the YOLO family."""
+    """Returns the layers' ``norm_layer`` for mmdet's ``norm_cfg``; None means the batch norm of the YOLO family."""
     if norm_cfg is None:
         return YOLO_BATCH_NORM
     return lambda channels: build_norm_layer(norm_cfg, channels)[1]

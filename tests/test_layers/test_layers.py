@@ -44,13 +44,13 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
         DropPath(1.0)
 
 
-@pytest.mark.parametrize('name', ['reference', 'mamba'])
+@pytest.mark.parametrize('name', ['mamba_yolo', 'mamba'])
 def test_ssm_init(name):
     A_logs, Ds = torch.empty(4 * 96, 16), torch.empty(4 * 96)
     weight, bias = torch.empty(4, 96, 3), torch.empty(4, 96)
     init_ssm_(name, A_logs, Ds, weight, bias)
     assert (Ds == 1).all()
-    if name == 'reference':
+    if name == 'mamba_yolo':
         assert (A_logs == 0).all()
         assert weight.std().item() == pytest.approx(1, abs=0.1)
         assert bias.std().item() == pytest.approx(1, abs=0.2)
@@ -60,6 +60,12 @@ def test_ssm_init(name):
         assert step.min() >= 1e-3 * 0.999 and step.max() <= 0.1 * 1.001
         assert step.median().item() == pytest.approx(1e-2, rel=0.5)  # log-uniform
         assert 0.9 * 3**-0.5 < weight.abs().max() <= 3**-0.5
+
+
+def test_the_old_name_of_an_ssm_init_is_taken_with_a_warning():
+    with pytest.warns(FutureWarning, match='mamba_yolo'):
+        block = SS2D(16, ssm_init='reference')
+    assert (block.A_logs == 0).all()
 
 
 def test_unknown_names_say_what_there_is():

@@ -225,8 +225,8 @@ def test_vmamba_arguments_have_their_effect():
     assert build('VMamba', arch='t_s2l5', ssm_ratio=1).stages[0][0].ss2d.conv2d.in_channels == 16
     assert build('VMamba', d_state=4).stages[0][0].ss2d.A_logs.shape == (4 * 16, 4)
     assert build('VMamba', mlp_ratio=2).stages[0][0].mlp.fc1.out_channels == 32
-    steps = {name: build('VMamba', ssm_init=name).stages[0][0].ss2d.dt_projs_bias for name in ('mamba', 'reference')}
-    assert steps['mamba'].max() < 0 < steps['reference'].max()  # steps of at most 0.1; of order 1
+    steps = {name: build('VMamba', ssm_init=name).stages[0][0].ss2d.dt_projs_bias for name in ('mamba', 'mamba_yolo')}
+    assert steps['mamba'].max() < 0 < steps['mamba_yolo'].max()  # steps of at most 0.1; of order 1
     rates = [block.drop_path.drop_prob for stage in build('VMamba', drop_path_rate=0.2).stages for block in stage]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
     assert build('VMamba', in_channels=4)(torch.rand(2, 4, 32, 32))

@@ -9,9 +9,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mmmamba.layers import EVSSBlock, InvertedResidual, LayerNorm2d, PatchEmbed, PatchMerging
-from mmmamba.models.backbones.arch import Arch, drop_path_rates, resolve_arch
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
-from mmmamba.models.utils import norm_layer_from_cfg
+from mmmamba.models.utils import Arch, drop_path_rates, norm_layer_from_cfg, resolve_arch
 
 EVSS_STAGES = 2
 
@@ -66,7 +65,7 @@ class EfficientVMamba(StagedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
+        depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
         norm_layer = norm_layer_from_cfg(norm_cfg or dict(type='BN'))
         drop_paths = drop_path_rates(drop_path_rate, depths)
 

@@ -19,19 +19,19 @@ from mmmamba.layers import (
     ResidualConvBlock,
     Windowed,
 )
-from mmmamba.models.backbones.arch import drop_path_rates, require_positive_integers, resolve_arch
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
+from mmmamba.models.utils import drop_path_rates, require_positive_integers, resolve_arch
 
 CONV_STAGES = 2
 
 
 class MambaVisionArch(NamedTuple):
-    """A published size; heads are those of the last two stages."""
+    """Size of a MambaVision: ``num_heads`` are those of the last two stages."""
 
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    stem_width: int = 64
-    num_heads: tuple[int, int] = (8, 16)
+    depths: Sequence[int]
+    widths: Sequence[int]
+    stem_width: int = 32
+    num_heads: Sequence[int] = (8, 16)
     layer_scale: float | None = None
 
 
@@ -69,12 +69,12 @@ class MambaVision(StagedBackbone):
     """
 
     arch_settings = MappingProxyType({
-        't': MambaVisionArch((1, 3, 8, 4), (80, 160, 320, 640), stem_width=32),
-        't2': MambaVisionArch((1, 3, 11, 4), (80, 160, 320, 640), stem_width=32),
-        's': MambaVisionArch((3, 3, 7, 5), (96, 192, 384, 768)),
-        'b': MambaVisionArch((3, 3, 10, 5), (128, 256, 512, 1024), layer_scale=1e-5),
-        'l': MambaVisionArch((3, 3, 10, 5), (196, 392, 784, 1568), num_heads=(16, 32), layer_scale=1e-5),
-        'l2': MambaVisionArch((3, 3, 12, 5), (196, 392, 784, 1568), num_heads=(16, 32), layer_scale=1e-5),
+        't': MambaVisionArch((1, 3, 8, 4), (80, 160, 320, 640)),
+        't2': MambaVisionArch((1, 3, 11, 4), (80, 160, 320, 640)),
+        's': MambaVisionArch((3, 3, 7, 5), (96, 192, 384, 768), 64),
+        'b': MambaVisionArch((3, 3, 10, 5), (128, 256, 512, 1024), 64, (8, 16), 1e-5),
+        'l': MambaVisionArch((3, 3, 10, 5), (196, 392, 784, 1568), 64, (16, 32), 1e-5),
+        'l2': MambaVisionArch((3, 3, 12, 5), (196, 392, 784, 1568), 64, (16, 32), 1e-5),
     })
 
     def __init__(
@@ -95,11 +95,9 @@ class MambaVision(StagedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
-        row = self.arch_settings[arch or 't']
-        stem_width = row.stem_width if stem_width is None else stem_width
-        num_heads = row.num_heads if num_heads is None else num_heads
-        layer_scale = row.layer_scale if layer_scale is None else layer_scale
+        depths, widths, stem_width, num_heads, layer_scale = resolve_arch(
+            self.arch_settings, arch, depths=depths, widths=widths, stem_width=stem_width, num_heads=num_heads,
+            layer_scale=layer_scale)
         require_positive_integers('stem_width', (stem_width, ), 1)
         require_positive_integers('num_heads', num_heads, len(widths) - CONV_STAGES)
         require_positive_integers('window_sizes', window_sizes, len(widths) - CONV_STAGES)

@@ -3,17 +3,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlretrieve
 
 import torch
 from mmengine.dist import barrier
 from mmengine.logging import print_log
-from mmengine.model import PretrainedInit
-from mmengine.model.weight_init import update_init_info
+from torch import nn
 
 from mmmamba.convert import (
     BACKBONE,
@@ -27,19 +26,10 @@ from mmmamba.convert import (
 )
 from mmmamba.errors import InputError, first_names
 
-if TYPE_CHECKING:
-    from mmmamba.models.backbones.staged_backbone import StagedBackbone
 
-
-class StrictPretrainedInit(PretrainedInit):
-    """mmengine's ``Pretrained`` by :func:`load_pretrained`; ``map_location`` is moot, since weights are copied."""
-
-    def __call__(self, module: StagedBackbone) -> None:
-        load_pretrained(module, self.checkpoint, self.prefix)
-        update_init_info(module, init_info=self._get_init_info())
-
-
-def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | None = None) -> None:
+def load_pretrained(
+    backbone: nn.Module, checkpoint: str, prefix: str | None = None, absent: Sequence[str] = ()
+) -> None:
     """Loads a backbone's weights from a classifier or a detector, of this project or of a reference implementation.
 
     mmengine's own loading warns and goes on where weights fit in part only, and the numbers that follow are wrong.
@@ -53,6 +43,7 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
             implementation, which are converted; or the file's HTTP address. It is then downloaded once, into PyTorch's
             folder of checkpoints. Nothing in the file is run.
         prefix: Take the keys that begin so, without it. None: ``backbone.`` if some key does, else all.
+        absent: Names of modules that the weights may have and this backbone was not given.
 
     Raises:
         InputError: No such file, no such keys, or the weights of something else; it names the first of each side.
@@ -74,9 +65,9 @@ def load_pretrained(backbone: StagedBackbone, checkpoint: str, prefix: str | Non
         weights, others = split(weights, BACKBONE)
         unused += others
 
-    absent = tuple(f'{name}.' for name in backbone.absent_modules())
-    unused += [key for key in weights if key.startswith(absent)]
-    weights = {key: value for key, value in weights.items() if not key.startswith(absent)}
+    left_out = tuple(f'{name}.' for name in absent)
+    unused += [key for key in weights if key.startswith(left_out)]
+    weights = {key: value for key, value in weights.items() if not key.startswith(left_out)}
     own = backbone.state_dict()
     fresh = {key for key in own if key.startswith('out_norms.')}
     if fresh & weights.keys():

@@ -5,21 +5,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.errors import InputError
-from mmmamba.models.backbones.pretrained import StrictPretrainedInit
-
-NUM_STAGES = 4
+from mmmamba.models.backbones.pretrained import load_pretrained
+from mmmamba.models.utils import NUM_STAGES
 
 
 class StagedBackbone(BaseModule):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
-    A subclass makes ``self.stem`` and the modules that :meth:`stage_names` lists, then calls :meth:`freeze`. Stages
-    after the last of ``out_indices`` are not made: their parameters would never get a gradient. Where the maps have
-    norms of their own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
+    A subclass makes ``self.stem``, ``self.downsamples`` and ``self.stages``, then calls :meth:`freeze`; it overrides
+    :meth:`stage_modules` if a stage is more than a down-sampling and its blocks. Stages after the last of
+    ``out_indices`` are not made: their parameters would never get a gradient. If the returned maps have norms of their
+    own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
 
     Args:
         out_indices: Stages whose maps are returned, ascending: 0 is C2 (stride 4), 3 is C5 (stride 32).
@@ -34,6 +35,8 @@ class StagedBackbone(BaseModule):
     """
 
     stem: nn.Module
+    downsamples: nn.ModuleList
+    stages: nn.ModuleList
 
     def __init__(
         self,
@@ -55,25 +58,23 @@ class StagedBackbone(BaseModule):
         self.norm_eval = norm_eval
         self.out_norms = nn.ModuleDict()
 
-    def stage_names(self, index: int) -> list[str]:
-        """Names of the modules of stage ``index``, in the order in which they run."""
-        return [f'downsamples.{index - 1}', f'stages.{index}'] if index else ['stages.0']
-
     def stage_modules(self, index: int) -> list[nn.Module]:
-        """The modules of stage ``index``, in the order in which they run."""
-        return [self.get_submodule(name) for name in self.stage_names(index)]
+        """Returns the modules of stage ``index``, in the order in which they run."""
+        return [self.downsamples[index - 1], self.stages[index]] if index else [self.stages[0]]
 
     def make_out_norms(self, widths: Sequence[int], norm_layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
-        """A norm for each of the maps that are returned."""
+        """Makes a norm for each of the maps that are returned."""
         return nn.ModuleDict({str(index): norm_layer(widths[index]) for index in self.out_indices})
 
     def absent_modules(self) -> list[str]:
-        """Names of what the architecture has and this instance, for its ``out_indices``, has not."""
-        stages = [name for index in range(self.num_stages, NUM_STAGES) for name in self.stage_names(index)]
-        return stages + [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
+        """Returns names of modules that the whole backbone has and this one, for its ``out_indices``, has not."""
+        absent = [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
+        for later in range(NUM_STAGES - self.num_stages):
+            absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}', 'sppf']
+        return absent
 
     def init_weights(self) -> None:
-        """As mmengine's, but pretrained weights have to fit.
+        """Initialises as mmengine does, but pretrained weights have to fit.
 
         Raises:
             InputError: They do not.
@@ -82,12 +83,12 @@ class StagedBackbone(BaseModule):
         cfgs = [given] if isinstance(given, dict) else list(given or ())
         pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
         others = [cfg for cfg in cfgs if cfg not in pretrained]
-        self.init_cfg = [*others, *(dict(cfg, type=StrictPretrainedInit) for cfg in pretrained)]
+        self.init_cfg = [*others, *(dict(cfg, type=_StrictPretrainedInit) for cfg in pretrained)]
         super().init_weights()
         self.init_cfg = given
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps of the stages in ``out_indices``.
+        """Returns the maps of the stages in ``out_indices``.
 
         Args:
             x: Images, (B, in_channels, H, W), of any size.
@@ -125,3 +126,11 @@ class StagedBackbone(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+class _StrictPretrainedInit(PretrainedInit):
+    """mmengine's ``Pretrained`` by :func:`load_pretrained`. It has no use for ``map_location``: weights are copied."""
+
+    def __call__(self, module: StagedBackbone) -> None:
+        load_pretrained(module, self.checkpoint, self.prefix, module.absent_modules())
+        update_init_info(module, init_info=self._get_init_info())

@@ -4,16 +4,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mmdet.registry import MODELS
 from torch import nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct, LayerNorm2d, VSSBlock
-from mmmamba.models.backbones.arch import Arch, drop_path_rates, require_positive_integers, resolve_arch
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
+from mmmamba.models.utils import drop_path_rates, require_positive_integers, resolve_arch
 
 LAYER_NORM = partial(LayerNorm2d, eps=1e-5)
+
+
+class VMambaArch(NamedTuple):
+    """Size of a VMamba: blocks and channels of its four stages, and scanned channels over these."""
+
+    depths: Sequence[int]
+    widths: Sequence[int]
+    ssm_ratio: float = 1.0
 
 
 @MODELS.register_module()
@@ -35,10 +44,10 @@ class VMamba(StagedBackbone):
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         with_cp: Recompute the blocks in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
-        ssm_ratio: Scanned channels over a stage's channels; None for the arch's.
+        ssm_ratio: Scanned channels over a stage's channels, instead of the arch's.
         d_state: N, states of every scanned channel.
         mlp_ratio: Hidden channels of the MLPs over a stage's channels.
-        ssm_init: ``'mamba'`` or ``'reference'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
+        ssm_init: ``'mamba'`` or ``'mamba_yolo'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         init_cfg: mmengine's initialisation config.
 
     Raises:
@@ -46,15 +55,13 @@ class VMamba(StagedBackbone):
     """
 
     arch_settings = MappingProxyType({
-        't': Arch((2, 2, 8, 2), (96, 192, 384, 768)),
-        's': Arch((2, 2, 20, 2), (96, 192, 384, 768)),
-        'b': Arch((2, 2, 20, 2), (128, 256, 512, 1024)),
-        't_s2l5': Arch((2, 2, 5, 2), (96, 192, 384, 768)),
-        's_s2l15': Arch((2, 2, 15, 2), (96, 192, 384, 768)),
-        'b_s2l15': Arch((2, 2, 15, 2), (128, 256, 512, 1024)),
+        't': VMambaArch((2, 2, 8, 2), (96, 192, 384, 768)),
+        's': VMambaArch((2, 2, 20, 2), (96, 192, 384, 768)),
+        'b': VMambaArch((2, 2, 20, 2), (128, 256, 512, 1024)),
+        't_s2l5': VMambaArch((2, 2, 5, 2), (96, 192, 384, 768), ssm_ratio=2.0),
+        's_s2l15': VMambaArch((2, 2, 15, 2), (96, 192, 384, 768), ssm_ratio=2.0),
+        'b_s2l15': VMambaArch((2, 2, 15, 2), (128, 256, 512, 1024), ssm_ratio=2.0),
     })
-    ssm_ratios = MappingProxyType({'t_s2l5': 2.0, 's_s2l15': 2.0, 'b_s2l15': 2.0})
-    """Those that are not 1."""
 
     def __init__(
         self,
@@ -73,9 +80,8 @@ class VMamba(StagedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval=False, init_cfg=init_cfg)
-        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
-        if ssm_ratio is None:
-            ssm_ratio = self.ssm_ratios.get(arch or '', 1.0)
+        depths, widths, ssm_ratio = resolve_arch(
+            self.arch_settings, arch, depths=depths, widths=widths, ssm_ratio=ssm_ratio)
         require_positive_integers('d_state', (d_state, ), 1)
         if widths[0] < 2 or min(ssm_ratio, mlp_ratio) * min(widths) < 1:
             raise InputError(f'widths, ssm_ratio and mlp_ratio must leave a channel everywhere, got {widths}, '

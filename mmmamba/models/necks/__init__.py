@@ -1,5 +1,5 @@
 """Necks, registered under their class names."""
 from mmmamba.models.necks.odss_pafpn import ODSSPAFPN
-from mmmamba.models.necks.yolov8_pafpn import YOLOv8PAFPN
+from mmmamba.models.necks.yolo_pafpn import YOLOv8PAFPN
 
 __all__ = ['ODSSPAFPN', 'YOLOv8PAFPN']

@@ -29,10 +29,10 @@ class ODSSPAFPN(YOLOPAFPN):
         out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
         num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
         ssm: False leaves the ODSS blocks out (table 4): only their 1x1 projection follows each joining.
-        local_spatial: Whether an LSBlock stands before the scans.
+        local_spatial: Whether an LSBlock comes before the scans.
         mlp: The blocks' MLP, as in :class:`ODMamba`.
         gate_act: Activation inside the MLPs.
-        ssm_init: ``'reference'`` or ``'mamba'``.
+        ssm_init: ``'mamba_yolo'`` or ``'mamba'``.
         with_cp: Recompute scans and MLPs in the backward pass.
         norm_cfg: mmdet's normalisation config.
         init_cfg: mmengine's initialisation config.
@@ -50,7 +50,7 @@ class ODSSPAFPN(YOLOPAFPN):
         local_spatial: bool = False,
         mlp: str | None = 'rg',
         gate_act: str = 'gelu',
-        ssm_init: str = 'reference',
+        ssm_init: str = 'mamba_yolo',
         with_cp: bool = False,
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,

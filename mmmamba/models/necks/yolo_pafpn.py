@@ -1,16 +1,19 @@
-"""The path aggregation that the necks of the YOLO family share."""
+"""The necks of the YOLO family: their path aggregation, and YOLOv8's, the baseline."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmmamba.errors import InputError
-from mmmamba.layers import ConvNormAct
+from mmmamba.layers import C2f, ConvNormAct
 from mmmamba.layers.common import NormLayer
+from mmmamba.models.utils import norm_layer_from_cfg
 
 
 class YOLOPAFPN(BaseModule):
@@ -73,3 +76,31 @@ class YOLOPAFPN(BaseModule):
         for feat, downsample, block in zip(inner[1:], self.downsamples, self.bottom_up_blocks):
             outs.append(block(torch.cat([downsample(outs[-1]), feat], dim=1)))
         return tuple(outs)
+
+
+@MODELS.register_module()
+class YOLOv8PAFPN(YOLOPAFPN):
+    """PAFPN of C2f blocks, YOLOv8's neck.
+
+    Args:
+        in_channels: Channels of the maps, finest first.
+        out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
+        num_blocks: Bottlenecks in each C2f.
+        norm_cfg: mmdet's normalisation config.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        InputError: Fewer than two levels, or another number of ``out_channels`` than of ``in_channels``.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int | Sequence[int] | None = None,
+        num_blocks: int = 1,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        norm_layer = norm_layer_from_cfg(norm_cfg)
+        make_block = partial(C2f, num_blocks=num_blocks, norm_layer=norm_layer)
+        super().__init__(in_channels, out_channels, make_block, norm_layer, init_cfg)

@@ -8,9 +8,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mmmamba.layers import SPPF, C2f, ConvNormAct
-from mmmamba.models.backbones.arch import Arch, resolve_arch
-from mmmamba.models.backbones.staged_backbone import NUM_STAGES, StagedBackbone
-from mmmamba.models.utils import norm_layer_from_cfg
+from mmmamba.models.backbones.staged_backbone import StagedBackbone
+from mmmamba.models.utils import NUM_STAGES, Arch, norm_layer_from_cfg, resolve_arch
 
 
 @MODELS.register_module()
@@ -53,7 +52,7 @@ class YOLOv8CSPDarknet(StagedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
+        depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
         norm_layer = norm_layer_from_cfg(norm_cfg)
         inputs = (widths[0] // 2, *widths)
 
@@ -67,6 +66,6 @@ class YOLOv8CSPDarknet(StagedBackbone):
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
 
-    def stage_names(self, index: int) -> list[str]:
-        names = [f'downsamples.{index}', f'stages.{index}']
-        return names + (['sppf'] if index == NUM_STAGES - 1 else [])
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        modules = [self.downsamples[index], self.stages[index]]
+        return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules

@@ -10,9 +10,8 @@ from torch import nn
 
 from mmmamba.errors import InputError
 from mmmamba.layers import SPPF, ConvNormAct, ODSSBlock, SimpleStem, VisionClueMerge
-from mmmamba.models.backbones.arch import Arch, drop_path_rates, resolve_arch
-from mmmamba.models.backbones.staged_backbone import NUM_STAGES, StagedBackbone
-from mmmamba.models.utils import norm_layer_from_cfg
+from mmmamba.models.backbones.staged_backbone import StagedBackbone
+from mmmamba.models.utils import NUM_STAGES, Arch, drop_path_rates, norm_layer_from_cfg, resolve_arch
 
 DOWNSAMPLES = ('clue_merge', 'conv')
 
@@ -38,12 +37,12 @@ class ODMamba(StagedBackbone):
         with_cp: Recompute scans and MLPs in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
-        local_spatial: Whether an LSBlock stands before each scan.
+        local_spatial: Whether an LSBlock comes before each scan.
         mlp: ``'rg'`` (the paper's RG block), ``'mlp'``, ``'conv'``, ``'res_conv'`` or ``'gated'`` (its table 3), or
             None for none (table 2).
         gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
-        ssm_init: ``'reference'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
+        ssm_init: ``'mamba_yolo'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         norm_cfg: mmdet's normalisation config, for all norms after convolutions.
         init_cfg: mmengine's initialisation config.
 
@@ -73,12 +72,12 @@ class ODMamba(StagedBackbone):
         mlp: str | None = 'rg',
         gate_act: str = 'gelu',
         downsample: str = 'clue_merge',
-        ssm_init: str = 'reference',
+        ssm_init: str = 'mamba_yolo',
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        depths, widths = resolve_arch(self.arch_settings, arch, depths, widths)
+        depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
         if downsample not in DOWNSAMPLES:
             raise InputError(f'downsample must be one of {DOWNSAMPLES}, got {downsample!r}')
         norm_layer = norm_layer_from_cfg(norm_cfg)
@@ -105,5 +104,6 @@ class ODMamba(StagedBackbone):
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
 
-    def stage_names(self, index: int) -> list[str]:
-        return super().stage_names(index) + (['sppf'] if index == NUM_STAGES - 1 else [])
+    def stage_modules(self, index: int) -> list[nn.Module]:
+        modules = super().stage_modules(index)
+        return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
