@@ -8,6 +8,7 @@ import argparse
 import copy
 import inspect
 import json
+import os
 import re
 from contextlib import nullcontext
 from functools import cache
@@ -65,7 +66,7 @@ DROP_PATHS = {
     'vmamba': {'t': 0.2, 't_s2l5': 0.2, 's': 0.3, 's_s2l15': 0.3, 'b': 0.5, 'b_s2l15': 0.6},
 }
 ODMAMBA_IN_MMDET = [name for name in NAMES if re.fullmatch('od_mamba/.*_coco.py', name)]
-FRUITS_AND_NUTS = ROOT.parent / 'shared/data/fruits_nuts'
+FRUITS_AND_NUTS = Path(os.environ.get('FRUITS_NUTS', ROOT.parent / 'shared/data/fruits_nuts'))
 
 NORMS = nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm
 

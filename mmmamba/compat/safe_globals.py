@@ -1,6 +1,6 @@
 """Let ``torch.load`` read mmengine's checkpoints with ``weights_only=True``, its default since PyTorch 2.6.
 
-mmengine's runner saves, beside weights, its message hub: histories of logged values (``HistoryBuffer``, which hold
+mmengine's runner saves, with the weights, its message hub: histories of logged values (``HistoryBuffer``, which hold
 NumPy arrays, NumPy scalars and references to their own statistics) that ``torch.load`` refuses, so that no checkpoint
 could be resumed. They are allowed here one by one; everything else is refused as before. Earlier versions of PyTorch
 read checkpoints without this check unless asked for it, and are left alone.

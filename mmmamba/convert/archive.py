@@ -62,7 +62,7 @@ class TorchArchive:
         self._zip.close()
 
     def tree(self) -> Any:
-        """What was saved, see :func:`mmmamba.convert.inert_pickle.load`."""
+        """Returns what was saved, see :func:`mmmamba.convert.inert_pickle.load`."""
         try:
             return inert_pickle.load(self._read(f'{self._root}data.pkl'))
         except pickle.UnpicklingError as error:

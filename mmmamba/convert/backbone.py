@@ -19,14 +19,14 @@ CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
 
 
 def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDict:
-    """The weights of a classifier or of a whole mmdet detector with the backbone in our names, below ``backbone.``.
+    """Renames the backbone in the weights of a classifier or of a whole mmdet detector, below ``backbone.``.
 
     A classifier's head is dropped (:func:`dropped` lists it). A detector's neck and heads are mmdet's own and keep
     their names.
 
     Args:
         state_dict: In the reference's names.
-        names: Table of the backbone's modules, and of the parameters that stand in none.
+        names: Table of the backbone's modules, and of the parameters that are in none.
         system: What the user asked for.
 
     Raises:
@@ -42,13 +42,13 @@ def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDi
 
 
 def split(state_dict: StateDict, prefix: str) -> tuple[StateDict, StateDict]:
-    """What stands below a prefix, without it, and the rest."""
+    """Returns what is below a prefix, without it, and the rest."""
     inside = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
     return inside, {key: value for key, value in state_dict.items() if not key.startswith(prefix)}
 
 
 def dropped(keys: Iterable[str], system: str | None) -> list[str]:
-    """The keys of a reference's classifier that a detector has no use for."""
+    """Returns the keys of a reference's classifier that a detector has no use for."""
     modules = tuple(f'{module}.' for module in CLASSIFIERS.get(system or '', ()))
     return [key for key in keys if modules and _bare(key).removeprefix(BACKBONE).startswith(modules)]
 

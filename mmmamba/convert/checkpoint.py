@@ -82,7 +82,7 @@ def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: 
 
 
 def _weights_of(tree: Any) -> tuple[str, Any]:
-    """The entry that holds the weights and its name."""
+    """Returns the entry that holds the weights, and its name."""
     if _holds_weights(tree):
         return '', tree
     if isinstance(tree, dict):
@@ -105,7 +105,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _walk(root: Placeholder) -> dict[str, TensorRecord]:
-    """The tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
+    """Yields the tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
     records: dict[str, TensorRecord] = {}
     stack: list[tuple[str, Any]] = [('', root)]
     visited = 0

@@ -34,7 +34,7 @@ _LINEAR = re.compile(r'.*\.(in_proj|out_proj|se\.reduce|se\.expand|reduction)\.w
 
 
 def efficient_vmamba(state_dict: StateDict) -> StateDict:
-    """An EfficientVMamba classifier, or a detector of mmdet on one, for EfficientVMamba under ``backbone.``.
+    """Converts an EfficientVMamba classifier, or a detector of mmdet on one; the backbone is under ``backbone.``.
 
     Any size: which blocks a stage has is read off the keys. Linear layers become 1x1 convolutions.
 
@@ -54,7 +54,7 @@ def efficient_vmamba(state_dict: StateDict) -> StateDict:
 
 
 def _module(key: str) -> Names:
-    """Table of the block or merging that ``key`` belongs to."""
+    """Returns the table of the block or merging that ``key`` belongs to."""
     match = _MODULE.match(key)
     if match is None:
         return {}

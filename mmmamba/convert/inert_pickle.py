@@ -29,10 +29,10 @@ class Placeholder:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """An item of a dict-like object: dropped."""
+        """Drops an item of a dict-like object."""
 
     def append(self, item: Any) -> None:
-        """An item of a list-like object: dropped."""
+        """Drops an item of a list-like object."""
 
     extend = append
     add = append
@@ -121,7 +121,7 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def load(data: bytes) -> Any:
-    """The object in a pickle: containers, numbers and strings as they are, tensors and all else as records.
+    """Reads the object in a pickle: containers, numbers and strings as they are, tensors and all else as records.
 
     Raises:
         pickle.UnpicklingError: Damaged, or unreasonable, data.

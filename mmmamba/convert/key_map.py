@@ -9,7 +9,7 @@ from torch import Tensor
 from mmmamba.errors import InputError
 
 Names = dict[str, str]
-"""Reference name to our name, of modules and of parameters that stand in no module of their own."""
+"""Reference name to our name, of modules and of parameters in no module of their own."""
 
 StateDict = dict[str, Tensor]
 
@@ -34,18 +34,18 @@ _FINGERPRINTS = {
 
 
 def under(reference: str, ours: str, names: Names) -> Names:
-    """The same table one level down: inside module ``reference``, which we call ``ours``."""
+    """Returns the same table one level down: inside module ``reference``, which we call ``ours``."""
     return {f'{reference}.{name}': f'{ours}.{our_name}' for name, our_name in names.items()}
 
 
 def indices(keys: Iterable[str], prefix: str) -> list[int]:
-    """The numbers that follow ``prefix.`` in the keys, sorted: the members of a sequence."""
+    """Returns the numbers that follow ``prefix.`` in the keys, sorted: the members of a sequence."""
     pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
     return sorted({int(match[1]) for match in map(pattern.match, keys) if match})
 
 
 def system_of(keys: Iterable[str]) -> str | None:
-    """The system that a state dict of these keys seems to come from."""
+    """Guesses the system that a state dict of these keys comes from."""
     keys = list(keys)
     for system, pattern in _FINGERPRINTS.items():
         if any(map(re.compile(pattern).match, keys)):
@@ -60,7 +60,7 @@ def without_yolo_wrappers(state_dict: StateDict) -> StateDict:
     keys have to carry the same wrapping; keys of another form stay as they are.
 
     Raises:
-        InputError: Two wrappings, so that two models, or a model twice, stand in one state dict.
+        InputError: Two wrappings: the state dict holds two models, or one twice.
     """
     wrapped = re.compile(r'((?:(?:module|model)\.)*?)model\.\d+\.')
     examples: dict[str, str] = {}
@@ -76,11 +76,11 @@ def without_yolo_wrappers(state_dict: StateDict) -> StateDict:
 
 
 def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
-    """The state dict in our names.
+    """Returns the state dict in our names.
 
     Args:
         state_dict: In the reference's names.
-        names: Table of all modules, and of the parameters that stand in none.
+        names: Table of all modules, and of the parameters that are in none.
         system: What the user asked for, for the error message.
 
     Raises:
@@ -98,7 +98,7 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
     if unknown or not renamed:
         raise InputError(_complaint(list(state_dict), unknown, system))
     if len(renamed) < len(state_dict):
-        raise InputError('ambiguous state dict: some of its tensors stand there in two spellings')
+        raise InputError('ambiguous state dict: it has some tensors under two names')
     return renamed
 
 

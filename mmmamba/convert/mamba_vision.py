@@ -27,7 +27,7 @@ _STAGES = (_CONV_BLOCK, _CONV_BLOCK, _WINDOW_BLOCK, _WINDOW_BLOCK)
 
 
 def mamba_vision(state_dict: StateDict) -> StateDict:
-    """A MambaVision classifier, or a detector of mmdet's on one, for the backbone :class:`MambaVision`.
+    """Converts a MambaVision classifier, or a detector of mmdet's on one, for the backbone :class:`MambaVision`.
 
     Any size: how many blocks a stage has is read off the keys. The two convolutions of a mixer become one.
 
@@ -49,7 +49,7 @@ def mamba_vision(state_dict: StateDict) -> StateDict:
 
 
 def _join_halves(state_dict: StateDict) -> StateDict:
-    """With one convolution of all channels, (C, 1, 1, 3), instead of a mixer's two of half of them, (C/2, 1, 3)."""
+    """Joins a mixer's two convolutions of half the channels, (C/2, 1, 3), to one of all, (C, 1, 1, 3)."""
     joined: StateDict = {}
     for key, value in state_dict.items():
         if not key.endswith(_HALVES):

@@ -32,7 +32,7 @@ _HEAD = 'model.21'
 
 
 def mamba_yolo(state_dict: StateDict) -> StateDict:
-    """A Mamba YOLO detector for ODMamba, ODSSPAFPN and YOLOv8Head.
+    """Converts a Mamba YOLO detector for ODMamba, ODSSPAFPN and YOLOv8Head.
 
     Any size, with or without LSBlocks, any number of classes: how many blocks a stage has, and how many scans a block
     of the neck, is read off the keys.

@@ -31,7 +31,7 @@ _OF_ALL_DIRECTIONS = ('.x_proj_weight', '.dt_projs_weight')
 
 
 def vmamba(state_dict: StateDict) -> StateDict:
-    """A VMamba classifier, or an mmdet detector on VMamba, for :class:`mmmamba.models.backbones.VMamba`.
+    """Converts a VMamba classifier, or an mmdet detector on VMamba, for :class:`mmmamba.models.backbones.VMamba`.
 
     Any depths, widths and ratios, in the spellings that the public loading code knows; weights of linear layers become
     those of 1x1 convolutions. Vanilla VMamba (with gates and without MLPs) is another architecture, and is refused.
@@ -54,7 +54,7 @@ def vmamba(state_dict: StateDict) -> StateDict:
 
 
 def _shaped(key: str, value: Tensor) -> Tensor:
-    """A matrix as our modules have it: as a 1x1 convolution, or cut into the directions."""
+    """Shapes a matrix as our modules have it: as a 1x1 convolution, or cut into the directions."""
     if value.dim() == 2 and key.endswith(_LINEAR):
         return value[:, :, None, None]
     if value.dim() == 2 and key.endswith(_OF_ALL_DIRECTIONS) and len(value) % DIRECTIONS == 0:

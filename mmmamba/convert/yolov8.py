@@ -19,7 +19,7 @@ _HEAD = 'model.22'
 
 
 def yolov8(state_dict: StateDict) -> StateDict:
-    """A YOLOv8 detector (n, s, m, l, x; any number of classes) for YOLOv8CSPDarknet, YOLOv8PAFPN and YOLOv8Head.
+    """Converts a YOLOv8 detector (n, s, m, l, x) for YOLOv8CSPDarknet, YOLOv8PAFPN and YOLOv8Head.
 
     Args:
         state_dict: Keys as ``model.0.conv.weight``, also after ``module.`` or a second ``model.``.
@@ -37,7 +37,7 @@ def yolov8(state_dict: StateDict) -> StateDict:
 
 
 def head_names(reference: str) -> Names:
-    """Table of the decoupled head, which Mamba YOLO has from YOLOv8."""
+    """Returns the table of the decoupled head, which Mamba YOLO has from YOLOv8."""
     names = {f'{reference}.dfl.conv.weight': 'bbox_head.project'}
     for branch, ours in (('cv2', 'reg_branches'), ('cv3', 'cls_branches')):
         for level in range(3):
@@ -47,7 +47,7 @@ def head_names(reference: str) -> Names:
 
 
 def flatten_projection(state_dict: StateDict) -> StateDict:
-    """The distribution's bins as the vector they are; the reference holds them as a 1x1 convolution (1, 16, 1, 1)."""
+    """Flattens the bins of the distribution; the reference holds them as a 1x1 convolution (1, 16, 1, 1)."""
     project = 'bbox_head.project'
     return {key: value.flatten() if key == project else value for key, value in state_dict.items()}
 

@@ -14,7 +14,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {'gelu': nn.GELU, 'silu': nn.SiLU, 're
 
 
 def build_activation(name: str) -> nn.Module:
-    """The activation called ``name``; InputError, with the names there are, for any other."""
+    """Makes the activation called ``name``; raises InputError, with the known names, for any other."""
     if name not in ACTIVATIONS:
         raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()
@@ -135,7 +135,7 @@ class Mlp(nn.Module):
 
 
 def join_squares(x: Tensor) -> Tensor:
-    """The four pixels of each 2x2 square on the channels: top left, bottom left, top right, bottom right.
+    """Puts the four pixels of each 2x2 square on the channels: top left, bottom left, top right, bottom right.
 
     An odd side is padded with zeros at the bottom or right.
 

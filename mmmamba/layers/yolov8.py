@@ -59,7 +59,7 @@ class C2f(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Max pools of 5, 9 and 13 pixels, as three of 5 in sequence, beside the map itself, between 1x1 convolutions.
+    """Max pools of 5, 9 and 13 pixels, as three of 5 in sequence, joined with the map, between 1x1 convolutions.
 
     Args:
         channels: C of the input and the output; the pools see half of them.

@@ -124,7 +124,7 @@ def test_what_is_something_else_is_refused():
     vanilla = {**_older(source), 'layers.0.downsample.reduction.weight': torch.zeros(1)}
     with pytest.raises(InputError, match=r'unknown layers\.0\.downsample\.reduction\.weight'):
         vmamba(vanilla)
-    with pytest.raises(InputError, match='two spellings'):
+    with pytest.raises(InputError, match='under two names'):
         vmamba({**source, **_older(source)})
     with pytest.raises(InputError, match='unknown layers.0.blocks.0.op.in_proj.gain'):
         vmamba({**source, 'layers.0.blocks.0.op.in_proj.gain': torch.zeros(1)})

@@ -18,7 +18,7 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` (same arguments), in an order in which something good is always on the disk.
 
     mmengine deletes the outdated checkpoint, then writes the new one in place, then rewrites ``last_checkpoint``: a
-    failure on the way leaves a torn file, or nothing. Here the new file is completed beside its place and renamed,
+    failure on the way leaves a torn file, or nothing. Here the new file is completed under another name and renamed,
     ``last_checkpoint`` is replaced in the same way, and only then are outdated files deleted. On a full disk the run
     stops with one clear line and can resume from the previous checkpoint. Local folders only; a ``backend_args`` of
     one's own is used as it is.

@@ -86,7 +86,7 @@ class WarmupLinearLR(_WarmupScheduler):
     def build_iter_from_epoch(cls, optimizer: OptimizerType, end: int, epoch_length: int, end_factor: float = 0.01,
                               warmup_epochs: float = 3.0, min_warmup_iters: int = 0, bias_start_lr: float = 0.1,
                               by_epoch: bool = True) -> WarmupLinearLR:
-        """What mmengine calls for ``convert_to_iter_based=True``; ``by_epoch`` says that ``end`` counts epochs."""
+        """Builds it for ``convert_to_iter_based=True``; ``by_epoch`` says that ``end`` counts epochs."""
         if not by_epoch:
             raise InputError('WarmupLinearLR counts `end` in epochs; leave out by_epoch=False')
         return cls(optimizer, end, epoch_length, end_factor, warmup_epochs, min_warmup_iters, bias_start_lr)
@@ -122,7 +122,7 @@ class WarmupMomentum(MomentumSchedulerMixin, _WarmupScheduler):
     @classmethod
     def build_iter_from_epoch(cls, optimizer: OptimizerType, epoch_length: int, start: float = 0.8,
                               warmup_epochs: float = 3.0, min_warmup_iters: int = 0, end: int = 0) -> WarmupMomentum:
-        """What mmengine calls for ``convert_to_iter_based=True``; it always adds ``end``, which means nothing here."""
+        """Builds it for ``convert_to_iter_based=True``; mmengine always adds ``end``, which means nothing here."""
         del end
         return cls(optimizer, epoch_length, start, warmup_epochs, min_warmup_iters)
 

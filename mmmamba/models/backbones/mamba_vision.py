@@ -125,6 +125,6 @@ class MambaVision(StagedBackbone):
 
 
 def _mixers(depth: int, width: int, num_heads: int) -> Iterator[nn.Module]:
-    """Of each block of a stage: scans in the first half, attention after them."""
+    """Yields the mixer of each block of a stage: scans in the first half, then attention."""
     for index in range(depth):
         yield MambaVisionMixer(width) if 2 * index < depth else Attention(width, num_heads)

@@ -81,7 +81,7 @@ def load_pretrained(
 
 
 def _local(checkpoint: str) -> Path:
-    """The file itself, or what an address is downloaded to."""
+    """Returns the file itself, or what an address is downloaded to."""
     if '://' not in checkpoint:
         return Path(checkpoint).expanduser()
     if not checkpoint.lower().startswith(('http://', 'https://')):
@@ -97,7 +97,7 @@ def _local(checkpoint: str) -> Path:
 
 
 def _cached(address: str) -> Path:
-    """Where an address is kept: two of them may end in the same name."""
+    """Returns where an address is kept; two addresses may end in the same name."""
     name = Path(unquote(urlsplit(address).path)).name
     tag = hashlib.sha256(address.encode()).hexdigest()[:8]
     return Path(torch.hub.get_dir(), 'checkpoints', f'{tag}-{name}')

@@ -118,7 +118,7 @@ class StagedBackbone(BaseModule):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """As ``nn.Module.train``, but what is frozen stays frozen."""
+        """Sets the mode as ``nn.Module.train`` does, but what is frozen stays frozen."""
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:

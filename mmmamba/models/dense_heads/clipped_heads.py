@@ -17,7 +17,7 @@ class ClippedBoxes:
 
     def predict_by_feat(self, *outputs: list[Tensor], batch_img_metas: list[dict], rescale: bool = False,
                         **options: object) -> list[InstanceData]:
-        """The parent's, clipped to ``ori_shape`` or, unless ``rescale``, to ``img_shape``."""
+        """Returns the parent's boxes, clipped to ``ori_shape`` or, unless ``rescale``, to ``img_shape``."""
         found = super().predict_by_feat(  # type: ignore[misc]
             *outputs, batch_img_metas=batch_img_metas, rescale=rescale, **options)
         for instances, meta in zip(found, batch_img_metas):
@@ -57,7 +57,7 @@ class LetterboxPreprocessor(DetDataPreprocessor):
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """The parent's, with ``img_shape`` set to ``pad_shape``."""
+        """Runs the parent's with ``img_shape`` set to ``pad_shape``."""
         data = super().forward(data, training)
         for sample in data['data_samples'] or ():
             sample.set_metainfo({'img_shape': sample.pad_shape})

@@ -87,7 +87,7 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         self.project = nn.Parameter(torch.arange(reg_max, dtype=torch.float), requires_grad=False)
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Raw predictions.
+        """Computes the raw predictions.
 
         Args:
             feats: (B, in_channels[i], H_i, W_i).
@@ -106,7 +106,7 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
                            self.cls_branches, self.reg_branches)
 
     def distances(self, bbox_logits: Tensor) -> Tensor:
-        """Expected distances (..., 4), in strides, of box logits (..., 4·reg_max)."""
+        """Returns the expected distances (..., 4), in strides, of box logits (..., 4·reg_max)."""
         return bbox_logits.unflatten(-1, (4, self.reg_max)).softmax(dim=-1) @ self.project.to(bbox_logits)
 
     def loss_by_feat(
@@ -179,7 +179,7 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> list[InstanceData]:
-        """Boxes of each image from the raw predictions: decoding, score threshold, class-wise NMS.
+        """Makes the boxes of each image from the raw predictions: decoding, score threshold, class-wise NMS.
 
         Args:
             cls_scores: Class logits of each level, (B, num_classes, H, W).
@@ -204,7 +204,7 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
 
 
 def _branch(in_channels: int, channels: int, out_channels: int, bias: float, norm_layer: NormLayer) -> nn.Sequential:
-    """Two 3x3 convolutions, and a 1x1 convolution whose bias starts from ``bias``."""
+    """Makes two 3x3 convolutions and a 1x1 convolution whose bias starts from ``bias``."""
     last = nn.Conv2d(channels, out_channels, 1)
     nn.init.constant_(last.bias, bias)
     return nn.Sequential(

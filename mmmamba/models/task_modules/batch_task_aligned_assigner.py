@@ -70,7 +70,7 @@ class BatchTaskAlignedAssigner:
             gt_valid: (B, G), bool; False for padding.
 
         Returns:
-            The assignment; all background where there is no box.
+            The assignment; all background if there is no box.
         """
         num_images, num_priors, _ = pred_scores.shape
         if gt_labels.shape[1] == 0:
@@ -111,7 +111,7 @@ class BatchTaskAlignedAssigner:
 
     @staticmethod
     def _overlaps(pred_bboxes: Tensor, gt_bboxes: Tensor, candidates: Tensor) -> Tensor:
-        """CIoU, clamped at 0, of the candidates only: they are few."""
+        """Computes the CIoU, clamped at 0, of the candidates only: they are few."""
         overlaps = pred_bboxes.new_zeros(candidates.shape)
         image, gt, prior = candidates.nonzero(as_tuple=True)
         overlaps[image, gt, prior] = complete_iou(gt_bboxes[image, gt], pred_bboxes[image, prior]).clamp(min=0)
