@@ -1,0 +1,33 @@
+"""Runs our tools in processes that need not import PyTorch and MMDetection: copies of one that already has."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.reduction import DupFd
+from typing import IO
+
+_CONTEXT = multiprocessing.get_context('forkserver')
+_CONTEXT.set_forkserver_preload(['mmmamba.models', 'mmmamba.datasets', 'mmmamba.engine', 'mmdet.apis'])
+
+
+def run(command: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_: object) -> subprocess.CompletedProcess:
+    """Runs ``[sys.executable, script, *arguments]`` as ``subprocess.run`` would, standard error to ``stdout`` too."""
+    child = _CONTEXT.Process(target=_main, args=(list(command[1:]), DupFd(stdout.fileno()), os.getcwd(), dict(env)))
+    child.start()
+    child.join()
+    return subprocess.CompletedProcess(command, child.exitcode)
+
+
+def _main(arguments: list[str], output: DupFd, folder: str, environment: dict[str, str]) -> None:
+    descriptor = output.detach()
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name='__main__')
