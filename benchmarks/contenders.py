@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Callable
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from benchmarks.shapes import ScanShape
 from mmmamba.ops import ss2d_scan
-from mmmamba.ops.dispatch import Backend, without_autocast
-from mmmamba.ops.selective_scan.backends import BACKENDS as SELECTIVE_SCAN
-from mmmamba.ops.ss2d_scan.backends import BACKENDS as SS2D_SCAN
-from mmmamba.ops.ss2d_scan.unfused import unfused
+from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, TOLERANCES, Backend, without_autocast
+from mmmamba.ops.scan.selective_scan import BACKENDS as SELECTIVE_SCAN
+from mmmamba.ops.scan.ss2d_scan import BACKENDS as SS2D_SCAN
+from mmmamba.ops.scan.ss2d_scan import unfused
 
 Inputs = Mapping[str, Tensor]
 Scan = Callable[..., Tensor]
@@ -28,14 +29,46 @@ several chunks of any kernel, so that carries between chunks and segments are ch
 """
 
 
+def mamba_ssm_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """The compiled CUDA scan of the mamba_ssm package; a ``run`` of the selective scan's backends.
+
+    y is in the dtype of ``u``. delta takes that dtype too, and so do B and C unless they are constant.
+    """
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    D, delta_bias = (None if vector is None else vector.float() for vector in (D, delta_bias))
+    B, C = (matrix.to(torch.float32 if matrix.dim() == 2 else u.dtype).contiguous() for matrix in (B, C))
+    delta = delta.to(u.dtype).contiguous()
+    u, A = u.contiguous(), A.float().contiguous()
+    return selective_scan_fn(u, delta, A, B, C, D, None, delta_bias, delta_softplus, return_last_state=True)
+
+
+MAMBA_SSM = Backend(
+    name='mamba_ssm',
+    run=partial(unfused, mamba_ssm_scan),
+    dtypes=FLOAT32_AND_HALVES,
+    devices=('cuda',),
+    unavailable=lambda: None if find_spec('mamba_ssm') else 'The package mamba_ssm is not installed.',
+)
+
+
 def is_unfused(backend: Backend) -> bool:
     """Whether a backend gathers four sequences, projects and scans them, and merges the results."""
     return isinstance(backend.run, partial) and backend.run.func is unfused
 
 
 def contenders() -> dict[str, Backend]:
-    """Backends of ``ss2d_scan`` by name, and the unfused path around each selective scan for which none has it."""
-    found = {backend.name: backend for backend in SS2D_SCAN}
+    """Backends of ``ss2d_scan`` by name, that of mamba_ssm, and the unfused path around each fused selective scan."""
+    found = {backend.name: backend for backend in (*SS2D_SCAN, MAMBA_SSM)}
     found.update({
         f'unfused_{backend.name}': replace(backend, name=f'unfused_{backend.name}', run=partial(unfused, backend.run))
         for backend in SELECTIVE_SCAN if not is_unfused(found[backend.name])
@@ -115,9 +148,9 @@ def relative_errors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 def require_agreement(backend: Backend, got: Mapping[str, Tensor], expected: Mapping[str, Tensor],
                       dtype: torch.dtype) -> float:
-    """Largest relative error of results; AssertionError where one exceeds the backend's tolerance for ``dtype``."""
+    """Largest relative error of results; AssertionError where one exceeds the tolerance for ``dtype``."""
     errors = relative_errors(got, expected)
-    tolerance = backend.tolerances[dtype]
+    tolerance = TOLERANCES[dtype]
     for name, error in errors.items():
         limit = tolerance.gradient if name.startswith('grad_') else tolerance.forward
         # Written so that NaN fails.

@@ -128,7 +128,7 @@ def measure_models(
     rows = []
     for shape in distinct_scans(sizes, sides):
         for dtype in dtypes:
-            takes = {name: backend for name, backend in backends.items() if DTYPES[dtype] in backend.tolerances}
+            takes = {name: backend for name, backend in backends.items() if DTYPES[dtype] in backend.dtypes}
             try:
                 rows += measure(shape, takes, dtype=dtype)
             except Exception as error:  # inputs that do not fit, say: the rows of other scans are kept

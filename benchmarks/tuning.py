@@ -19,7 +19,8 @@ from benchmarks.networks import MAMBA_YOLO
 from benchmarks.records import Row, failure, table, write_csv
 from benchmarks.shapes import ScanShape, distinct_scans
 from benchmarks.timing import Effort, captured, interleaved
-from mmmamba.ops.ss2d_scan.fused import fused
+from mmmamba.ops.scan.fused import ScanInputs
+from mmmamba.ops.scan.ss2d_scan import fused
 
 OPTIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({
     'chunk': (16, 32, 64, 128, 256, 512),
@@ -52,16 +53,16 @@ def descend(start: Any, options: Mapping[str, Sequence[int]], cost: Callable[[An
     return best
 
 
-def kernel_inputs(shape: ScanShape, device: torch.device) -> list[Any]:
-    """What the fused scan of :mod:`mmmamba.ops.fused_scan` takes for a shape, from x to softplus."""
-    seen: list[Any] = []
+def kernel_inputs(shape: ScanShape, device: torch.device) -> ScanInputs:
+    """Returns what the fused scan takes for a shape."""
+    seen: list[ScanInputs] = []
 
-    def record(*arguments: Any) -> tuple[Tensor, None]:
-        seen.extend(a.contiguous() if isinstance(a, Tensor) else a for a in arguments)
-        return arguments[0], None
+    def record(inputs: ScanInputs) -> tuple[Tensor, None]:
+        seen.append(ScanInputs(*[a.contiguous() if isinstance(a, Tensor) else a for a in inputs]))
+        return inputs.x, None
 
     fused(record, F.linear, *scan_inputs(shape, 1, device, torch.float32).values(), 'cross')
-    return seen
+    return seen[0]
 
 
 def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -> list[Row]:
@@ -76,10 +77,8 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
     from mmmamba.ops.triton.geometry import geometry
     from mmmamba.ops.triton.tiling import choose_tiling
 
-    *tensors, pattern, width, softplus = kernel_inputs(shape, device)
-    options = pattern, width, softplus
-    x, projected, A = tensors[0], tensors[1], tensors[5]
-    gradient = incoming_gradient(x)
+    inputs = kernel_inputs(shape, device)
+    gradient = incoming_gradient(inputs.x)
     rows: list[Row] = []
 
     def cost(tiling: Any) -> float:
@@ -87,11 +86,10 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
             return math.inf
         row = {**shape._asdict(), **asdict(tiling)}
         try:
-            states = scan.forward(*tensors, *options, True, tiling=tiling)[2]
+            states = scan.forward(inputs, True, tiling)[2]
             timings = interleaved({
-                'forward': captured(lambda: scan.forward(*tensors, *options, True, tiling=tiling)),
-                'backward': captured(lambda: scan.backward(
-                    gradient, None, *tensors, states, *options, tiling=tiling)),
+                'forward': captured(lambda: scan.forward(inputs, True, tiling)),
+                'backward': captured(lambda: scan.backward(inputs, states, gradient, None, tiling)),
             }, device, EFFORT, cold=True)
         except (RuntimeError, TritonError) as error:  # more registers or shared memory than there are
             rows.append({**row, 'both_ms': math.inf, 'refused': failure(error)})
@@ -102,7 +100,7 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
         return both
 
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    descend(choose_tiling(geometry(x, projected, A, pattern, width), multiprocessors), OPTIONS, cost)
+    descend(choose_tiling(geometry(inputs), multiprocessors), OPTIONS, cost)
     return sorted(rows, key=lambda row: row['both_ms'])
 
 

@@ -65,6 +65,18 @@ def compose_coco_folder(root: Path, images: int = 8, size: tuple[int, int] = (64
 
 
 @pytest.fixture
+def poisoned_memory():
+    """Fills what torch.empty returns with NaN, so that an element that a kernel forgot to write is seen.
+
+    PyTorch does this if only deterministic algorithms are allowed, which is also what our kernels promise.
+    """
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
 def coco_folder(tmp_path: Path) -> Callable[..., Path]:
     """A function that composes a data set under ``tmp_path``; takes the arguments of :func:`compose_coco_folder`."""
     def compose(**arguments) -> Path:

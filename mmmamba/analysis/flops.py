@@ -25,8 +25,8 @@ class Cost:
         linear_flops: FLOPs of convolutions, linear layers and matrix products, 2 per multiply-add.
         projection_flops: Of these, what SS2D's scans take to make step, B and C of every token. Mamba YOLO's published
             table leaves them out; VMamba's counts them.
-        scan_flops: FLOPs of the scans, see :func:`mmmamba.ops.flops.scan_flops`. Mamba YOLO's published table leaves
-            these out as well.
+        scan_flops: FLOPs of the scans, see :func:`mmmamba.ops.scan.fused.scan_flops`. Mamba YOLO's published table
+            leaves these out as well.
     """
 
     parameters: int = 0

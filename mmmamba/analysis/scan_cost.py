@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from mmmamba.ops.dispatch import Backend
-from mmmamba.ops.flops import scan_flops
-from mmmamba.ops.selective_scan import interface as selective_scan_interface
-from mmmamba.ops.ss2d_scan import interface as ss2d_scan_interface
+from mmmamba.ops.scan import selective_scan, ss2d_scan
+from mmmamba.ops.scan.fused import scan_flops
 
 DIRECTIONS = 4
 
@@ -53,12 +52,12 @@ def scans_reported(report: Report) -> Iterator[None]:
         return torch.zeros_like(u), u.new_zeros(batch, *A.shape)
 
     with ExitStack() as stack:
-        for interface, run in ((ss2d_scan_interface, ss2d), (selective_scan_interface, selective)):
+        for op, run in ((ss2d_scan, ss2d), (selective_scan, selective)):
             # Under every name that a layer may have been told, so that none of them refuses the device.
-            substitutes = tuple(_substitute(backend, run) for backend in interface.BACKENDS)
-            stack.enter_context(patch.object(interface, 'BACKENDS', substitutes))
+            substitutes = tuple(_substitute(backend, run) for backend in op.BACKENDS)
+            stack.enter_context(patch.object(op, 'BACKENDS', substitutes))
         yield
 
 
 def _substitute(backend: Backend, run: Callable[..., Any]) -> Backend:
-    return replace(backend, run=run, devices=None, unavailable=lambda: None)
+    return replace(backend, run=run, devices=None, unavailable=None)

@@ -1,7 +1,7 @@
 """The blocks of the papers for inference: norms, gates and residual sums within the passes of the convolutions.
 
 Each class computes what its parent does, with the same parameters under the same names, in fewer passes over the
-maps: on a CPU through native kernels (``pointwise_conv``, ``inverted_bottleneck``), elsewhere in PyTorch. The layers
+maps: on a CPU through native kernels (:mod:`mmmamba.deploy.fused_ops`), elsewhere in PyTorch. The layers
 inside are then not called. So a layer stays as it is where somebody else would notice: where it, or a layer that its
 passes would include, has hooks or a parametrisation, or is of another class than the papers'.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmmamba.deploy.fused_ops import inverted_bottleneck, pointwise_conv
 from mmmamba.layers import SS2D, DropPath, LayerNorm2d, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
 from mmmamba.layers.common import ACTIVATIONS
-from mmmamba.ops import inverted_bottleneck, pointwise_conv
 
 
 def _name(activation: nn.Module) -> str:

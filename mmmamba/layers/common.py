@@ -1,4 +1,4 @@
-"""What several papers share: activations, normalisation, stochastic depth, convolutions, the MLP."""
+"""What several papers share: activations, normalisation, stochastic depth, convolutions, the MLP, checkpointing."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,8 +7,10 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmmamba.errors import InputError
+from mmmamba.ops.dispatch import in_transform
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
 
@@ -149,3 +151,20 @@ def join_squares(x: Tensor) -> Tensor:
     if height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
     return torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=1)
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Returns ``function(*inputs)``; for a backward pass, what goes in is kept instead of what arises within.
+
+    The backward pass calls the function again as far as the last result that it needs. So a matrix product or a
+    convolution at its end costs nothing, and what comes before should be cheap compared with its memory, as
+    activations, products of elements, depthwise convolutions and those from few channels to many are. Inside
+    transforms of ``torch.func``, which allow no checkpointing, everything is kept.
+
+    Args:
+        function: Deterministic, and without changes to anything outside of it.
+        inputs: Its arguments; gradients also reach tensors that it takes from elsewhere.
+    """
+    if not torch.is_grad_enabled() or in_transform():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)

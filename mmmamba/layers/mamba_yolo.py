@@ -15,9 +15,9 @@ from mmmamba.layers.common import (
     NormLayer,
     build_activation,
     join_squares,
+    recomputed,
 )
 from mmmamba.layers.ss2d import SS2D
-from mmmamba.ops.recomputation import recomputed
 
 
 class SimpleStem(nn.Module):

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.errors import InputError
-from mmmamba.layers.common import LayerNorm2d, build_activation
+from mmmamba.layers.common import LayerNorm2d, build_activation, recomputed
 from mmmamba.ops import ss2d_scan
-from mmmamba.ops.orders import MAP_PATTERNS
-from mmmamba.ops.recomputation import recomputed
+from mmmamba.ops.scan.orders import MAP_PATTERNS
 
 SSM_INITS = ('mamba_yolo', 'mamba')
 

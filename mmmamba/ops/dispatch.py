@@ -6,7 +6,7 @@ is no switch in the environment and no module state.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -25,62 +25,61 @@ class Tolerance:
 
 
 TOLERANCES = {
+    torch.float64: Tolerance(forward=1e-12, gradient=1e-11),
     torch.float32: Tolerance(forward=2e-6, gradient=2e-5),
     torch.float16: Tolerance(forward=1e-3, gradient=1e-3),
     torch.bfloat16: Tolerance(forward=8e-3, gradient=8e-3),
 }
-"""What every scan that computes in float32 keeps."""
+"""What every backend keeps, by the dtype of the inputs."""
 
+FLOAT32_AND_HALVES = (torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float64, *FLOAT32_AND_HALVES)
 
 WITHOUT_AUTOCAST = frozenset(kind for kind in ('meta', 'mps') if not torch.amp.is_autocast_available(kind))
 """Device types without autocast. Asked here, since torch.compile of PyTorch 2.11 cannot trace the question."""
 
 
-def _always_available() -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of an op.
+    """One implementation of an op: a row of its table ``BACKENDS``.
 
     Attributes:
         name: What the caller's ``backend=`` names.
         run: Forward; its result carries the backward in its autograd graph.
-        tolerances: Accuracy by the dtype of the inputs. Its keys are the dtypes that the backend takes.
+        dtypes: Of inputs that the backend takes.
         devices: Device types that the backend runs on; None for all.
-        unavailable: Why the backend cannot run on this machine whatever the inputs are, or None if it can. Traced by
-            ``torch.compile`` with the rest of the choice, so it only returns what is known already.
+        unavailable: Returns why the backend cannot run on this machine whatever the inputs are, or None if it can.
+            Traced by ``torch.compile`` with the rest of the choice, so it only returns what is known already. None for
+            a backend that always can.
         transformable: Whether forward-mode derivatives and the transforms of ``torch.func`` go through it.
     """
 
     name: str
     run: Callable[..., Any]
-    tolerances: Mapping[torch.dtype, Tolerance]
+    dtypes: tuple[torch.dtype, ...]
     devices: tuple[str, ...] | None = None
-    unavailable: Callable[[], str | None] = _always_available
+    unavailable: Callable[[], str | None] | None = None
     transformable: bool = False
 
     def unsupported_reasons(self, inputs: Iterable[Tensor]) -> list[str]:
         """Returns one sentence for each thing that keeps this backend from running on ``inputs``."""
-        inputs = list(inputs)
         reasons = []
-        unavailable = self.unavailable()
+        unavailable = None if self.unavailable is None else self.unavailable()
         if unavailable is not None:
             reasons.append(unavailable)
-        if self.devices is not None:
-            for device in sorted({tensor.device.type for tensor in inputs} - set(self.devices)):
-                reasons.append(f'It runs on {", ".join(self.devices)}, and an input is on {device}.')
-        for dtype in sorted({tensor.dtype for tensor in inputs} - set(self.tolerances), key=str):
-            reasons.append(f'It does not take {dtype}.')
+        for tensor in inputs:
+            if self.devices is not None and tensor.device.type not in self.devices:
+                reasons.append(f'It runs on {", ".join(self.devices)}, and an input is on {tensor.device.type}.')
+            if tensor.dtype not in self.dtypes:
+                reasons.append(f'It does not take {tensor.dtype}.')
         if not self.transformable and in_forward_mode():
             reasons.append('It has no forward-mode derivative, and forward mode is on.')
         if not self.transformable and in_transform():
             reasons.append('It does not run inside transforms of torch.func (grad, vjp, jvp, vmap and others).')
-        return reasons
+        return list(dict.fromkeys(reasons)) if reasons else reasons
 
 
-def select(op: str, backends: Iterable[Backend], inputs: Iterable[Tensor], name: str | None) -> Backend:
+def select(op: str, backends: Sequence[Backend], inputs: Sequence[Tensor], name: str | None) -> Backend:
     """Returns the named backend, or the first one that has no reason against it.
 
     Raises:
@@ -88,20 +87,17 @@ def select(op: str, backends: Iterable[Backend], inputs: Iterable[Tensor], name:
         RuntimeError: The named backend, or every backend, has a reason against these inputs; the message lists them
             and names the backends that have none.
     """
-    backends, inputs = tuple(backends), list(inputs)
-    if name is not None:
-        candidates = tuple(backend for backend in backends if backend.name == name)
-        if not candidates:
-            known = ', '.join(backend.name for backend in backends)
-            raise ValueError(f'{op} has no backend named {name!r}; it has {known}.')
-    else:
-        candidates = backends
-    refusals = []
-    for backend in candidates:
+    refusals, known = [], name is None
+    for backend in backends:
+        if name is not None and backend.name != name:
+            continue
+        known = True
         reasons = backend.unsupported_reasons(inputs)
         if not reasons:
             return backend
         refusals.append(f'{backend.name}: {" ".join(reasons)}')
+    if not known:
+        raise ValueError(f'{op} has no backend named {name!r}; it has {", ".join(b.name for b in backends)}.')
     able = [backend.name for backend in backends if not backend.unsupported_reasons(inputs)]
     if able:
         refusals.append(f'Able to: {", ".join(able)}.')
@@ -109,8 +105,11 @@ def select(op: str, backends: Iterable[Backend], inputs: Iterable[Tensor], name:
 
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """State and accumulation are float32 whatever the inputs are, float64 if one of them is."""
-    return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+    """Returns the dtype of state and accumulation: float32 whatever the inputs are, float64 if one of them is."""
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 def in_forward_mode() -> bool:
@@ -154,17 +153,10 @@ def refuse_second_derivative() -> None:
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Switches autocast off on a device type that has it: the ops decide themselves what is in which dtype."""
-    return nullcontext() if device in WITHOUT_AUTOCAST else torch.autocast(device, enabled=False)
+    """Switches autocast off on a device type that has it: the ops decide themselves what is in which dtype.
 
-
-def require_real(op: str, named: Mapping[str, Tensor]) -> None:
-    """Raises ValueError unless all inputs are real floating-point tensors on one device."""
-    for name, tensor in named.items():
-        if tensor.is_complex():
-            raise ValueError(f'{op}: {name} is complex; only real state matrices are supported.')
-        if not tensor.is_floating_point():
-            raise ValueError(f'{op}: {name} must be floating point, not {tensor.dtype}.')
-    devices = {str(tensor.device) for tensor in named.values()}
-    if len(devices) > 1:
-        raise ValueError(f'{op}: inputs are on several devices: {", ".join(sorted(devices))}.')
+    Where it is off already nothing is to be done, but for programs that are traced now and may run under autocast.
+    """
+    if device in WITHOUT_AUTOCAST or not (torch.compiler.is_compiling() or torch.is_autocast_enabled(device)):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

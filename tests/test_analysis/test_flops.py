@@ -15,7 +15,7 @@ import mmmamba  # noqa: F401  (registers the models)
 from mmmamba.analysis import Cost, count_detector, count_flops
 from mmmamba.layers import SS2D
 from mmmamba.ops import selective_scan, ss2d_scan
-from mmmamba.ops.flops import scan_flops
+from mmmamba.ops.scan.fused import scan_flops
 
 GIGA = 1e9
 

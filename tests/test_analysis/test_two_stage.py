@@ -12,7 +12,7 @@ from torch import nn
 
 from mmmamba.analysis import ModelCost, count_detector, count_flops, measure_latency
 from mmmamba.layers import Attention, MambaVisionMixer
-from mmmamba.ops.flops import scan_flops
+from mmmamba.ops.scan.fused import scan_flops
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[2] / 'configs'

@@ -19,6 +19,7 @@ from benchmarks.contenders import (
 )
 from benchmarks.shapes import ScanShape, scans_of
 from benchmarks.timing import Effort
+from mmmamba.ops.dispatch import TOLERANCES
 
 CPU = torch.device('cpu')
 SMALL = ScanShape(8, 6, 5, 2, 4)
@@ -48,7 +49,7 @@ def test_backends_that_cannot_run_are_refused_with_the_reason():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_gate_lets_only_correct_backends_pass(dtype):
     good = contenders()['torch']
-    limit = good.tolerances[dtype]
+    limit = TOLERANCES[dtype]
     assert 0 < gate(good, SMALL, CPU, dtype) <= max(limit.forward, limit.gradient)
     with pytest.raises(AssertionError, match='wrong: y has a relative error'):
         gate(wrong(good, lambda y: y * (1 + 4 * limit.forward)), SMALL, CPU, dtype)

@@ -1,21 +1,14 @@
 import pytest
 import torch
 
-from mmmamba.ops.ss2d_scan.backends import BACKENDS
+from mmmamba.ops.scan.ss2d_scan import BACKENDS
 from mmmamba.ops.triton import scan
 from mmmamba.ops.triton.tiling import Tiling
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory():
-    """Fills what torch.empty returns with NaN, so that an element that a backend forgot to write is seen.
-
-    PyTorch does this where only deterministic algorithms are allowed, which is also what the scans promise.
-    """
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
+def poisoned(poisoned_memory):
+    """Poisons memory in all tests of this folder."""
 
 
 @pytest.fixture

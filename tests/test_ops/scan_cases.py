@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmmamba.ops import fused_scan, selective_scan, ss2d_scan
+from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.cpu import native, scan
-from mmmamba.ops.cpu.projection import project
 from mmmamba.ops.dispatch import Tolerance
-from mmmamba.ops.selective_scan.fused import fused as selective_fused
-from mmmamba.ops.ss2d_scan.fused import fused as ss2d_fused
+from mmmamba.ops.scan.fused import register
+from mmmamba.ops.scan.selective_scan import fused as selective_fused
+from mmmamba.ops.scan.ss2d_scan import fused as ss2d_fused
+from mmmamba.ops.scan.ss2d_scan import project_on_cpu
 
 WAYS = ['torch', *(f'cpu-{isa}' for isa in native.ISAS)]
 PARAMETERS = ('x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds')
 # The native scan on one instruction set alone.
 SCANS = {
-    isa: fused_scan.register(
+    isa: register(
         f'native_scan_{isa}', partial(scan.forward, isa=isa), partial(scan.backward, isa=isa), scan.states_size
     )
     for isa in native.ISAS
@@ -40,7 +41,7 @@ def ss2d_way(way: str) -> Callable[..., Tensor]:
     if not way.startswith('cpu-'):
         return partial(ss2d_scan, backend=way)
     isa = isa_of(way)
-    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], project, *inputs, pattern)
+    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], project_on_cpu, *inputs, pattern)
 
 
 def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.dispatch import TOLERANCES
-from mmmamba.ops.flops import scan_backward_flops, scan_flops
+from mmmamba.ops.scan.fused import scan_backward_flops, scan_flops
 
 pytestmark = pytest.mark.usefixtures('small_tiling')
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmmamba.ops.cpu import native, scan
-from mmmamba.ops.cpu.projection import project
 from mmmamba.ops.dispatch import TOLERANCES, Tolerance
-from mmmamba.ops.orders import scan_orders
-from mmmamba.ops.selective_scan import reference
+from mmmamba.ops.scan import reference
+from mmmamba.ops.scan.fused import ScanInputs
+from mmmamba.ops.scan.orders import scan_orders
+from mmmamba.ops.scan.ss2d_scan import project_on_cpu
 
 NAMES = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')
 ISAS = [f'cpu-{isa}' for isa in native.ISAS]
@@ -76,6 +77,10 @@ def make_inputs(case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -
     }
 
 
+def given(inputs: dict[str, Tensor | None], case: Case) -> ScanInputs:
+    return ScanInputs(**inputs, pattern=case.pattern, width=case.width, softplus=case.softplus)
+
+
 def recurrence(
     x: Tensor,
     projected: Tensor,
@@ -114,11 +119,10 @@ def recurrence(
 
 def outputs(inputs: dict[str, Tensor | None], case: Case, isa: str | None) -> dict[str, Tensor]:
     """Results and all gradients, for seeded gradients of the two results."""
-    options = case.pattern, case.width, case.softplus
-    y, last_state, states = scan.forward(*inputs.values(), *options, True, isa=isa)
+    y, last_state, states = scan.forward(given(inputs, case), True, isa)
     make = partial(torch.randn, generator=torch.Generator().manual_seed(1))
     incoming = make(y.shape).to(y.dtype), make(last_state.shape)
-    gradients = scan.backward(*incoming, *inputs.values(), states, *options, isa=isa)
+    gradients = scan.backward(given(inputs, case), states, *incoming, isa)
     named = {f'grad_{name}': gradient for name, gradient in zip(NAMES, gradients)}
     for name, value in inputs.items():
         if value is None:
@@ -168,8 +172,7 @@ def test_short_types_are_rounded_once(case, dtype, way):
     isa, inputs = isa_of(way), make_inputs(case, dtype)
     got = outputs(inputs, case, isa)
     wide = {name: None if tensor is None else tensor.float() for name, tensor in inputs.items()}
-    options = case.pattern, case.width, case.softplus
-    y, last_state, _ = scan.forward(*wide.values(), *options, False, isa=isa)
+    y, last_state, _ = scan.forward(given(wide, case), False, isa)
     assert torch.equal(got['y'], y.to(dtype)) and torch.equal(got['last_state'], last_state)
     assert_close(got, expected_outputs(inputs, case), TOLERANCES[dtype])
 
@@ -182,10 +185,9 @@ def test_every_short_number_is_read_and_rounded(dtype, factor, way):
     x = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(dtype).view(1, -1, 16)
     x = torch.where(torch.isfinite(x), x, 0)
     projected, ones = torch.zeros(1, x.shape[1], 1, 3), torch.ones(1, 16, 1)
-    y, _, _ = scan.forward(
-        x, projected, None, ones, None, -ones, factor * ones[..., 0], None, 'sequence', x.shape[1], True, False,
-        isa=isa_of(way),
-    )
+    inputs = ScanInputs(x=x, projected=projected, delta=None, dt_weight=ones, bias=None, A=-ones,
+                        D=factor * ones[..., 0], W=None, pattern='sequence', width=x.shape[1], softplus=True)
+    y, _, _ = scan.forward(inputs, False, isa_of(way))
     tiny = torch.finfo(torch.float32).tiny
     wide = torch.where(x.float().abs() < tiny, 0, x.float() * factor)
     assert torch.equal(y, torch.where(wide.abs() < tiny, 0, wide).to(dtype))
@@ -212,8 +214,7 @@ def test_not_a_number_stays_one(way):
     for name in ('x', 'delta'):
         inputs = make_inputs(case)
         inputs[name][0, 3, 2] = torch.nan
-        options = case.pattern, case.width, case.softplus
-        y = scan.forward(*inputs.values(), *options, False, isa=isa_of(way))[0].isnan()
+        y = scan.forward(given(inputs, case), False, isa_of(way))[0].isnan()
         assert y[0, 3:, 2].all() and y.sum() == 67
 
 
@@ -223,10 +224,9 @@ def test_not_a_number_hides_no_large_step(way):
     inputs = make_inputs(case)
     inputs['A'].fill_(-1)
     inputs['delta'].fill_(0.5)[0, 1] = 95
-    options = case.pattern, case.width, case.softplus
-    expected = scan.forward(*inputs.values(), *options, False, isa=isa_of(way))[0]
+    expected = scan.forward(given(inputs, case), False, isa_of(way))[0]
     inputs['delta'][0, 5] = torch.nan
-    got = scan.forward(*inputs.values(), *options, False, isa=isa_of(way))[0]
+    got = scan.forward(given(inputs, case), False, isa_of(way))[0]
     assert torch.equal(got[:, :5], expected[:, :5]) and got[:, 5:].isnan().all()
 
 
@@ -238,9 +238,9 @@ def test_tensors_that_the_kernel_would_misread_are_refused():
         for wrong in (inputs[name].double(), inputs[name].repeat_interleave(2, dim=-1)[..., ::2]):
             with pytest.raises(ValueError, match='native'):
                 outputs({**inputs, name: wrong}, case, None)
-    y, last_state, states = scan.forward(*inputs.values(), 'cross', 6, True, True)
+    y, last_state, states = scan.forward(given(inputs, case), True)
     with pytest.raises(ValueError, match='torch.float32 tensor on the CPU, .* not torch.float16'):
-        scan.backward(y.half(), None, *inputs.values(), states, 'cross', 6, True)
+        scan.backward(given(inputs, case), states, y.half(), None)
 
 
 @needs_library
@@ -324,7 +324,7 @@ def test_projection_is_a_product_of_matrices():
     for batch, pixels, channels in ((2, 9, 8), (1, 1, 8), (2, 7, 1), (0, 9, 8), (2, 0, 8)):
         x = torch.randn(batch, pixels, channels, dtype=torch.float64, requires_grad=True)
         weight = torch.randn(12, channels, dtype=torch.float64, requires_grad=True)
-        got, expected = project(x, weight), x @ weight.t()
+        got, expected = project_on_cpu(x, weight), x @ weight.t()
         assert got.is_contiguous() and got.shape == expected.shape
         incoming = torch.randn_like(expected)
         gradients = zip(*(torch.autograd.grad(y, (x, weight), incoming) for y in (got, expected)))

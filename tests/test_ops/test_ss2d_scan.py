@@ -9,10 +9,9 @@ from scan_cases import PARAMETERS, WAYS, assert_close, cast, results, ss2d_input
 from torch import Tensor
 
 from mmmamba.ops import ss2d_scan
-from mmmamba.ops.selective_scan.reference import scan as reference_scan
-from mmmamba.ops.ss2d_scan import cpu_backend, reference, torch_backend
+from mmmamba.ops.dispatch import TOLERANCES
+from mmmamba.ops.scan.reference import scan as reference_scan
 
-TOLERANCES = reference.BACKEND.tolerances
 PATTERNS = ['cross', 'atrous']
 # batch, channels, height, width, states, rank
 SHAPES = [
@@ -214,7 +213,3 @@ def test_bad_arguments():
         ss2d_scan(**{**inputs, 'x': inputs['x'][0]})
     with pytest.raises(ValueError, match='A_logs is complex'):
         ss2d_scan(**{**inputs, 'A_logs': inputs['A_logs'].to(torch.complex128)})
-
-
-def test_backends_know_their_tolerances():
-    assert set(cpu_backend.BACKEND.tolerances) < set(torch_backend.BACKEND.tolerances)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import forward_ad, functional
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
-from mmmamba.ops import inverted_bottleneck, pointwise_conv, selective_scan, ss2d_scan
-from mmmamba.ops.selective_scan import cpu_backend
+from mmmamba.ops import selective_scan, ss2d_scan
+from mmmamba.ops.scan.selective_scan import BACKENDS
 
 Inputs = Mapping[str, Tensor]
 SCANS = {
@@ -171,30 +171,18 @@ def test_derivatives_of_a_backward_pass_are_refused(scan, inputs, backend):
             torch.autograd.grad(y, x, incoming)
 
 
-def fused_call() -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    u, A, B = torch.ones(1, 4, 6), -torch.ones(4, 2), torch.ones(1, 1, 2, 6)
-    return lambda x: cpu_backend.BACKEND.run(x, u, A, B, B, None, None, True)[0], u
-
-
-def pointwise_call() -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    rest = (None, None, None, 1e-6, None, None, None, None, 1e-6, None, None, None)
-    return lambda x: torch.ops.mmmamba.pointwise_conv(x, torch.ones(3, 4, 1, 1), *rest), torch.ones(1, 4, 2, 2)
-
-
-def inverted_call() -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    weights = (torch.ones(4, 4, 1, 1), None, torch.ones(4, 1, 3, 3), None, None, None, 1e-6, False, None, None)
-    return lambda x: torch.ops.mmmamba.inverted_bottleneck(x, *weights, None, None), torch.ones(1, 4, 2, 2)
-
-
-@pytest.mark.parametrize('make', [fused_call, pointwise_call, inverted_call])
-def test_the_operators_refuse_forward_mode(make, requires):
+def test_the_operator_refuses_forward_mode(requires):
     requires('cpu')
-    operator, x = make()
-    assert operator(x).abs().max() > 0
+    u, A, B = torch.ones(1, 4, 6), -torch.ones(4, 2), torch.ones(1, 1, 2, 6)
+
+    def operator(x: Tensor) -> Tensor:
+        return BACKENDS[0].run(x, u, A, B, B, None, None, True)[0]
+
+    assert operator(u).abs().max() > 0
     with pytest.raises(RuntimeError, match='no forward-mode derivative'):
-        jvp(operator, (x,), (x,))
+        jvp(operator, (u,), (u,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='no forward-mode derivative'):
-        operator(forward_ad.make_dual(x, x))
+        operator(forward_ad.make_dual(u, u))
 
 
 @pytest.mark.parametrize('scan, inputs', [
@@ -217,30 +205,3 @@ def test_compiled_scans_choose_anew_in_forward_mode(scan, inputs):
         close(forward_ad.unpack_dual(compiled(forward_ad.make_dual(x, x))).tangent, expected)
     close(compiled(x), of_first(x))
     close(torch.compile(tangent, fullgraph=True, backend='aot_eager')(x), expected)
-
-
-BLOCKS = {
-    'gated 1x1': lambda x, w: pointwise_conv(x, w[:, :, None, None], gate=x.flip(0), activation='silu'),
-    'inverted bottleneck': lambda x, w: inverted_bottleneck(
-        x, w[:, :, None, None], None, w.unsqueeze(1).repeat(1, 1, 3)[:, :, :9].unflatten(2, (3, 3)), None,
-        skip=True, activation='gelu', reduce_weight=w.T[:, :, None, None]),
-}
-
-
-@pytest.mark.parametrize('block', BLOCKS.values(), ids=BLOCKS)
-def test_the_blocks_go_through_transforms(block):
-    make = torch.Generator().manual_seed(0)
-    x, v = (torch.randn(2, 4, 3, 5, generator=make, dtype=torch.float64) for _ in range(2))
-    w = torch.randn(8, 4, generator=make, dtype=torch.float64)
-
-    def value(x: Tensor) -> Tensor:
-        return block(x, w).square().sum()
-
-    leaf = x.clone().requires_grad_()
-    gradient, = torch.autograd.grad(value(leaf), leaf)
-    torch.testing.assert_close(grad(value)(x), gradient)
-    torch.testing.assert_close(jvp(value, (x,), (v,))[1], (gradient * v).sum())
-    torch.testing.assert_close(jvp(grad(value), (x,), (v,))[1], functional.hvp(value, x, v)[1])
-    each = vmap(grad(lambda sample: value(sample.unsqueeze(0))))(x)
-    alone = [torch.autograd.grad(value(s := t.unsqueeze(0).requires_grad_()), s)[0][0] for t in x]
-    torch.testing.assert_close(each, torch.stack(alone))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmamba.ops.triton.operator import unavailable
+from mmmamba.ops.triton.scan import unavailable
 from mmmamba.ops.triton.tiling import Tiling
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))

@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmmamba.ops.orders import scan_orders
-from mmmamba.ops.selective_scan import reference
+from mmmamba.ops.dispatch import TOLERANCES
+from mmmamba.ops.scan import reference
+from mmmamba.ops.scan.fused import ScanInputs
+from mmmamba.ops.scan.orders import scan_orders
 from mmmamba.ops.triton import scan
 from mmmamba.ops.triton.geometry import Geometry, geometry
-from mmmamba.ops.triton.operator import unavailable
+from mmmamba.ops.triton.scan import unavailable
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
@@ -86,14 +88,13 @@ def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end
     inputs = {n: t if t is None else t.to(dtype if n in typed else torch.float32) for n, t in inputs.items()}
     leaves = {n: t if t is None else t.double().requires_grad_() for n, t in inputs.items()}
     expected = expected_outputs(leaves, pattern, width, softplus)
-    y, last, states = scan.forward(**inputs, pattern=pattern, width=width, softplus=softplus, keep=True, tiling=tiling)
+    given = ScanInputs(**inputs, pattern=pattern, width=width, softplus=softplus)
+    y, last, states = scan.forward(given, True, tiling)
     assert (y.dtype, last.dtype, states.dtype) == (dtype, torch.float32, torch.float32)
     generator = torch.Generator().manual_seed(1)
     grad_y = torch.randn(y.shape, generator=generator).to(dtype)
     grad_last = torch.randn(last.shape, generator=generator) if end else None
-    gradients = scan.backward(
-        grad_y, grad_last, **inputs, states=states, pattern=pattern, width=width, softplus=softplus, tiling=tiling
-    )
+    gradients = scan.backward(given, states, grad_y, grad_last, tiling)
     got = {'y': y, 'last_state': last}
     for name, gradient in zip(INPUTS, gradients):
         if inputs[name] is None:
@@ -106,7 +107,7 @@ def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end
     if end:
         total = total + (expected['last_state'] * grad_last.double()).sum()
     expected |= dict(zip((f'grad_{n}' for n in present), torch.autograd.grad(total, list(present.values()))))
-    assert_close(got, expected, reference.BACKEND.tolerances[dtype])
+    assert_close(got, expected, TOLERANCES[dtype])
     return got
 
 
@@ -179,22 +180,22 @@ def test_large_steps_among_small_ones():
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     inputs = {'x': draw(1, 24, 1), 'projected': draw(1, 24, 1, 2), 'delta': delta, 'dt_weight': None, 'bias': None,
               'A': torch.full((1, 1, 1), -16.0), 'D': None, 'W': None}
-    y = scan.forward(**inputs, pattern='sequence', width=24, softplus=False, keep=False, tiling=SMALL)[0]
+    y = scan.forward(ScanInputs(**inputs, pattern='sequence', width=24, softplus=False), False, SMALL)[0]
     doubles = {name: value if value is None else value.double() for name, value in inputs.items()}
     expected = expected_outputs(doubles, 'sequence', 24, softplus=False)['y']
-    assert_close({'y': y}, {'y': expected}, reference.BACKEND.tolerances[torch.float32])
+    assert_close({'y': y}, {'y': expected}, TOLERANCES[torch.float32])
 
 
 def test_step_sizes_far_from_zero():
     """Softplus and its slope keep their relative accuracy, seen where y is the step size: without memory."""
     v = torch.linspace(-60, 40, 101)[None, :, None]
     one = torch.ones_like(v)
-    inputs = {
-        'x': one, 'projected': torch.ones(1, 101, 1, 2), 'delta': v, 'dt_weight': None, 'bias': None,
-        'A': torch.full((1, 1, 1), -1e38), 'D': None, 'W': None, 'pattern': 'sequence', 'width': 101, 'softplus': True,
-    }
-    y, _, states = scan.forward(**inputs, keep=True, tiling=SMALL)
-    grad_delta = scan.backward(one, None, **inputs, states=states, tiling=SMALL)[2]
+    inputs = ScanInputs(
+        x=one, projected=torch.ones(1, 101, 1, 2), delta=v, dt_weight=None, bias=None,
+        A=torch.full((1, 1, 1), -1e38), D=None, W=None, pattern='sequence', width=101, softplus=True,
+    )
+    y, _, states = scan.forward(inputs, True, SMALL)
+    grad_delta = scan.backward(inputs, states, one, None, SMALL)[2]
     torch.testing.assert_close(y.double(), F.softplus(v.double(), threshold=100), rtol=1e-5, atol=0)
     torch.testing.assert_close(grad_delta.double(), torch.sigmoid(v.double()), rtol=1e-5, atol=0)
 
@@ -205,8 +206,9 @@ def test_nothing_to_scan(pattern, shape):
     inputs = make(pattern, *shape, 4, 2, 3)
     width = shape[1] * shape[2] if pattern == 'sequence' else shape[2]
     inputs = {n: t if t is None else t.float() for n, t in inputs.items()}
-    y, last, states = scan.forward(**inputs, pattern=pattern, width=width, softplus=True, keep=True)
-    gradients = scan.backward(y, None, **inputs, states=states, pattern=pattern, width=width, softplus=True)
+    given = ScanInputs(**inputs, pattern=pattern, width=width, softplus=True)
+    y, last, states = scan.forward(given, True)
+    gradients = scan.backward(given, states, y, None)
     assert y.shape == inputs['x'].shape and not last.any() and last.shape[0] == shape[0]
     for name, gradient in zip(INPUTS, gradients):
         assert not gradient.any() and (inputs[name] is None or gradient.shape == inputs[name].shape), name
@@ -219,7 +221,8 @@ def test_deterministic():
 
 def test_states_are_kept_on_demand_only():
     inputs = {n: t if t is None else t.float() for n, t in make('cross', 1, 3, 3, 2, 1, 1).items()}
-    assert scan.forward(**inputs, pattern='cross', width=3, softplus=True, keep=False, tiling=SMALL)[2].numel() == 0
+    given = ScanInputs(**inputs, pattern='cross', width=3, softplus=True)
+    assert scan.forward(given, False, SMALL)[2].numel() == 0
 
 
 @given(
@@ -251,20 +254,18 @@ def test_memory(channels, side, pattern, batch):
         return torch.empty(sizes, device='meta')
 
     pixels, rank, states = side * side, channels // 32, 16
-    inputs = {
-        'x': empty(batch, pixels, channels), 'projected': empty(batch, pixels, 4, rank + 2 * states), 'delta': None,
-        'dt_weight': empty(4, channels, rank), 'bias': empty(4, channels), 'A': empty(4, channels, states),
-        'D': empty(4, channels), 'W': None,
-    }
-    common = {'pattern': pattern, 'width': side, 'softplus': True}
+    inputs = ScanInputs(
+        x=empty(batch, pixels, channels), projected=empty(batch, pixels, 4, rank + 2 * states), delta=None,
+        dt_weight=empty(4, channels, rank), bias=empty(4, channels), A=empty(4, channels, states),
+        D=empty(4, channels), W=None, pattern=pattern, width=side, softplus=True,
+    )
     with mock.patch.object(scan, '_launch'), Sizes() as sizes:
-        kept = scan.forward(**inputs, **common, keep=True)[2]
-        scan.backward(inputs['x'], None, **inputs, states=kept, **common)
+        kept = scan.forward(inputs, True)[2]
+        scan.backward(inputs, kept, inputs.x, None)
     # Where a map is small, the programs' sums for the parameters are larger; they do not grow with it.
     assert sizes.largest < max(4 * 4 * batch * pixels * channels, 2**24)
-    g = geometry(inputs['x'], inputs['projected'], inputs['A'], pattern, side)
-    tiling = choose_tiling(g, 132)
-    assert tiling.splits == 1 or tiling.splits * inputs['projected'].numel() <= 2 * inputs['x'].numel()
+    tiling = choose_tiling(geometry(inputs), 132)
+    assert tiling.splits == 1 or tiling.splits * inputs.projected.numel() <= 2 * inputs.x.numel()
 
 
 def test_tilings_that_cannot_be():

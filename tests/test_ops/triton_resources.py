@@ -15,6 +15,7 @@ from unittest import mock
 
 import torch
 
+from mmmamba.ops.scan.fused import ScanInputs
 from mmmamba.ops.triton import scan
 from mmmamba.ops.triton.tiling import Tiling
 
@@ -34,24 +35,24 @@ def launches(
     pixels = height * width
     empty = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device='meta')  # noqa: E731
     x = empty(batch, pixels, channels, dtype=getattr(torch, dtype))
-    inputs = {
-        'x': x,
-        'projected': empty(batch, pixels, heads, rank + 2 * states),
-        'delta': None if rank else x,
-        'dt_weight': empty(heads, channels, rank) if rank else None,
-        'bias': empty(heads, channels),
-        'A': empty(heads, channels, states),
-        'D': empty(heads, channels),
-        'W': None,
-        'pattern': pattern,
-        'width': pixels if pattern == 'sequence' else width,
-        'softplus': True,
-        'tiling': Tiling(**tiling) if tiling else None,
-    }
+    inputs = ScanInputs(
+        x=x,
+        projected=empty(batch, pixels, heads, rank + 2 * states),
+        delta=None if rank else x,
+        dt_weight=empty(heads, channels, rank) if rank else None,
+        bias=empty(heads, channels),
+        A=empty(heads, channels, states),
+        D=empty(heads, channels),
+        W=None,
+        pattern=pattern,
+        width=pixels if pattern == 'sequence' else width,
+        softplus=True,
+    )
+    cut = Tiling(**tiling) if tiling else None
     found: list[tuple] = []
     with mock.patch.object(scan, '_launch', lambda kernel, programs, *args, **kw: found.append((kernel, args, kw))):
-        kept = scan.forward(**inputs, keep=True)[2]
-        scan.backward(x, None, states=kept, **inputs)
+        kept = scan.forward(inputs, True, cut)[2]
+        scan.backward(inputs, kept, x, None, cut)
     return found
 
 

@@ -14,7 +14,9 @@ _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload(['mmmamba.models', 'mmmamba.datasets', 'mmmamba.engine', 'mmdet.apis'])
 
 
-def run(command: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_: object) -> subprocess.CompletedProcess:
+def run(
+    command: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_: object
+) -> subprocess.CompletedProcess:
     """Runs ``[sys.executable, script, *arguments]`` as ``subprocess.run`` would, standard error to ``stdout`` too."""
     child = _CONTEXT.Process(target=_main, args=(list(command[1:]), DupFd(stdout.fileno()), os.getcwd(), dict(env)))
     child.start()

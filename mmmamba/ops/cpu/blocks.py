@@ -6,12 +6,11 @@ from ctypes import Structure, byref, c_double, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from mmmamba.ops.activation import ACTIVATIONS
 from mmmamba.ops.cpu import native
-from mmmamba.ops.cpu.native import address
+from mmmamba.ops.cpu.native import addresses
 
 ABI = 2
-_ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
+ACTIVATIONS = (None, 'gelu', 'silu', 'relu')  # in the order of blocks.h; GELU is the exact one
 
 
 class LayerNorm(Structure):
@@ -90,7 +89,7 @@ def pointwise(
     residual: Tensor | None,
     isa: str | None = None,
 ) -> Tensor:
-    """:func:`mmmamba.ops.pointwise_conv` of float32 tensors; ``isa`` names an instruction set, None the best."""
+    """Runs ``pointwise_conv`` of mmmamba.deploy on float32 tensors, with the instruction set ``isa`` or the best."""
     x, gate, residual = map(_channels_last, (x, gate, residual))
     weight, bias, gate_weight = map(_dense, (weight, bias, gate_weight))
     norm_weight, norm_bias = map(_dense, (norm_weight, norm_bias))
@@ -101,12 +100,16 @@ def pointwise(
     if not output.numel():
         return output
     gate_inputs = 0 if gate_weight is None else gate_weight.shape[1]
-    sizes = (batch * height * width, inputs, outputs, gate_inputs, _ACTIVATION_INDEX[activation],
-             _ACTIVATION_INDEX[gate_activation])
+    sizes = (batch * height * width, inputs, outputs, gate_inputs, ACTIVATIONS.index(activation),
+             ACTIVATIONS.index(gate_activation))
+    x_at, gate_at, residual_at, output_at = addresses(
+        (x, gate, residual, output), memory_format=torch.channels_last)
+    weight_at, bias_at, gate_weight_at = addresses((weight, bias, gate_weight))
+    norm = LayerNorm(*addresses((norm_weight, norm_bias)), eps)
+    gate_norm = LayerNorm(*addresses((gate_norm_weight, gate_norm_bias)), gate_eps)
     _run('blocks_pointwise',
-         Pointwise(*sizes, _map_address(x), address(weight), address(bias), _layer_norm(norm_weight, norm_bias, eps),
-                   _map_address(gate), address(gate_weight), _layer_norm(gate_norm_weight, gate_norm_bias, gate_eps),
-                   _map_address(residual), _map_address(output)), isa)
+         Pointwise(*sizes, x_at, weight_at, bias_at, norm, gate_at, gate_weight_at, gate_norm, residual_at, output_at),
+         isa)
     return output
 
 
@@ -126,7 +129,7 @@ def inverted_bottleneck(
     residual: Tensor | None,
     isa: str | None = None,
 ) -> Tensor:
-    """:func:`mmmamba.ops.inverted_bottleneck` of float32 tensors; ``isa`` names an instruction set, None the best."""
+    """Runs ``inverted_bottleneck`` of mmmamba.deploy likewise."""
     x, residual = map(_channels_last, (x, residual))
     norm_weight, norm_bias = map(_dense, (norm_weight, norm_bias))
     expand_weight, expand_bias = map(_dense, (expand_weight, expand_bias))
@@ -141,32 +144,23 @@ def inverted_bottleneck(
     if not hidden:
         raise ValueError('inverted_bottleneck: nothing to reduce, there are no hidden channels.')
     gated = expand_weight.shape[0] > hidden
-    sizes = (batch, height, width, inputs, hidden, outputs, _ACTIVATION_INDEX[activation], gated)
-    norm = _layer_norm(norm_weight, norm_bias, eps)
-    stencil = Stencil(address(depthwise_weight), address(depthwise_bias), skip)
+    sizes = (batch, height, width, inputs, hidden, outputs, ACTIVATIONS.index(activation), gated)
+    x_at, residual_at, output_at = addresses((x, residual, output), memory_format=torch.channels_last)
+    stencil = Stencil(*addresses((depthwise_weight, depthwise_bias)), skip)
     _run('blocks_inverted_bottleneck',
-         InvertedBottleneck(*sizes, native.threads(), _map_address(x), norm,
-                            address(expand_weight), address(expand_bias), stencil,
-                            address(reduce_weight), address(reduce_bias),
-                            _map_address(residual), _map_address(output)), isa)
+         InvertedBottleneck(*sizes, native.threads(), x_at, LayerNorm(*addresses((norm_weight, norm_bias)), eps),
+                            *addresses((expand_weight, expand_bias)), stencil,
+                            *addresses((reduce_weight, reduce_bias)), residual_at, output_at), isa)
     return output
 
 
 def _channels_last(x: Tensor | None) -> Tensor | None:
-    """``x`` with its pixels one after the other, each with all its channels."""
+    """Returns ``x`` with its pixels one after the other, each with all its channels."""
     return None if x is None else x.contiguous(memory_format=torch.channels_last)
 
 
 def _dense(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
-
-
-def _map_address(x: Tensor | None) -> int | None:
-    return address(x, memory_format=torch.channels_last)
-
-
-def _layer_norm(weight: Tensor | None, bias: Tensor | None, eps: float) -> LayerNorm:
-    return LayerNorm(address(weight), address(bias), eps)
 
 
 def _empty_map(like: Tensor, channels: int) -> Tensor:

@@ -3,7 +3,7 @@
  * vector and states in registers; the states of a step are worked on in slices of a constant number of them (their
  * contributions to every output just add up), so that all loops over states unroll. A chunk of the sequence is gathered
  * into dense arrays, worked on slice by slice, and scattered back, one block of channels after the other, which all
- * find the chunk's projections in the cache. ../selective_scan/README.md has the equations.
+ * find the chunk's projections in the cache. ../scan/README.md has the equations.
  */
 #include <stdlib.h>
 

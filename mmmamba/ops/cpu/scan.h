@@ -1,4 +1,4 @@
-/* The interface between Python (native.py mirrors these structures) and the kernels: plain C, no Python.h. */
+/* The interface between Python (scan.py mirrors these structures) and the kernels: plain C, no Python.h. */
 #ifndef MMMAMBA_SCAN_H
 #define MMMAMBA_SCAN_H
 

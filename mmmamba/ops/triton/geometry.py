@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from torch import Tensor
+from mmmamba.ops.scan.fused import ScanInputs
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,17 @@ class Geometry:
 
     @property
     def groups(self) -> int:
-        """Groups of channels that a pixel of x has."""
+        """How many groups of channels a pixel of x has."""
         return self.units if self.walks == 1 and self.spacing == 1 else 1
 
     @property
     def planes(self) -> int:
-        """Buffers that the units need for a sum over all of them; one where no two visit the same element."""
+        """How many buffers the units need for a sum over all of them; one if no two visit the same element."""
         return self.units if self.walks > 1 else 1
 
     @property
     def shortest_line(self) -> int:
-        """The shorter side of what a unit visits, where that is a map."""
+        """The shorter side of what a unit visits, if that is a map."""
         return min(-(-self.height // self.spacing), -(-self.width // self.spacing))
 
     @property
@@ -51,10 +52,15 @@ class Geometry:
         return self.height * self.width * of_pixel >= 2**31
 
 
-def geometry(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> Geometry:
-    """Geometry of the inputs of :func:`mmmamba.ops.triton.scan.forward`."""
-    batch, pixels = x.shape[:2]
-    heads, channels, states = A.shape
+def geometry(inputs: ScanInputs) -> Geometry:
+    """Returns the geometry of the inputs of a scan."""
+    return _geometry(*inputs.x.shape[:2], *inputs.A.shape, inputs.projected.shape[3], inputs.pattern, inputs.width)
+
+
+@lru_cache(maxsize=256)
+def _geometry(
+    batch: int, pixels: int, heads: int, channels: int, states: int, rows: int, pattern: str, width: int
+) -> Geometry:
     height = pixels // width if width else 0
     units, walks, spacing = {'sequence': (heads, 1, 1), 'cross': (2, 2, 1), 'atrous': (4, 1, 2)}[pattern]
     return Geometry(
@@ -67,5 +73,5 @@ def geometry(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) 
         positions=-(-height // spacing) * -(-width // spacing),
         channels=channels,
         states=states,
-        rank=projected.shape[3] - 2 * states,
+        rank=rows - 2 * states,
     )

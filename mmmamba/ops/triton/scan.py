@@ -1,49 +1,53 @@
-"""Forward and backward pass of the fused scan in Triton."""
+"""Forward and backward pass of the fused scan in Triton, and whether it can run here."""
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmmamba.ops.scan.fused import ScanInputs, register
 from mmmamba.ops.triton.geometry import Geometry, geometry
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
 
+OLDEST = (3, 6)  # Triton that the kernels were compiled or made for
 # Finite after the product with log2 e, so that a step of size zero, as padding is, leaves a state as it is.
 LARGEST_A = torch.finfo(torch.float32).max / 2
 
 
-def forward(
-    x: Tensor,
-    projected: Tensor,
-    delta: Tensor | None,
-    dt_weight: Tensor | None,
-    bias: Tensor | None,
-    A: Tensor,
-    D: Tensor | None,
-    W: Tensor | None,
-    pattern: str,
-    width: int,
-    softplus: bool,
-    keep: bool,
-    tiling: Tiling | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _reason() -> str | None:
+    if find_spec('triton') is None:
+        return 'Triton is not installed.'
+    with suppress(PackageNotFoundError):  # some builds go by another name, and these are recent
+        if tuple(map(int, version('triton').split('.')[:2])) < OLDEST:
+            return f'The kernels need Triton {OLDEST[0]}.{OLDEST[1]} or later, and this is {version("triton")}.'
+    if torch.version.hip is not None:
+        return 'The kernels are made for warps of 32 threads, which AMD GPUs do not all have.'
+    return None
+
+
+# Found at import, because torch.compile traces what a backend is asked. Triton reads its variable just so.
+INTERPRETED = os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'true', 'yes', 'on', 'y')
+REASON = _reason()
+DEVICES = ('cpu',) if INTERPRETED else ('cuda',)
+
+
+def unavailable() -> str | None:
+    """Returns why the kernels cannot run here, or None if they can."""
+    return REASON
+
+
+def forward(inputs: ScanInputs, keep: bool, tiling: Tiling | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Runs one selective scan for every batch item, head and channel.
 
     Args:
-        x: (batch, pixels, groups * channels), contiguous; float32, float16 or bfloat16.
-        projected: (batch, pixels, heads, R + 2 N) float32, contiguous: dt (R), B (N) and C (N).
-        delta: Step sizes shaped as x, with pattern 'sequence' only; or None: then dt_weight times dt.
-        dt_weight: (heads, channels, R) float32; None with delta.
-        bias: (heads, channels) float32, added to the step sizes, or None.
-        A: (heads, channels, N) float32.
-        D: (heads, channels) float32 or None.
-        W: (heads, channels, N) float32, weights of the states in the output, or None for ones.
-        pattern: 'sequence' (heads are groups of channels), 'cross' or 'atrous' (four heads, one group).
-        width: Of the map.
-        softplus: Whether step sizes go through it.
+        inputs: Of the scan, all contiguous.
         keep: Whether the backward pass will follow.
         tiling: How to cut the scan; None to choose by the shape.
 
@@ -53,7 +57,8 @@ def forward(
     """
     from mmmamba.ops.triton import kernels_forward
 
-    g = geometry(x, projected, A, pattern, width)
+    x, projected, delta, dt_weight, bias, A, D, W, _, _, softplus = inputs
+    g = geometry(inputs)
     y = torch.empty_like(x)
     last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     if not x.numel():
@@ -84,33 +89,24 @@ def forward(
 
 
 def backward(
-    grad_y: Tensor,
-    grad_last_state: Tensor | None,
-    x: Tensor,
-    projected: Tensor,
-    delta: Tensor | None,
-    dt_weight: Tensor | None,
-    bias: Tensor | None,
-    A: Tensor,
-    D: Tensor | None,
-    W: Tensor | None,
-    states: Tensor,
-    pattern: str,
-    width: int,
-    softplus: bool,
-    tiling: Tiling | None = None,
+    inputs: ScanInputs, states: Tensor, grad_y: Tensor, grad_last_state: Tensor | None, tiling: Tiling | None = None
 ) -> tuple[Tensor, ...]:
-    """Gradients of x, projected, delta, dt_weight, bias, A, D and W, each in the dtype of the input.
+    """Returns the gradients of x, projected, delta, dt_weight, bias, A, D and W, each in its dtype; empty for None.
 
-    Takes the arguments of :func:`forward`, what it returned as states, and the gradients of y and, or None, of the
-    last states. An empty tensor stands for the gradient of an input that is None.
+    Args:
+        inputs: Of :func:`forward`.
+        states: The third result of :func:`forward`.
+        grad_y: Gradient of y, contiguous.
+        grad_last_state: Gradient of the last states, contiguous, or None.
+        tiling: That of :func:`forward`.
     """
     from mmmamba.ops.triton import kernels_backward
 
-    g = geometry(x, projected, A, pattern, width)
+    x, projected, delta, dt_weight, bias, A, D, W, _, _, softplus = inputs
+    g = geometry(inputs)
     if not x.numel():
-        inputs = (x, projected, delta, dt_weight, bias, A, D, W)
-        return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in inputs)
+        tensors = (x, projected, delta, dt_weight, bias, A, D, W)
+        return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in tensors)
     tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
     chunks = -(-g.positions // tiling.chunk)
     splits = min(tiling.splits, -(-g.channels // tiling.block))
@@ -124,7 +120,7 @@ def backward(
         states = states.view(g.batch, g.heads, chunks, g.states, g.channels)
         gradients = torch.empty_like(states)
         _carry_states(
-            grad_y, projected, delta, dt_weight, bias, A, W, gradients, grad_last_state.contiguous(), g, tiling,
+            grad_y, projected, delta, dt_weight, bias, A, W, gradients, grad_last_state, g, tiling,
             softplus, reverse=True,
         )  # fmt: skip
         items = g.batch * chunks
@@ -165,14 +161,14 @@ def backward(
     )
 
 
-def states_size(x: Tensor, projected: Tensor, A: Tensor, pattern: str, width: int) -> int | torch.SymInt:
-    """How many numbers the states are that :func:`forward` keeps; a new unknown where sizes are not known yet."""
-    if any(isinstance(size, torch.SymInt) for size in (*x.shape, width)):
+def states_size(inputs: ScanInputs) -> int | torch.SymInt:
+    """Returns how many numbers the states are that :func:`forward` keeps; a new unknown if sizes are not known yet."""
+    if any(isinstance(size, torch.SymInt) for size in (*inputs.x.shape, *inputs.A.shape, inputs.width)):
         return torch.library.get_ctx().new_dynamic_size()  # their tiling depends on all of them
-    if not x.numel():
+    if not inputs.x.numel():
         return 0
-    g = geometry(x, projected, A, pattern, width)
-    chunks = -(-g.positions // choose_tiling(g, _multiprocessors(x.device)).chunk)
+    g = geometry(inputs)
+    chunks = -(-g.positions // choose_tiling(g, _multiprocessors(inputs.x.device)).chunk)
     return g.batch * g.heads * chunks * g.states * g.channels
 
 
@@ -212,7 +208,7 @@ def _carry_states(
 
 
 def _by_state(matrix: Tensor | None, limit: float = math.inf) -> Tensor | None:
-    """(heads, channels, N) to (heads, N, channels), where one load takes the channels of a block; within limits."""
+    """Returns a matrix (heads, N, channels), of which one load takes the channels of a block; within limits."""
     if matrix is None:
         return None
     heads, channels, states = matrix.shape
@@ -220,7 +216,7 @@ def _by_state(matrix: Tensor | None, limit: float = math.inf) -> Tensor | None:
 
 
 def _planes(total: Tensor, g: Geometry) -> Tensor:
-    """Where the units write what adds up to ``total``: itself, where no two of them write the same element."""
+    """Returns where the units write what adds up to ``total``: itself if no two of them write the same element."""
     return total if g.planes == 1 else total.new_empty((g.planes, *total.shape), dtype=torch.float32)
 
 
@@ -252,7 +248,7 @@ def _launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> No
 
 
 def _power_of_two(n: int) -> int:
-    """The smallest power of two that is at least n."""
+    """Returns the smallest power of two that is at least n."""
     return 1 << (n - 1).bit_length()
 
 
@@ -261,3 +257,6 @@ def _multiprocessors(device: torch.device) -> int:
     # Without a GPU (the interpreter, shapes alone), as if on an H100 or H200.
     known = device.type == 'cuda' and torch.cuda.is_available()
     return torch.cuda.get_device_properties(device).multi_processor_count if known else 132
+
+
+triton_scan = register('triton_scan', forward, backward, states_size)

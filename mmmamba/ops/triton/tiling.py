@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mmmamba.ops.triton.geometry import Geometry
 
@@ -37,8 +38,9 @@ class Tiling:
             raise ValueError(f'A tile must not have more than half as many steps as lanes: {self}.')
 
 
+@lru_cache(maxsize=256)
 def choose_tiling(g: Geometry, multiprocessors: int) -> Tiling:
-    """Tiling for a shape: the longest chunks that still give every multiprocessor its warps.
+    """Returns the tiling for a shape: the longest chunks that still give every multiprocessor its warps.
 
     Longer chunks have fewer states to keep and to carry; below 32 steps, that work would be no longer small. Where
     batch and channels alone nearly fill the device, a single chunk halves the exponentials of the forward pass.

@@ -28,7 +28,7 @@ PATTERNS = {'sequence': _sequence, **MAP_PATTERNS}
 
 
 def token_count(pattern: str, pixels: int, width: int) -> int:
-    """Tokens that each direction of a pattern visits in a map of so many pixels."""
+    """Returns how many tokens each direction of a pattern visits in a map of so many pixels."""
     if pattern != 'atrous':
         return pixels
     height = pixels // max(width, 1)

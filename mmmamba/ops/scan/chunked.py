@@ -1,4 +1,4 @@
-"""The recurrence split into chunks, with its gradient, in PyTorch operations that every device has."""
+"""The backend ``torch``: the recurrence split into chunks, with its gradient, in operations that every device has."""
 from __future__ import annotations
 
 import math
@@ -8,7 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import refuse_second_derivative
+from mmmamba.ops.dispatch import compute_dtype, refuse_second_derivative
+from mmmamba.ops.scan.reference import add_skip, step_sizes
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Takes and returns what :func:`reference.scan` does. Its memory grows linearly with the length."""
+    dtype = compute_dtype(u, delta, A, B, C, D, delta_bias)
+    u = u.to(dtype)
+    delta = step_sizes(delta.to(dtype), delta_bias, delta_softplus)
+    y, last_state = ChunkedScan.apply(u, delta, A.to(dtype), B.to(dtype), C.to(dtype))
+    return add_skip(y, u, D), last_state
 
 
 class ChunkedScan(torch.autograd.Function):

@@ -1,10 +1,19 @@
+"""The selective scan along a sequence: checks, backends, and how it becomes a fused scan."""
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import compute_dtype, require_real, select, without_autocast
-from mmmamba.ops.selective_scan.backends import BACKENDS
+from mmmamba.ops.checks import given_tensors
+from mmmamba.ops.cpu import native
+from mmmamba.ops.cpu.scan import native_scan
+from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, FLOATS, Backend, compute_dtype, select, without_autocast
+from mmmamba.ops.scan import chunked, reference
+from mmmamba.ops.scan.fused import FusedScan, ScanInputs
+from mmmamba.ops.triton import scan as triton
 
 
 def selective_scan(
@@ -56,28 +65,6 @@ def selective_scan(
         ValueError: Shapes do not fit, an input is complex or an integer, or no backend has this name.
         RuntimeError: The named backend cannot run these inputs.
     """
-    named = {'u': u, 'delta': delta, 'A': A, 'B': B, 'C': C, 'D': D, 'z': z, 'delta_bias': delta_bias}
-    named = {name: tensor for name, tensor in named.items() if tensor is not None}
-    require_real('selective_scan', named)
-    _require_shapes(u, delta, A, D, z, delta_bias)
-    B, C = _grouped('B', B, u, A), _grouped('C', C, u, A)
-    if B.dim() == C.dim() == 4:
-        B, C = _as_many_groups(B, C)
-
-    chosen = select('selective_scan', BACKENDS, named.values(), backend)
-    # What a gate multiplies is not rounded before: with an input in float32, every backend returns y in it.
-    x = u if z is None else u.to(compute_dtype(*named.values()))
-    with without_autocast(u.device.type):
-        y, last_state = chosen.run(x, delta, A, B, C, D, delta_bias, delta_softplus)
-        if z is not None:
-            y = y * F.silu(z.to(y.dtype))
-        y = y.to(u.dtype)
-    return (y, last_state) if return_last_state else y
-
-
-def _require_shapes(
-    u: Tensor, delta: Tensor, A: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None
-) -> None:
     if u.dim() != 3:
         raise ValueError(f'selective_scan: u must be (batch, channels, length), not {tuple(u.shape)}.')
     channels = u.shape[1]
@@ -85,11 +72,28 @@ def _require_shapes(
         raise ValueError(f'selective_scan: A must be ({channels}, N), not {tuple(A.shape)}.')
     if A.shape[1] == 0:
         raise ValueError('selective_scan: A must have at least one state.')
-    sequence, vector = tuple(u.shape), (channels,)
-    expected = {'delta': (delta, sequence), 'z': (z, sequence), 'D': (D, vector), 'delta_bias': (delta_bias, vector)}
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f'selective_scan: {name} must be {shape}, not {tuple(tensor.shape)}.')
+    B, C = _grouped('B', B, u, A), _grouped('C', C, u, A)
+    given = given_tensors('selective_scan', (
+        ('u', u, u.shape),
+        ('delta', delta, u.shape),
+        ('A', A, A.shape),
+        ('B', B, B.shape),
+        ('C', C, C.shape),
+        ('D', D, (channels,)),
+        ('z', z, u.shape),
+        ('delta_bias', delta_bias, (channels,)),
+    ))
+    if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
+        B, C = _as_many_groups(B, C)
+    chosen = select('selective_scan', BACKENDS, given, backend)
+    # What a gate multiplies is not rounded before: with an input in float32, every backend returns y in it.
+    x = u if z is None else u.to(compute_dtype(*given))
+    with without_autocast(u.device.type):
+        y, last_state = chosen.run(x, delta, A, B, C, D, delta_bias, delta_softplus)
+        if z is not None:
+            y = y * F.silu(z.to(y.dtype))
+        y = y.to(u.dtype)
+    return (y, last_state) if return_last_state else y
 
 
 def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
@@ -115,12 +119,67 @@ def _grouped(name: str, matrix: Tensor, u: Tensor, A: Tensor) -> Tensor:
     return matrix
 
 
-def _as_many_groups(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+def _as_many_groups(B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
     """Returns B and C, the one with fewer groups repeated, so that both have as many."""
     groups = max(B.shape[1], C.shape[1])
     if groups % B.shape[1] or groups % C.shape[1]:
         raise ValueError(
             f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.'
         )
-    B, C = (m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
-    return B, C
+    return tuple(m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
+
+
+def fused(
+    scan: FusedScan,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Takes and returns what :func:`mmmamba.ops.scan.reference.scan` does, but y in the dtype of ``u``.
+
+    The groups of channels are the heads of ``scan``. A constant B or C becomes a weight W of the states in the output,
+    and ones in its own place: what is kept for every token does not grow with the channels. The states are those over
+    B then, and the last one is multiplied by it.
+    """
+    batch, channels, length = u.shape
+    states = A.shape[1]
+    groups = B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
+    heads = (groups, channels // groups)
+    W = None
+    for matrix in (B, C):
+        if matrix.dim() == 2:
+            W = matrix.float() if W is None else W * matrix.float()
+    per_token = [
+        matrix.float() if matrix.dim() == 4 else
+        torch.ones((), dtype=torch.float32, device=u.device).expand(batch, groups, states, length)
+        for matrix in (B, C)
+    ]
+    y, last_state = scan(ScanInputs(
+        x=u.transpose(1, 2),
+        projected=torch.cat(per_token, dim=2).permute(0, 3, 1, 2),
+        delta=delta.transpose(1, 2),
+        dt_weight=None,
+        bias=None if delta_bias is None else delta_bias.float().reshape(heads),
+        A=A.float().reshape(*heads, states),
+        D=None if D is None else D.float().reshape(heads),
+        W=None if W is None else W.reshape(*heads, states),
+        pattern='sequence',
+        width=length,
+        softplus=delta_softplus,
+    ))
+    last_state = last_state.reshape(batch, channels, states)
+    return y.transpose(1, 2), last_state if B.dim() == 4 else last_state * B.float()
+
+
+BACKENDS = (
+    Backend('cpu', partial(fused, native_scan), FLOAT32_AND_HALVES, ('cpu',), native.unavailable),
+    Backend('triton', partial(fused, triton.triton_scan), FLOAT32_AND_HALVES, triton.DEVICES, triton.unavailable),
+    Backend('torch', chunked.scan, FLOATS),
+    Backend('reference', reference.scan, FLOATS, transformable=True),
+)
+"""In order of preference. ``run`` takes and returns what :func:`mmmamba.ops.scan.reference.scan` does."""

@@ -7,15 +7,15 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad, functional
+from torch.func import grad, jvp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmmamba.ops import inverted_bottleneck, pointwise_conv
+from mmmamba.deploy.fused_ops import inverted_bottleneck, pointwise_conv
 from mmmamba.ops.cpu import native
-from mmmamba.ops.inverted_bottleneck import interface as bottleneck_interface
-from mmmamba.ops.pointwise_conv import interface as pointwise_interface
 
-INTERFACES = {pointwise_conv: pointwise_interface, inverted_bottleneck: bottleneck_interface}
-GATE_ACTIVATIONS = {None: 'silu', 'gelu': None, 'silu': 'relu', 'relu': 'gelu'}  # beside another behind the product
+GATE_ACTIVATIONS = {None: 'silu', 'gelu': None, 'silu': 'relu', 'relu': 'gelu'}  # beside another after the product
+needs_library = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 WAYS = ('torch', *(f'cpu-{isa}' for isa in native.ISAS))
 # Odd channels, fewer than a vector has lanes, more than a panel of weights; maps of a pixel, a row, a column.
 SHAPES = [(1, 3, 5, 1, 1), (2, 17, 33, 1, 5), (2, 8, 16, 7, 1), (1, 32, 85, 5, 4), (2, 50, 70, 9, 18),
@@ -96,7 +96,7 @@ def error(got: Tensor, expected: Tensor) -> float:
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded_and_poisoned(poisoned_memory):
     torch.manual_seed(0)
 
 
@@ -163,16 +163,16 @@ def test_activations_far_below_zero_vanish(monkeypatch):
                 assert (got.abs() < 1e-30).all(), (way, name)
 
 
+@needs_library
 @torch.no_grad()
-def test_no_hidden_channels_are_refused(requires):
-    requires('cpu')
+def test_no_hidden_channels_are_refused():
     with pytest.raises(ValueError, match='there are no hidden channels'):
         inverted_bottleneck(**cast(bottleneck_case(2, 6, 0, 4, 3, 'br'), torch.float32), backend='cpu')
 
 
+@needs_library
 @torch.no_grad()
-def test_operators_refuse_what_the_kernel_would_misread(requires):
-    requires('cpu')
+def test_operators_refuse_what_the_kernel_would_misread():
     x, weight = torch.randn(1, 6, 3, 4), torch.randn(8, 6, 1, 1)
     tail = (None, None, None, 0.0, None, None, None, None, 0.0, None, None, None)
     for wrong in (torch.float16, torch.float64, torch.int8):
@@ -216,9 +216,9 @@ def test_autocast_and_other_types_take_pytorch():
         pointwise_conv(**cast(case, torch.float64), backend='cpu')
 
 
+@needs_library
 @torch.no_grad()
-def test_results_do_not_depend_on_threads(requires):
-    requires('cpu')
+def test_results_do_not_depend_on_threads():
     case = cast(bottleneck_case(2, 6, 20, 37, 7, 'bnsrg+'), torch.float32)
     before, results = torch.get_num_threads(), []
     try:
@@ -230,10 +230,10 @@ def test_results_do_not_depend_on_threads(requires):
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+@needs_library
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
 @torch.no_grad()
-def test_operators_are_registered_as_they_behave(op, parts, requires):
-    requires('cpu')
+def test_operators_are_registered_as_they_behave(op, parts):
     torch.compiler.reset()
     case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
     expected = op(**case, activation='gelu')
@@ -242,9 +242,9 @@ def test_operators_are_registered_as_they_behave(op, parts, requires):
     assert torch.equal(got, expected) and got.stride() == expected.stride()
 
 
+@needs_library
 @torch.no_grad()
-def test_operators_export_with_any_size(requires):
-    requires('cpu')
+def test_operators_export_with_any_size():
 
     class Block(torch.nn.Module):
         def __init__(self) -> None:
@@ -263,9 +263,9 @@ def test_operators_export_with_any_size(requires):
     assert torch.equal(exported.module()(x), block(x))
 
 
+@needs_library
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
-def test_program_exported_without_gradients_refuses_to_be_differentiated(op, parts, requires):
-    requires('cpu')
+def test_program_exported_without_gradients_refuses_to_be_differentiated(op, parts):
 
     class Block(torch.nn.Module):
         def forward(self, case: dict) -> Tensor:
@@ -294,10 +294,10 @@ def test_forward_mode_takes_pytorch(op, parts):
         tangent('cpu')
 
 
+@needs_library
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
 @torch.no_grad()
-def test_flops_are_those_of_the_convolutions_inside(op, parts, requires):
-    requires('cpu')
+def test_flops_are_those_of_the_convolutions_inside(op, parts):
     case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
     counts = []
     for backend in ('cpu', 'torch'):
@@ -338,3 +338,50 @@ def test_wrong_arguments_are_named():
     case = bottleneck_case(1, 6, 20, 3, 4, 'b')
     with pytest.raises(ValueError, match='reduce_bias and residual need a reduce_weight'):
         inverted_bottleneck(**case, residual=case['x'])
+
+
+def pointwise_call() -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    rest = (None, None, None, 1e-6, None, None, None, None, 1e-6, None, None, None)
+    return lambda x: torch.ops.mmmamba.pointwise_conv(x, torch.ones(3, 4, 1, 1), *rest), torch.ones(1, 4, 2, 2)
+
+
+def inverted_call() -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    weights = (torch.ones(4, 4, 1, 1), None, torch.ones(4, 1, 3, 3), None, None, None, 1e-6, False, None, None)
+    return lambda x: torch.ops.mmmamba.inverted_bottleneck(x, *weights, None, None), torch.ones(1, 4, 2, 2)
+
+
+@needs_library
+@pytest.mark.parametrize('make', [pointwise_call, inverted_call])
+def test_the_operators_refuse_forward_mode(make):
+    operator, x = make()
+    assert operator(x).abs().max() > 0
+    with pytest.raises(RuntimeError, match='no forward-mode derivative'):
+        jvp(operator, (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match='no forward-mode derivative'):
+        operator(forward_ad.make_dual(x, x))
+
+BLOCKS = {
+    'gated 1x1': lambda x, w: pointwise_conv(x, w[:, :, None, None], gate=x.flip(0), activation='silu'),
+    'inverted bottleneck': lambda x, w: inverted_bottleneck(
+        x, w[:, :, None, None], None, w.unsqueeze(1).repeat(1, 1, 3)[:, :, :9].unflatten(2, (3, 3)), None,
+        skip=True, activation='gelu', reduce_weight=w.T[:, :, None, None]),
+}
+
+
+@pytest.mark.parametrize('block', BLOCKS.values(), ids=BLOCKS)
+def test_the_blocks_go_through_transforms(block):
+    make = torch.Generator().manual_seed(0)
+    x, v = (torch.randn(2, 4, 3, 5, generator=make, dtype=torch.float64) for _ in range(2))
+    w = torch.randn(8, 4, generator=make, dtype=torch.float64)
+
+    def value(x: Tensor) -> Tensor:
+        return block(x, w).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    gradient, = torch.autograd.grad(value(leaf), leaf)
+    torch.testing.assert_close(grad(value)(x), gradient)
+    torch.testing.assert_close(jvp(value, (x,), (v,))[1], (gradient * v).sum())
+    torch.testing.assert_close(jvp(grad(value), (x,), (v,))[1], functional.hvp(value, x, v)[1])
+    each = vmap(grad(lambda sample: value(sample.unsqueeze(0))))(x)
+    alone = [torch.autograd.grad(value(s := t.unsqueeze(0).requires_grad_()), s)[0][0] for t in x]
+    torch.testing.assert_close(each, torch.stack(alone))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.ops.dispatch import TOLERANCES, Backend, Tolerance, compute_dtype
+from mmmamba.ops.dispatch import compute_dtype
 
 
 def scan(
@@ -47,7 +47,7 @@ def scan(
 
 
 def _of_step(matrix: Tensor, t: int, channels: int) -> Tensor:
-    """B or C of step t: (batch, channels, N), or (channels, N) if it is constant."""
+    """Returns B or C of step t: (batch, channels, N), or (channels, N) if it is constant."""
     if matrix.dim() == 2:
         return matrix
     return matrix[..., t].repeat_interleave(channels // matrix.shape[1], dim=1)
@@ -63,11 +63,3 @@ def step_sizes(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -
 def add_skip(y: Tensor, u: Tensor, D: Tensor | None) -> Tensor:
     """Adds the skip connection D u to y."""
     return y if D is None else y + D.to(y.dtype)[:, None] * u
-
-
-BACKEND = Backend(
-    name='reference',
-    run=scan,
-    tolerances={torch.float64: Tolerance(forward=1e-12, gradient=1e-11), **TOLERANCES},
-    transformable=True,
-)

@@ -1,0 +1,186 @@
+"""The fused two-dimensional scan of visual Mambas: checks, backends, and how a map becomes what they scan."""
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmamba.ops.checks import given_tensors, require_map
+from mmmamba.ops.cpu import native
+from mmmamba.ops.cpu.scan import native_scan
+from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, FLOATS, Backend, compute_dtype, select, without_autocast
+from mmmamba.ops.scan import chunked, reference
+from mmmamba.ops.scan.fused import FusedScan, ScanInputs
+from mmmamba.ops.scan.orders import MAP_PATTERNS, scan_orders
+from mmmamba.ops.triton import scan as triton
+
+
+def ss2d_scan(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    *,
+    pattern: str = 'cross',
+    backend: str | None = None,
+) -> Tensor:
+    """Two-dimensional selective scan: projects every pixel, scans the map in four directions and sums the results.
+
+    For direction k, with ``A = -exp(A_logs)``, visiting the pixels t of ``x`` in the order of the pattern::
+
+        [dt, B, C]_t = x_proj_weight[k] x_t           delta_t = softplus(dt_projs_weight[k] dt_t + dt_projs_bias[k])
+        h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t            y_t += <C_t, h_t> + Ds x_t
+
+    State and accumulation are float32 whatever the inputs are, float64 if one of the inputs is; also under autocast.
+
+    Derivatives beyond an ordinary backward pass are those of the backend ``'reference'``, one step at a time. In
+    forward mode and inside transforms of ``torch.func`` (grad, vjp, jvp, vmap, nested or not) it is taken by itself,
+    and others refuse if they are named. With ``create_graph=True`` it must be named. README.md has a table.
+
+    Args:
+        x: Map (batch, channels, height, width). Memory in channels_last spares a copy.
+        x_proj_weight: (4, R + 2 N, channels); its rows make dt (R), B (N) and C (N), in this order.
+        dt_projs_weight: (4, channels, R).
+        dt_projs_bias: (4, channels).
+        A_logs: (4 channels, N), directions first.
+        Ds: Skip weights (4 channels,).
+        pattern: 'cross' (row-major, column-major and both reversed; Mamba YOLO, VMamba) or 'atrous' (each direction
+            visits its own quarter of the pixels; EfficientVMamba).
+        backend: Name of the backend; None for the first that can run these inputs.
+
+    Returns:
+        (batch, channels, height, width) in the dtype of ``x`` and in channels_last memory.
+
+    Raises:
+        ValueError: Shapes do not fit, an input is complex or an integer, or no pattern or backend has this name.
+        RuntimeError: The named backend cannot run these inputs.
+    """
+    require_map('ss2d_scan', x)
+    if A_logs.dim() != 2 or A_logs.shape[1] == 0:
+        raise ValueError(
+            f'ss2d_scan: A_logs must be (4 * channels, N) with at least one state, not {tuple(A_logs.shape)}.'
+        )
+    if dt_projs_weight.dim() != 3:
+        raise ValueError(f'ss2d_scan: dt_projs_weight must be (4, channels, R), not {tuple(dt_projs_weight.shape)}.')
+    if pattern not in MAP_PATTERNS:
+        raise ValueError(f'ss2d_scan has no pattern named {pattern!r}; it has {", ".join(MAP_PATTERNS)}.')
+    channels, states, rank = x.shape[1], A_logs.shape[1], dt_projs_weight.shape[2]
+    given = given_tensors('ss2d_scan', (
+        ('x', x, x.shape),
+        ('x_proj_weight', x_proj_weight, (4, rank + 2 * states, channels)),
+        ('dt_projs_weight', dt_projs_weight, (4, channels, rank)),
+        ('dt_projs_bias', dt_projs_bias, (4, channels)),
+        ('A_logs', A_logs, (4 * channels, states)),
+        ('Ds', Ds, (4 * channels,)),
+    ))
+    chosen = select('ss2d_scan', BACKENDS, given, backend)
+    with without_autocast(x.device.type):
+        y = chosen.run(*given, pattern)
+        # channels_last; vmap knows no memory formats, but permutations.
+        return y.to(x.dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def fused(
+    scan: FusedScan,
+    project: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    pattern: str,
+) -> Tensor:
+    """Runs a fused scan on one projection of the unscanned map, with the four directions as its heads.
+
+    Args:
+        scan: What :func:`mmmamba.ops.scan.fused.register` returned.
+        project: Multiplies pixels (batch, pixels, channels) by the transpose of a weight (rows, channels).
+
+    The others are those of :func:`ss2d_scan`. Returns y (batch, channels, height, width) in the dtype of ``x``.
+    """
+    batch, channels, height, width = x.shape
+    heads, rows, _ = x_proj_weight.shape
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (batch, pixels, channels)
+    projected = project(pixels.float(), x_proj_weight.float().flatten(0, 1))
+    y, _ = scan(ScanInputs(
+        x=pixels,
+        projected=projected.view(batch, height * width, heads, rows),
+        delta=None,
+        dt_weight=dt_projs_weight.float(),
+        bias=dt_projs_bias.float(),
+        A=-torch.exp(A_logs.float()).reshape(heads, channels, A_logs.shape[1]),
+        D=Ds.float().reshape(heads, channels),
+        W=None,
+        pattern=pattern,
+        width=width,
+        softplus=True,
+    ))
+    return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def project_on_cpu(pixels: Tensor, weight: Tensor) -> Tensor:
+    """Returns ``pixels @ weight.t()`` by a convolution: oneDNN's is 1.6 times as fast as MKL's product on AMD CPUs.
+
+    Args:
+        pixels: (batch, pixels, channels), contiguous: a map of one row in channels_last memory.
+        weight: (rows, channels).
+
+    Returns:
+        (batch, pixels, rows), contiguous.
+    """
+    if pixels.shape[1] == 0:  # which a convolution refuses
+        return pixels @ weight.t()
+    rows = F.conv2d(pixels.transpose(1, 2).unsqueeze(2), weight[:, :, None, None])
+    return rows.squeeze(2).transpose(1, 2)
+
+
+def unfused(
+    scan: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    pattern: str,
+) -> Tensor:
+    """Gathers four sequences and runs a selective scan on them, with the four directions as groups of channels.
+
+    Args:
+        scan: Takes and returns what :func:`mmmamba.ops.scan.reference.scan` does.
+
+    The others are those of :func:`ss2d_scan`. Returns y (batch, channels, height, width), float32 or float64.
+    """
+    dtype = compute_dtype(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    x_proj_weight, dt_projs_weight, A_logs = x_proj_weight.to(dtype), dt_projs_weight.to(dtype), A_logs.to(dtype)
+    batch, channels, height, width = x.shape
+    states, rank = A_logs.shape[1], dt_projs_weight.shape[2]
+    orders = scan_orders(pattern, height, width, x.device)
+    # Index height * width reads the zero of a padded pixel, and its output is written where nothing reads it.
+    pixels = F.pad(x.to(dtype).flatten(2), (0, 1))
+    sequences = pixels[:, :, orders].transpose(1, 2)  # (batch, 4, channels, tokens)
+    projected = torch.einsum('bkdl,kpd->bkpl', sequences, x_proj_weight)
+    dt, B, C = projected.split([rank, states, states], dim=2)
+    delta = torch.einsum('bkrl,kdr->bkdl', dt, dt_projs_weight)
+    y, _ = scan(
+        sequences.flatten(1, 2), delta.flatten(1, 2), -torch.exp(A_logs), B, C, Ds, dt_projs_bias.flatten(), True
+    )
+    y = y.unflatten(1, (4, channels)).transpose(1, 2).flatten(2)  # (batch, channels, 4 * tokens)
+    merged = torch.zeros_like(pixels).index_add(2, orders.flatten(), y)
+    return merged[:, :, : height * width].unflatten(2, (height, width))
+
+
+BACKENDS = (
+    Backend('cpu', partial(fused, native_scan, project_on_cpu), FLOAT32_AND_HALVES, ('cpu',), native.unavailable),
+    Backend('triton', partial(fused, triton.triton_scan, F.linear), FLOAT32_AND_HALVES, triton.DEVICES,
+            triton.unavailable),
+    Backend('torch', partial(unfused, chunked.scan), FLOATS),
+    Backend('reference', partial(unfused, reference.scan), FLOATS, transformable=True),
+)
+"""In order of preference. ``run`` takes the tensors of :func:`ss2d_scan` and the pattern."""
