@@ -13,7 +13,6 @@ BASE = ('errors', 'files', 'model_config', 'seeding', 'version')
 ALLOWED = {
     **dict.fromkeys(BASE, set()),
     'ops': set(),
-    'environment': {'ops'},
     'layers': {'ops'},
     'deploy': {'layers', 'ops'},
     'models': {'convert', 'layers', 'ops'},
@@ -21,13 +20,13 @@ ALLOWED = {
     'convert': set(),  # pure maps of keys and reading of files, without any model
     'engine': {'convert', 'deploy', 'models', 'layers', 'ops'},
     'datasets': {'models', 'layers', 'ops'},
-    'analysis': {'deploy', 'environment', 'models', 'layers', 'ops'},
+    'analysis': {'deploy', 'models', 'layers', 'ops'},
     'visualization': set(),
     'demo': {'datasets', 'deploy', 'engine', 'visualization'},
     'conditions': {'demo'},
-    'comparison': {'environment', 'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
+    'comparison': {'analysis', 'conditions', 'datasets', 'demo', 'visualization'},
 }
-PURE = {'ops', 'environment', 'layers', 'deploy'}
+PURE = {'ops', 'layers', 'deploy'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from mmmamba.analysis.measure.tables import literal_markdown
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 90rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -15,8 +17,6 @@ th, td { border: 1px solid #ccc; padding: .3rem .6rem; text-align: right; }
 pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; }
 img { max-width: 100%; height: auto; }
 """
-# An underscore inside a word means nothing in markdown.
-_MARKDOWN_SIGNS = re.compile(r'[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])')
 
 
 class Part(Protocol):
@@ -33,7 +33,7 @@ class Text:
     text: str
 
     def markdown(self) -> str:
-        return _markdown(self.text)
+        return literal_markdown(self.text)
 
     def html(self) -> str:
         return f'<p>{html.escape(self.text)}</p>'
@@ -53,36 +53,13 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows as long as the header; columns of words are aligned to the left, the others are of numbers."""
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: Collection[str]
-
-    def markdown(self) -> str:
-        rule = ['---' if name in self.words else '---:' for name in self.header]
-        lines = [self.header, rule, *([_markdown(cell) for cell in row] for row in self.rows)]
-        return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
-
-    def html(self) -> str:
-        body = '\n'.join(self._row('td', row) for row in self.rows)
-        return f"<table>\n<thead>{self._row('th', self.header)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-    def _row(self, tag: str, cells: Sequence[str]) -> str:
-        style = {True: ' class="words"', False: ''}
-        inner = (f'<{tag}{style[name in self.words]}>{html.escape(cell)}</{tag}>'
-                 for name, cell in zip(self.header, cells))
-        return f"<tr>{''.join(inner)}</tr>"
-
-
-@dataclass(frozen=True)
 class Picture:
     """An image file that lies beside the document."""
     file: str
     description: str
 
     def markdown(self) -> str:
-        return f'![{_markdown(self.description)}]({self.file})'
+        return f'![{literal_markdown(self.description)}]({self.file})'
 
     def html(self) -> str:
         return f'<p><img src="{html.escape(self.file)}" alt="{html.escape(self.description)}"></p>'
@@ -104,9 +81,9 @@ class Document:
 
     def markdown(self) -> str:
         """Writes it in GitHub's markdown."""
-        blocks = [f'# {_markdown(self.title)}', *(part.markdown() for part in self.parts)]
+        blocks = [f'# {literal_markdown(self.title)}', *(part.markdown() for part in self.parts)]
         for section in self.sections:
-            blocks += [f'## {_markdown(section.title)}', *(part.markdown() for part in section.parts)]
+            blocks += [f'## {literal_markdown(section.title)}', *(part.markdown() for part in section.parts)]
         return '\n\n'.join(blocks) + '\n'
 
     def html(self) -> str:
@@ -119,8 +96,3 @@ class Document:
         for section in self.sections:
             lines += [f'<h2>{html.escape(section.title)}</h2>', *(part.html() for part in section.parts)]
         return '\n'.join([*lines, '</body>', '</html>']) + '\n'
-
-
-def _markdown(text: str) -> str:
-    """Escapes what markdown or HTML inside it would take as a sign, on one line."""
-    return _MARKDOWN_SIGNS.sub(r'\\\g<0>', html.escape(' '.join(text.split()), quote=False))

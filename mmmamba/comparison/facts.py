@@ -11,8 +11,8 @@ from mmdet.registry import DATASETS, OPTIM_WRAPPERS
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
+from mmmamba.analysis.measure import environment
 from mmmamba.demo.config import coco_datasets
-from mmmamba.environment import environment
 
 
 def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scratch: bool,

@@ -7,9 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmmamba.analysis.measure import Table
 from mmmamba.comparison.box_evaluation import read_truth
 from mmmamba.comparison.detection_errors import ERROR_TYPES
-from mmmamba.comparison.document import Code, Document, Part, Picture, Section, Table, Text
+from mmmamba.comparison.document import Code, Document, Part, Picture, Section, Text
 from mmmamba.comparison.result import Comparison
 from mmmamba.comparison.summary import ConfigSummary, summarise
 from mmmamba.comparison.tables import ap_table, error_table, runs_csv

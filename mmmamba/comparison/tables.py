@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from mmmamba.analysis.measure import Table
 from mmmamba.comparison.detection_errors import ERROR_TYPES
-from mmmamba.comparison.document import Table
 from mmmamba.comparison.result import AP
 from mmmamba.comparison.summary import ConfigSummary, mean_and_spread
 

@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mmmamba.comparison.document import Code, Document, Picture, Section, Table, Text
+from mmmamba.analysis.measure import Table
+from mmmamba.comparison.document import Code, Document, Picture, Section, Text
 
 HOSTILE = '<script>alert("1")</script> a|b `c` *d* [e](f) _g_ h_i $j$ ~~k~~ & \\'
 
@@ -12,11 +13,6 @@ HOSTILE = '<script>alert("1")</script> a|b `c` *d* [e](f) _g_ h_i $j$ ~~k~~ & \\
 def test_markdown_takes_everything_literally():
     assert Text(HOSTILE).markdown() == (r'&lt;script&gt;alert("1")&lt;/script&gt; a\|b \`c\` \*d\* \[e\](f) \_g\_ h_i '
                                         r'\$j\$ \~\~k\~\~ &amp; \\')
-
-
-def test_a_table_keeps_its_columns():
-    table = Table(('name', 'AP'), [['a|b', '1'], ['two\nlines', '2']], words=('name', ))
-    assert table.markdown() == '| name | AP |\n| --- | ---: |\n| a\\|b | 1 |\n| two lines | 2 |'
 
 
 @pytest.mark.parametrize('code, fence', [('a b', '```'), ('echo ```', '````'), ('`a`\nb', '```')])

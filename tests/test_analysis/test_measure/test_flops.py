@@ -189,7 +189,7 @@ def test_retinanet_is_near_the_published_figure():
 
 
 def test_vmamba_is_near_the_published_figure():
-    config = Path(__file__).parents[2] / 'configs/vmamba/mask-rcnn_vmamba-t_fpn_1x_coco.py'
+    config = Path(__file__).parents[3] / 'configs/vmamba/mask-rcnn_vmamba-t_fpn_1x_coco.py'
     with DefaultScope.overwrite_default_scope('mmdet'):
         detector = MODELS.build(Config.fromfile(config).model)
     cost = count_detector(detector, 800, 1280).total

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mmmamba.analysis.power_law import fit_power_law
+from mmmamba.analysis.measure import fit_power_law
 
 PIXELS = [side**2 for side in (320, 448, 640, 896, 1280, 1600, 2048)]
 

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from benchmarks.bounds import Ceilings, bound_ms
-from benchmarks.shapes import ScanShape
-from benchmarks.timing import MIB, WARM_UP, Effort, Timing, exponent, interleaved, peak_memory
+from mmmamba.analysis.measure import MIB, WARM_UP, Effort, Timing, interleaved, peak_memory
 from mmmamba.ops import selective_scan
 
 CPU = torch.device('cpu')
@@ -13,6 +10,8 @@ CPU = torch.device('cpu')
 
 def test_percentiles():
     assert Timing.of([5, 1, 4, 2, 3, 6]) == (3.5, 2, 5)
+    assert Timing.of([7]) == (7, 7, 7)
+    assert Timing(1.23456, 1, 2).columns() == {'median_ms': 1.2346, 'p20_ms': 1, 'p80_ms': 2}
 
 
 def test_competitors_run_in_turns():
@@ -23,10 +22,11 @@ def test_competitors_run_in_turns():
 
 
 def test_rounds_end_with_the_time_or_at_the_most():
-    for effort, rounds in ((Effort(60, 2, 4), 4), (Effort(0, 2, 4), 2)):
-        runs = []
-        interleaved({'a': lambda runs=runs: runs.append(0)}, CPU, effort)
-        assert len(runs) == WARM_UP + rounds
+    for effort, rounds in ((Effort(60, 2, 4), 4), (Effort(0, 2, 4), 2), (Effort.rounds(3), 3)):
+        for warm_up in (0, WARM_UP):
+            runs = []
+            interleaved({'a': lambda runs=runs: runs.append(0)}, CPU, effort, warm_up=warm_up)
+            assert len(runs) == warm_up + rounds
 
 
 def test_peak_memory_is_what_stands_at_once():
@@ -51,19 +51,3 @@ def test_peak_memory_sees_inside_of_operators():
 
     states = 8 * 16 * 256 * 4
     assert states < peak_memory(run, CPU) < 20 * states
-
-
-@pytest.mark.parametrize('power', [0.5, 1, 2])
-def test_exponent(power):
-    sizes = [400, 1600, 6400, 25_600]
-    assert exponent(sizes, [3 * size**power for size in sizes]) == pytest.approx(power)
-
-
-def test_bound_takes_the_dearer_of_traffic_and_exponentials():
-    shape = ScanShape(64, 160, 160, 2)
-    tokens = 160 * 160
-    traffic = 1e3 * 2 * tokens * 64 * 4 / 1e12
-    exponentials = 1e3 * tokens * 4 * 64 * 16 / 1e12
-    assert bound_ms(shape, 1, 4, False, Ceilings(1e12, 1e30)) == pytest.approx(traffic)
-    assert bound_ms(shape, 1, 4, False, Ceilings(1e30, 1e12)) == pytest.approx(exponentials)
-    assert bound_ms(shape, 3, 4, True, Ceilings(1e30, 1e12)) == pytest.approx(6 * exponentials)

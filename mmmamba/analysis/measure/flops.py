@@ -1,19 +1,28 @@
-"""Parameters and FLOPs of a model, the scans' in a column of their own."""
+"""The one FLOP counter: parameters and FLOPs of a model by module, the scans' in a column of their own.
+
+Convolutions and matrix products are counted by PyTorch's ``FlopCounterMode``, scans by the formula that belongs to the
+op (:func:`mmmamba.ops.flops.scan_flops`) and without computing them, so that the count depends on no backend.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from mmmamba.analysis.sample import empty_sample
-from mmmamba.analysis.scan_cost import scans_reported
-from mmmamba.analysis.two_stage import forward_network
+from mmmamba.ops.flops import scan_flops
+from mmmamba.ops.selective_scan import interface as selective_scan_interface
+from mmmamba.ops.ss2d_scan import interface as ss2d_scan_interface
+
+DIRECTIONS = 4
+
+Report = Callable[[int, int], None]
+"""Called with the FLOPs of a scan's projections and of its recurrence."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class ModelCost:
 
     Attributes:
         own: What each module costs itself, its children excluded, by qualified name; ``''`` is the model. A module
-            that the model holds twice stands under its first name.
+            that the model holds twice has its first name.
     """
 
     own: dict[str, Cost]
@@ -59,42 +68,28 @@ class ModelCost:
         return self.part('')
 
     def part(self, name: str) -> Cost:
-        """A module with all that is in it."""
+        """Returns the cost of a module with all that is in it."""
         inside = (cost for other, cost in self.own.items() if not name or f'{other}.'.startswith(f'{name}.'))
         return sum(inside, Cost())
 
     def parts(self, depth: int = 1) -> dict[str, Cost]:
-        """Modules at most ``depth`` names deep that cost something, in the model's order; not the model itself."""
+        """Returns modules at most ``depth`` names deep that cost something, in the model's order; not the model."""
         parts = {name: self.part(name) for name in self.own if name and name.count('.') < depth}
         return {name: cost for name, cost in parts.items() if cost != Cost()}
 
 
-def count_detector(detector: nn.Module, height: int, width: int) -> ModelCost:
-    """Cost of an mmdet detector on one image: backbone, neck and heads, without the post-processing.
-
-    Args:
-        detector: Of any kind. Those of the R-CNN family are counted with 1000 proposals and masks of 100, as in
-            published tables. What depends on the image in others depends on it here too: the image is black.
-        height: In pixels.
-        width: In pixels.
-    """
-    device = next(detector.parameters()).device
-    image = torch.zeros(1, 3, height, width, device=device)
-    return _count(detector, partial(forward_network, detector, image, [empty_sample(height, width)]))
-
-
 def count_flops(model: nn.Module, *args: Any, **kwargs: Any) -> ModelCost:
-    """Cost of ``model(*args, **kwargs)`` in eval mode, without gradients.
+    """Counts ``model(*args, **kwargs)`` in eval mode, without gradients.
 
     Convolutions and matrix products are counted where they are computed, whichever function called them; those of
     attention, fused or not, are its two products and its projections. Scans are counted by formula and not computed,
     so the model's outputs mean nothing.
     """
-    return _count(model, partial(model, *args, **kwargs))
+    return count_run(model, partial(model, *args, **kwargs))
 
 
-def _count(model: nn.Module, run: Callable[[], Any]) -> ModelCost:
-    """Cost of ``run()``, which calls ``model`` or its modules."""
+def count_run(model: nn.Module, run: Callable[[], Any]) -> ModelCost:
+    """Counts ``run()``, which calls ``model`` or its modules, as :func:`count_flops` does."""
     own = {name: Cost() for name, _ in model.named_modules()}
     for name, parameter in model.named_parameters():
         own[name.rpartition('.')[0]] += Cost(parameters=parameter.numel())
@@ -123,14 +118,14 @@ def _count(model: nn.Module, run: Callable[[], Any]) -> ModelCost:
         own[stack[-1]] += Cost(linear_flops=projections, projection_flops=projections, scan_flops=scan)
 
     with _inference_mode(model), _hooked(model, enter, leave), torch.no_grad(), _fused_layers_taken_apart(), \
-            scans_reported(report), counter:
+            _scans_reported(report), counter:
         run()
     settle()
     return ModelCost(own)
 
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    """The formula that PyTorch has for the fused attention of GPUs, but not for that of CPUs."""
+    """Applies the formula that PyTorch has for the fused attention of GPUs, but not for that of CPUs."""
     return sdpa_flop_count(query, key, value)
 
 
@@ -171,3 +166,36 @@ def _inference_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def _scans_reported(report: Report) -> Iterator[None]:
+    """Has every scan report its FLOPs and return zeros, whichever backend a layer was told to take."""
+
+    def ss2d(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, *args: Any) -> Tensor:
+        (batch, channels, height, width), (_, _, rank) = x.shape, dt_projs_weight.shape
+        states = (x_proj_weight.shape[1] - rank) // 2
+        # The atrous pattern gives each direction a quarter of the map, padded to even sides.
+        length = height * width if args[-1] == 'cross' else -(-height // 2) * -(-width // 2)
+        # The matrix products that make step, B and C of the four directions: 2 per multiply-add.
+        projections = 2 * batch * length * DIRECTIONS * channels * (rank + 2 * states + rank)
+        report(projections, scan_flops(batch, length, DIRECTIONS * channels, states))
+        return torch.zeros_like(x)
+
+    def selective(u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        batch, channels, length = u.shape
+        report(0, scan_flops(batch, length, channels, A.shape[1]))
+        return torch.zeros_like(u), u.new_zeros(batch, *A.shape)
+
+    runs: tuple[tuple[Any, Callable[..., Any]], ...] = (
+        (ss2d_scan_interface, ss2d), (selective_scan_interface, selective))
+    computing = [interface.BACKENDS for interface, _ in runs]
+    for interface, run in runs:
+        # Under every name that a layer may have been told, so that none of them refuses the device.
+        interface.BACKENDS = tuple(replace(backend, run=run, devices=None, unavailable=lambda: None)
+                                   for backend in interface.BACKENDS)
+    try:
+        yield
+    finally:
+        for (interface, _), backends in zip(runs, computing):
+            interface.BACKENDS = backends

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 
 class PowerLaw(NamedTuple):
@@ -33,21 +32,24 @@ class PowerLaw(NamedTuple):
 
 
 def fit_power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw | None:
-    """Least squares of the logarithms, all points with the same weight.
+    """Fits by least squares of the logarithms, all points with the same weight.
 
     Args:
         sizes: Positive.
         values: As many; those that are not positive, which no power law has, are left out.
 
     Returns:
-        The fit, or None where fewer than two different sizes are left.
+        The fit, or None if fewer than two different sizes are left.
     """
-    points = [(size, value) for size, value in zip(sizes, values) if value > 0]
-    if len({size for size, _ in points}) < 2:
+    points = [(math.log(size), math.log(value)) for size, value in zip(sizes, values) if value > 0]
+    if len({x for x, _ in points}) < 2:
         return None
-    x, y = np.log(np.array(points, dtype=float)).T
-    if len(points) == 2:
-        slope, offset = np.polyfit(x, y, 1)
-        return PowerLaw(float(slope), math.nan, math.exp(offset), len(points))
-    (slope, offset), covariance = np.polyfit(x, y, 1, cov=True)
-    return PowerLaw(float(slope), math.sqrt(covariance[0, 0]), math.exp(offset), len(points))
+    x_mean, y_mean = (statistics.fmean(column) for column in zip(*points))
+    spread = math.fsum((x - x_mean)**2 for x, _ in points)
+    slope = math.fsum((x - x_mean) * (y - y_mean) for x, y in points) / spread
+    offset = y_mean - slope * x_mean
+    error = math.nan
+    if len(points) > 2:
+        residual = math.fsum((y - offset - slope * x)**2 for x, y in points)
+        error = math.sqrt(residual / (len(points) - 2) / spread)
+    return PowerLaw(slope, error, math.exp(offset), len(points))

@@ -1,9 +1,16 @@
-"""A sweep over input sizes as a picture and as a table of growth exponents."""
+"""Costs over input sizes: many measurements, each in a process of its own, the CSV that holds them, and its report."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -12,9 +19,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 from matplotlib.typing import ColorType
 
-from mmmamba.analysis.power_law import PowerLaw, fit_power_law
-from mmmamba.analysis.sweep import Row
+from mmmamba.analysis.detector import DETECTOR_ENVIRONMENT, detector_environment, model_config
+from mmmamba.analysis.measure import PowerLaw, Row, Table, fit_power_law, read_csv, write_csv
+from mmmamba.analysis.measurement import Task, encoded
+from mmmamba.errors import InputError
 
+KEY = ('config', 'pass', 'dtype', 'side')
+RESULTS = ('failure', 'memory_mib', 'total_mib', 'parameters', 'linear_gflops', 'scan_gflops', 'median_ms', 'p20_ms',
+           'p80_ms', 'images_per_s')
+COLUMNS = (*KEY, *RESULTS, 'runs', 'model', *DETECTOR_ENVIRONMENT)
 QUANTITIES = MappingProxyType({
     'memory': lambda row: float(row['memory_mib']),
     'FLOPs': lambda row: float(row['linear_gflops']) + float(row['scan_gflops']),
@@ -30,25 +43,119 @@ _PANELS = (
 _MARKERS = 'osD^vP*X'
 
 
+def sweep(tasks: Sequence[Task], path: Path, timeout: float, say: Callable[[Task, Row, bool], None]) -> list[Row]:
+    """Measures what the file does not hold yet, and writes it after every measurement.
+
+    Rows that have a failure are measured again. Where a side does not fit, the larger ones of its config, dtype and
+    pass, which need more, are recorded as not tried.
+
+    Args:
+        tasks: One or more, of one device and number of threads; smaller sides of a config before larger ones.
+        path: The CSV.
+        timeout: Seconds that a measurement may take.
+        say: Called with each task, its row, and whether it was measured just now.
+
+    Returns:
+        The rows of the file, in the order of their first measurement.
+
+    Raises:
+        InputError: The file's rows come from another device, other threads or versions, or from another model in a
+            config of that name; or it is no such file; or a config cannot be read.
+    """
+    digests = {Path(config).stem: model_digest(config) for config in dict.fromkeys(task.config for task in tasks)}
+    rows = {}
+    if path.exists():
+        rows = {tuple(row[column] for column in KEY): row for row in read_csv(path, COLUMNS)}
+    where = detector_environment(tasks[0].device, tasks[0].threads)
+    _require_same_environment(rows.values(), where, path)
+    _require_same_models(rows.values(), digests, path)
+    too_large: dict[tuple[str, ...], int] = {}
+    for task in tasks:
+        key = (Path(task.config).stem, task.pass_, task.dtype, str(task.side))
+        old = rows.get(key)
+        measured = old is None or bool(old['failure'])
+        if measured:
+            if key[:3] in too_large:
+                result = dict(failure=f'not tried: {too_large[key[:3]]} did not fit')
+            else:
+                result = measure_apart(task, timeout)
+                if not result.pop('fits'):
+                    too_large[key[:3]] = task.side
+            rows[key] = {**dict.fromkeys(COLUMNS, ''), **dict(zip(KEY, key)), **result, 'runs': task.runs,
+                         'model': digests[key[0]], **where}
+            write_csv(path, rows.values(), COLUMNS)
+        say(task, rows[key], measured)
+    return list(rows.values())
+
+
+def measure_apart(task: Task, timeout: float) -> dict[str, Any]:
+    """Runs a task in a process of its own.
+
+    Returns:
+        What :func:`mmmamba.analysis.measurement.measure` returns, or a ``failure`` in one line; and ``fits``: whether
+        time and memory sufficed.
+    """
+    command = [sys.executable, '-m', 'mmmamba.analysis.measurement', encoded(task)]
+    threads = dict(OMP_NUM_THREADS=str(task.threads))
+    try:
+        done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return dict(failure=f'takes more than {timeout:g} s', fits=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        # What the kernel sends when the machine has no memory left, and what libraries do that cannot allocate any.
+        return dict(failure=f'ended by {name}', fits=name not in ('SIGKILL', 'SIGABRT', 'SIGBUS'))
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        return dict(failure=' '.join(done.stderr.split())[-200:] or f'status {done.returncode}', fits=True)
+    try:
+        result = dict(json.loads(lines[-1]))
+    except (TypeError, ValueError):  # what something else printed, a library at the end of the process, say
+        return dict(failure=f'no result, but: {lines[-1][-200:]}', fits=True)
+    if result.get('failure') == 'out of memory' and task.memory_limit is not None:
+        result['failure'] += f' (limit {task.memory_limit / 2**30:.4g} GiB)'
+    return {'fits': True, **result}
+
+
+def model_digest(config: str) -> str:
+    """Returns what tells the model of a config file, with all that it inherits, from others."""
+    text = json.dumps(model_config(config), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _require_same_environment(rows: Iterable[Row], where: Mapping[str, str], path: Path) -> None:
+    for row in rows:
+        for column, value in where.items():
+            if row[column] != value:
+                raise InputError(f'{path} was measured with {column} {row[column]}, not {value}: name another --out')
+
+
+def _require_same_models(rows: Iterable[Row], digests: Mapping[str, str], path: Path) -> None:
+    for row in rows:
+        config = row['config']
+        if not row['failure'] and row['model'] != digests.get(config, row['model']):
+            raise InputError(f'{path}: {config} was measured of another model: name another --out')
+
+
 def fits(rows: Sequence[Row]) -> dict[str, PowerLaw | None]:
-    """Growth of memory, FLOPs and latency with the number of pixels, over the rows that did not fail."""
+    """Fits the growth of memory, FLOPs and latency with the number of pixels, over the rows that did not fail."""
     measured = [row for row in rows if not row['failure']]
     pixels = [int(row['side'])**2 for row in measured]
     return {name: fit_power_law(pixels, [value(row) for row in measured]) for name, value in QUANTITIES.items()}
 
 
 def exponent_table(rows: Sequence[Row]) -> str:
-    """The exponents as markdown: a line for each config, dtype and pass, with its failures in the last column."""
-    lines = ['| | pass | dtype | sides | memory | FLOPs | latency | not measured |',
-             '|---|---|---|---|---|---|---|---|']
+    """Writes the exponents as markdown: a line for each config, dtype and pass, with its failures in the last cell."""
+    lines = []
     for config, pass_, dtype in _distinct(rows, 'config', 'pass', 'dtype'):
         own = _select(rows, config=config, pass_=pass_, dtype=dtype)
         sides = [int(row['side']) for row in own if not row['failure']]
         span = f'{min(sides)}–{max(sides)} ({len(sides)})' if sides else '–'
-        failed = '; '.join(f'{row["side"]}: {row["failure"].replace("|", "/")}' for row in own if row['failure'])
-        exponents = ' | '.join(_exponent(fit, len(sides)) for fit in fits(own).values())
-        lines.append(f'| {config} | {pass_} | {dtype} | {span} | {exponents} | {failed} |')
-    return '\n'.join(lines)
+        failed = '; '.join(f'{row["side"]}: {row["failure"]}' for row in own if row['failure'])
+        exponents = [_exponent(fit, len(sides)) for fit in fits(own).values()]
+        lines.append([config, pass_, dtype, span, *exponents, failed])
+    words = ('', 'pass', 'dtype', 'sides', 'not measured')
+    return Table((*words[:4], *QUANTITIES, words[4]), lines, words).markdown()
 
 
 def _exponent(fit: PowerLaw | None, sides: int) -> str:
@@ -141,7 +248,7 @@ def _select(rows: Iterable[Row], config: str, pass_: str, dtype: str) -> list[Ro
 
 
 def _of_any_pass(rows: Iterable[Row], config: str) -> list[Row]:
-    """One row of each side, of whichever pass and dtype, without failure if there is such a one."""
+    """Returns one row of each side, of whichever pass and dtype, without failure if there is such a one."""
     found: dict[int, Row] = {}
     for row in rows:
         side = int(row['side'])

@@ -4,8 +4,7 @@ import cv2
 import pytest
 from matplotlib.figure import Figure
 
-from mmmamba.analysis.scaling_report import draw_scaling, exponent_table, fits
-from mmmamba.analysis.sweep import COLUMNS
+from mmmamba.analysis.scaling import COLUMNS, draw_scaling, exponent_table, fits
 
 
 def rows(config='t', pass_='forward', power=1.0, failed=()):
@@ -33,9 +32,9 @@ def test_table_has_a_line_for_each_pass_and_names_failures():
     table = exponent_table([*rows(), *rows('d', 'training', 2, failed=(400,)), *rows('e', failed=(100, 200, 400))])
     assert table.splitlines()[2:] == [
         '| t | forward | float32 | 100–400 (3) | 1.000 ± 0.000 | 1.000 ± 0.000 | 0.500 ± 0.000 |  |',
-        '| d | training | float32 | 100–200 (2) | 2.000 | 1.000 | 0.500 | 400: out of memory / killed |',
+        '| d | training | float32 | 100–200 (2) | 2.000 | 1.000 | 0.500 | 400: out of memory \\| killed |',
         '| e | forward | float32 | – | – | – | – | '
-        '100: out of memory / killed; 200: out of memory / killed; 400: out of memory / killed |']
+        '100: out of memory \\| killed; 200: out of memory \\| killed; 400: out of memory \\| killed |']
 
 
 def test_picture_has_a_line_of_panels_for_each_pass(tmp_path):
