@@ -22,7 +22,7 @@ from torch import nn
 
 from mmmamba.analysis import count_detector
 from mmmamba.analysis.measure import Row, Table, with_environment, write_csv
-from mmmamba.demo.composer import CLASSES, Composition, compose
+from mmmamba.datasets.composed import CLASSES, Composition, compose
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip  (after mmmamba, which supplies mmcv's operators)
 

@@ -61,7 +61,6 @@ def test_boxes_are_inside_of_the_image():
 
 PEAK = """
 import torch
-from mmmamba.analysis.measure import MIB, PeakMemory
 memory = PeakMemory(torch.device('cpu'))
 kept = torch.ones(16 * MIB // 4)
 memory.start()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmmamba.analysis import build_detector, model_name
 from mmmamba.analysis.measure import Table, write_csv
+from mmmamba.analysis.media import find_images
 from mmmamba.analysis.receptive_field import (
     SHARES,
     SIZE_DIVISOR,
@@ -29,7 +30,6 @@ from mmmamba.analysis.receptive_field import (
     stage_features,
 )
 from mmmamba.cli import require_device, require_folder_of, run
-from mmmamba.demo.media import find_images
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.errors import InputError
 
