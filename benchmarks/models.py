@@ -1,4 +1,4 @@
-"""Times whole networks of Mamba YOLO beside YOLOv8's, interleaved in one process: ``python -m benchmarks.models``.
+"""Times whole networks of Mamba YOLO and YOLOv8, interleaved in one process: ``python -m benchmarks.models``.
 
 Backbone, neck and the head's convolutions on random images, without decoding and suppression. Latency and throughput
 after ``mmmamba.deploy.fuse``; a training step is the forward pass, a mean square of the outputs as loss, the backward

@@ -84,9 +84,10 @@ def test_what_needs_torch_alone_imports_torch_alone(part):
         assert 'triton' not in {name.split('.')[0] for name in at_import}, f'{path}: not lazily'
 
 
-def test_nothing_in_the_package_imports_tools():
+def test_nothing_in_the_package_imports_tools_or_what_tests_are_made_with():
     for path in PACKAGE.rglob('*.py'):
-        assert not {name.split('.')[0] for name in imports(path)} & {'tools', 'configs', 'tests'}, path
+        used = {name.split('.')[0] for name in imports(path)}
+        assert not used & {'tools', 'configs', 'benchmarks', 'tests', 'unittest', 'pytest'}, path
 
 
 def test_the_law_is_seen_broken(tmp_path, monkeypatch):

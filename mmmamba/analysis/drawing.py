@@ -1,4 +1,4 @@
-"""Labelled boxes on pictures, and the pictures of a run: predictions beside the truth, loss and AP over the epochs.
+"""Labelled boxes on pictures, and the pictures of a run: predictions next to the truth, loss and AP over the epochs.
 
 It needs matplotlib, which comes with ``mmmamba[demo]``.
 """

@@ -39,7 +39,7 @@ class Detector(DetInferencer):
 
     Args:
         config: Any detector's config.
-        checkpoint: Its weights; the class names stored beside them win over those of the config's data set.
+        checkpoint: Its weights; the class names stored with them win over those of the config's data set.
         device: Where it runs.
 
     Raises:

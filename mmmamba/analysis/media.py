@@ -120,7 +120,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def find_images(source: Path) -> tuple[list[Path], list[Path]]:
-    """Lists the image files that ``source`` stands for: those in a folder, itself, or none where it is a video.
+    """Lists the image files of ``source``: those in a folder, itself, or none if it is a video.
 
     Returns:
         The images, and what else is in the folder: files of other endings, and folders.

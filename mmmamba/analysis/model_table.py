@@ -1,4 +1,4 @@
-"""Counts of models beside what is published of them, and what explains a difference."""
+"""Counts of models, what is published of them, and what explains a difference."""
 from __future__ import annotations
 
 import copy
@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A model of ours beside its published row.
+    """A model of ours with its published row.
 
     Attributes:
         name: Its config's name without the recipe, or the whole name where nothing is published of it.

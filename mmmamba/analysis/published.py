@@ -1,4 +1,4 @@
-"""What papers and model zoos state of detectors on COCO, to set our counts beside it."""
+"""What papers and model zoos state of detectors on COCO, to compare our counts with."""
 from __future__ import annotations
 
 from collections.abc import Mapping

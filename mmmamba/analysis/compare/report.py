@@ -255,7 +255,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file that lies beside the document."""
+    """An image file in the folder of the document."""
     file: str
     description: str
 
@@ -288,7 +288,7 @@ class Document:
         return '\n\n'.join(blocks) + '\n'
 
     def html(self) -> str:
-        """Writes it as one page that loads nothing but the pictures beside it."""
+        """Writes it as one page that loads nothing but its pictures."""
         title = html.escape(self.title)
         lines = ['<!DOCTYPE html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
                  '<meta name="viewport" content="width=device-width, initial-scale=1">',

@@ -14,7 +14,7 @@ class PowerLaw(NamedTuple):
         exponent: 1 is linear, 2 quadratic.
         error: Standard error of the exponent: s / sqrt(Σ(x - x̄)²) with s² = Σ residual² / (n - 2), x and the residuals
             being natural logarithms. It tells how far the points lie off one power law, be it by noise or because the
-            cost is none (a constant part beside a growing one). NaN for two points, which always lie on one.
+            cost is none (a constant part and a growing one). NaN for two points, which always lie on one.
         factor: In the values' unit.
         points: How many it was fitted to.
     """

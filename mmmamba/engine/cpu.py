@@ -1,11 +1,15 @@
-"""Several processes on machines without a GPU."""
+"""Training on machines without a GPU: several processes, and memory that is kept."""
 from __future__ import annotations
+
+import ctypes
 
 import torch
 from mmengine.config import Config
 from torch import distributed
 
 from mmmamba.errors import InputError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
 def prepare_distributed(cfg: Config, launcher: str) -> None:
@@ -31,3 +35,20 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library keep large freed blocks for the next allocation, rather than return them to the system.
+
+    By default glibc maps every block above some 32 MiB anew, and unmaps it when it is freed: each activation of each
+    iteration is then paid for in page faults, which can take longer than computing it. Call it before the model is
+    made; the process then keeps its peak of memory until it ends.
+
+    Returns:
+        Whether it could be set; False if the C library is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
