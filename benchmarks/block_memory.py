@@ -1,7 +1,7 @@
 """Training memory of an ODSS block, and of a scan against its length: ``python -m benchmarks.block_memory``.
 
 The block is the first of Mamba YOLO-T, on the map that an image of 640 x 640 has there, with the fused scan and with
-the unfused path in its place. Then time and memory of the scan's forward and backward pass from 400 to 102,400 tokens,
+the unfused path instead. Then time and memory of the scan's forward and backward pass from 400 to 102,400 tokens,
 with the exponent of the power law that fits best; 1 is linear.
 """
 from __future__ import annotations
@@ -9,49 +9,68 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
+from torch import Tensor, nn
 
-import mmmamba.layers.ss2d
-from benchmarks.contenders import able, as_scan, gate, is_unfused, scan_inputs
+from benchmarks.contenders import Scan, able, as_scan, gate, is_unfused, scan_inputs
 from benchmarks.networks import MAMBA_YOLO
-from benchmarks.records import Row, attempted, device_named, mib, table, time_fields, write_csv
 from benchmarks.scan import forward_backward
 from benchmarks.shapes import STRIDES, ScanShape, scans_of
-from benchmarks.timing import Effort, Run, exponent, interleaved, peak_memory
-from mmmamba.layers import ODSSBlock
+from mmmamba.analysis.measure import (
+    MIB,
+    Effort,
+    Row,
+    Run,
+    Table,
+    attempted,
+    fit_power_law,
+    interleaved,
+    peak_memory,
+    with_environment,
+    write_csv,
+)
+from mmmamba.cli import device_named
+from mmmamba.layers import SS2D, ODSSBlock
 from mmmamba.ops.dispatch import Backend
 
 SIDES = (20, 40, 80, 160, 320)
 """Of maps: 400 to 102,400 tokens."""
 
 
-def scans_replaced(backend: Backend) -> AbstractContextManager[object]:
-    """While it lasts, every SS2D scans with ``backend``."""
-    scan = as_scan(backend)
-    return patch.object(mmmamba.layers.ss2d, 'ss2d_scan', lambda *inputs, **_: scan(*inputs))
+class BackendSS2D(SS2D):
+    """An SS2D that scans with any contender."""
+
+    contender: Scan
+
+    def scan(self, u: Tensor) -> Tensor:
+        return self.contender(
+            u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
+            pattern=self.pattern)
+
+
+def scan_with(block: nn.Module, backend: Backend) -> None:
+    """Has every SS2D in a block scan with ``backend`` from now on."""
+    for layer in block.modules():
+        if type(layer) is SS2D:
+            layer.__class__, layer.contender = BackendSS2D, as_scan(backend)
 
 
 def block_step(backend: Backend, side: int, device: torch.device) -> Run:
     """Forward and backward pass of Mamba YOLO-T's first block on an image of this side, gradient of the map included.
 
-    The parameters' gradients stand before, as in all steps of a training but the first.
+    The parameters' gradients are there before, as in all steps of a training but the first.
     """
     torch.manual_seed(0)
     width = MAMBA_YOLO['t'].widths[0]
     block = ODSSBlock(width, width).to(device, memory_format=torch.channels_last)
+    scan_with(block, backend)
     x = torch.randn(1, width, side // STRIDES[0], side // STRIDES[0], device=device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
 
-    def run() -> None:
-        with scans_replaced(backend):
-            block(x).square().mean().backward()
-
-    return run
+    return lambda: block(x).square().mean().backward()
 
 
 def measure_blocks(side: int, backends: dict[str, Backend], device: torch.device, effort: Effort) -> list[Row]:
@@ -68,7 +87,7 @@ def measure_blocks(side: int, backends: dict[str, Backend], device: torch.device
     timings = interleaved({name: runs[name] for name in peaks}, device, effort)
     unfused = min((peak for name, peak in peaks.items() if is_unfused(backends[name])), default=None)
     rows = [{
-        **what, 'backend': name, **time_fields(timings[name]), 'peak_mib': mib(peak),
+        **what, 'backend': name, **timings[name].columns(), 'peak_mib': round(peak / MIB, 3),
         **({} if unfused is None else {'of_unfused': round(peak / unfused, 3)}), 'error': f'{errors[name]:.1e}'
     } for name, peak in peaks.items()]
     return rows + [{**what, 'backend': name, 'failure': why} for name, why in {**disagreeing, **failing}.items()]
@@ -92,13 +111,14 @@ def measure_lengths(
         rows += [{**what, 'backend': name, 'failure': why} for name, why in failing.items()]
         names = list(peaks)
         timings = interleaved({name: runs[name] for name in names}, device, effort, cold=True)
-        rows += [{**what, 'backend': name, **time_fields(timings[name]), 'peak_mib': mib(peaks[name])}
+        rows += [{**what, 'backend': name, **timings[name].columns(), 'peak_mib': round(peaks[name] / MIB, 3)}
                  for name in names]
     for name in names:
         own = [row for row in rows if row['backend'] == name]
         tokens = [row['tokens'] for row in own]
         rows.append({'what': 'exponent against tokens', 'backend': name, **{
-            key: round(exponent(tokens, [row[key] for row in own]), 3) for key in ('median_ms', 'peak_mib')}})
+            key: round(fit_power_law(tokens, [row[key] for row in own]).exponent, 3)
+            for key in ('median_ms', 'peak_mib')}})
     return rows
 
 
@@ -140,9 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
     rows = measure(args.side, args.sides, args.backends, args.device, Effort(args.seconds))
-    print(table(rows))
+    print(Table.of_records(rows).text())
     if args.csv:
-        write_csv(args.csv, rows, args.device)
+        write_csv(args.csv, with_environment(rows, args.device))
     sys.exit(any('failure' in row for row in rows))
 
 

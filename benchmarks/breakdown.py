@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.models import inference
 from benchmarks.networks import NETWORKS
-from benchmarks.records import Row, device_named, table, write_csv
-from benchmarks.timing import WARM_UP
+from mmmamba.analysis.measure import WARM_UP, Row, Table, with_environment, write_csv
+from mmmamba.cli import device_named
 
 
 def measure(name: str, side: int, device: torch.device, passes: int, most: int) -> list[Row]:
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     rows = [row for name in args.networks
             for row in measure(name, args.side, args.device, args.passes, args.rows)]
-    print(table(rows))
+    print(Table.of_records(rows).text())
     if args.csv:
-        write_csv(args.csv, rows, args.device)
+        write_csv(args.csv, with_environment(rows, args.device))
 
 
 if __name__ == '__main__':

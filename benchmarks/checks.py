@@ -26,7 +26,7 @@ from benchmarks.contenders import (
 from benchmarks.models import images
 from benchmarks.networks import build_network
 from benchmarks.shapes import ScanShape
-from benchmarks.timing import captured
+from mmmamba.analysis.measure import captured
 from mmmamba.deploy import fuse
 from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.dispatch import Backend

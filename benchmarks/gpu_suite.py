@@ -1,7 +1,7 @@
 """Every check and every row of a GPU in one command of nine minutes: ``python -m benchmarks.gpu_suite --out DIR``.
 
 It needs PyTorch and Triton and nothing else. Sections run in order of importance; one for which too little time is
-left is skipped, and what is measured is written behind every section, so that a run that is stopped loses one at most.
+left is skipped, and what is measured is written after every section, so that a run that is stopped loses one at most.
 In DIR: report.txt, and rows of scans, networks, blocks and tilings as CSV files. The status is 1 if any failed.
 
 ``--device cpu --quick`` runs the same sections on small shapes, to see that they work.
@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -20,13 +20,11 @@ from typing import Callable, NamedTuple
 import torch
 
 from benchmarks import block_memory, breakdown, checks, models, scan, tuning
-from benchmarks.bounds import Ceilings
 from benchmarks.contenders import able, is_unfused
 from benchmarks.networks import NETWORKS
-from benchmarks.records import Row, device_named, failure, table, write_csv
-from benchmarks.shapes import scans_of
-from benchmarks.summary import summarise
-from benchmarks.timing import Effort
+from benchmarks.shapes import Ceilings, scans_of
+from mmmamba.analysis.measure import Effort, Row, Table, failure_line, with_environment, write_csv
+from mmmamba.cli import device_named
 from mmmamba.ops.dispatch import Backend
 from mmmamba.ops.info import describe
 
@@ -80,8 +78,8 @@ class Suite:
     def save(self, name: str, rows: list[Row]) -> None:
         """Adds rows to DIR/``name``.csv and to the report."""
         self.rows.setdefault(name, []).extend(rows)
-        write_csv(self.out / f'{name}.csv', self.rows[name], self.device)
-        self.say(table(rows))
+        write_csv(self.out / f'{name}.csv', with_environment(self.rows[name], self.device))
+        self.say(Table.of_records(rows).text())
         for row in rows:
             if 'failure' in row:
                 self.fail(str(row))
@@ -164,6 +162,30 @@ def sections(suite: Suite) -> list[Section]:
     return found
 
 
+def summarise(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Sums up: ranges over all fused scans, each network's latency, a block's memory; without what was not measured.
+
+    Args:
+        rows: Of the files ``scan``, ``networks`` and ``blocks``.
+    """
+    lines = []
+    fused = [row for row in rows.get('scan', ()) if not row['unfused'] and 'height' in row and 'failure' not in row]
+    for backend, mode, dtype in dict.fromkeys((row['backend'], row['mode'], row['dtype']) for row in fused):
+        for kind in scan.PASSES:
+            own = [row for row in fused if (row['backend'], row['mode'], row['dtype'], row['pass'])
+                   == (backend, mode, dtype, kind)]
+            lines += [f'{backend}, {mode}, {dtype}, {kind}: {column} {min(values):g} to {max(values):g}'
+                      for column in ('unfused_over_this', 'this_over_bound')
+                      if (values := [row[column] for row in own if column in row])]
+    lines += [f'{row["network"]}, {row["kind"]}, {row["mode"]}: {row["median_ms"]:g} ms'
+              for row in rows.get('networks', ()) if row['kind'] == 'latency']
+    lines += [f'{row["what"]}, {row["backend"]}: {row["of_unfused"]:g} of the unfused memory'
+              for row in rows.get('blocks', ()) if 'of_unfused' in row]
+    lines += [f'{row["what"]}, {row["backend"]}: time {row["median_ms"]:g}, memory {row["peak_mib"]:g}'
+              for row in rows.get('blocks', ()) if row['what'].startswith('exponent')]
+    return lines
+
+
 def run(suite: Suite) -> None:
     """Runs the sections; one that raises is a failure, and the next runs."""
     suite.say(describe())
@@ -176,7 +198,7 @@ def run(suite: Suite) -> None:
         try:
             section.run(suite)
         except Exception as error:  # whatever it is, the other sections do not depend on it
-            suite.fail(f'{section.name}: {failure(error)}')
+            suite.fail(f'{section.name}: {failure_line(error)}')
             traceback.print_exc()
     suite.say('\n'.join(['== summary', *summarise(suite.rows)]))
     suite.say(f'== {len(suite.failures)} failures, {suite.budget - suite.left():.0f} s')

@@ -20,9 +20,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from benchmarks.records import Row, table, write_csv
 from mmmamba.analysis import count_detector
-from mmmamba.demo.composer import CLASSES, Composition, compose
+from mmmamba.analysis.measure import Row, Table, with_environment, write_csv
+from mmmamba.datasets.composed import CLASSES, Composition, compose
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip  (after mmmamba, which supplies mmcv's operators)
 
@@ -96,16 +96,15 @@ def measure(name: str, data: Path, steps: int, lr: float) -> Row:
 
 def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     """The rows as the table of ``docs/mixing.md``."""
-    lines = ['| | size | parameters | conv and linear GFLOPs | scan GFLOPs | loss |',
-             '|---|---|---|---|---|---|']
+    header = ('config', 'size', 'parameters', 'conv and linear GFLOPs', 'scan GFLOPs', 'loss')
+    lines = []
     for row in rows:
         size = f'{row["width"]} x {row["height"]}'
         giga = [f'{float(row[column]):.1f}' for column in ('linear_gflops', 'scan_gflops')]
         means = [row[column] for column in ('first_loss', 'highest_loss', 'last_loss') if row.get(column)]
         trained = ' → '.join(f'{float(mean):.2f}' for mean in means)
-        lines.append(f'| `{row["config"]}` | {size} | {int(row["parameters"]) / 1e6:.2f} M | {giga[0]} | {giga[1]} '
-                     f'| {trained} |')
-    return '\n'.join(lines)
+        lines.append([row['config'], size, f'{int(row["parameters"]) / 1e6:.2f} M', *giga, trained])
+    return Table(header, lines, words=('config', 'size', 'loss')).markdown()
 
 
 def main() -> None:
@@ -127,9 +126,9 @@ def main() -> None:
         compose(data, Composition(train_images=2, val_images=1))
         for name in args.configs:
             rows.append(measure(name, data, args.steps, args.lr))
-            print(table(rows[-1:]), flush=True)
+            print(Table.of_records(rows[-1:]).text(), flush=True)
             if args.csv:
-                write_csv(args.csv, rows, torch.device('cpu'))
+                write_csv(args.csv, with_environment(rows, torch.device('cpu')))
     print(markdown(rows))
 
 

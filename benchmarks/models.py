@@ -1,4 +1,4 @@
-"""Times whole networks of Mamba YOLO beside YOLOv8's, interleaved in one process: ``python -m benchmarks.models``.
+"""Times whole networks of Mamba YOLO and YOLOv8, interleaved in one process: ``python -m benchmarks.models``.
 
 Backbone, neck and the head's convolutions on random images, without decoding and suppression. Latency and throughput
 after ``mmmamba.deploy.fuse``; a training step is the forward pass, a mean square of the outputs as loss, the backward
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import scan_inputs
 from benchmarks.networks import MAMBA_YOLO, NETWORKS, build_network
-from benchmarks.records import Row, device_named, modes, table, time_fields, write_csv
 from benchmarks.shapes import scans_of
-from benchmarks.timing import Effort, Run, captured, interleaved
+from mmmamba.analysis.measure import Effort, Row, Run, Table, captured, interleaved, modes, with_environment, write_csv
+from mmmamba.cli import device_named
 from mmmamba.deploy import fuse
 from mmmamba.ops import ss2d_scan
 
@@ -92,7 +92,7 @@ def measure(
     timings = interleaved(runs, device, effort)
     rows = []
     for name, timing in timings.items():
-        row = {'kind': kind, 'mode': mode, 'network': name, 'batch': batch, 'side': side, **time_fields(timing),
+        row = {'kind': kind, 'mode': mode, 'network': name, 'batch': batch, 'side': side, **timing.columns(),
                'images_per_s': round(1e3 * batch / timing.median, 2)}
         if BASELINE in timings:
             row[f'over_{BASELINE}'] = round(timing.median / timings[BASELINE].median, 3)
@@ -135,9 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch = args.batch or default_batch(kind, args.device)
         for mode in modes_of(kind, args.device):
             rows += measure(kind, mode, args.networks, batch, args.side, args.device, Effort(args.seconds, least=3))
-    print(table(rows))
+    print(Table.of_records(rows).text())
     if args.csv:
-        write_csv(args.csv, rows, args.device)
+        write_csv(args.csv, with_environment(rows, args.device))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.records import Row
+from mmmamba.analysis.measure import Row
 
 MARKERS = 'osD^vP*X'
 

@@ -13,13 +13,26 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bounds import H200_BANDWIDTH, H200_CLOCK, Ceilings, bound_ms
 from benchmarks.contenders import Inputs, Scan, able, as_scan, gate, incoming_gradient, is_unfused, scan_inputs
 from benchmarks.networks import MAMBA_YOLO
 from benchmarks.plot import plot_scans
-from benchmarks.records import Row, attempted, device_named, failure, mib, modes, table, time_fields, write_csv
-from benchmarks.shapes import ScanShape, distinct_scans, scans_of
-from benchmarks.timing import Effort, Run, captured, interleaved, peak_memory
+from benchmarks.shapes import H200_BANDWIDTH, H200_CLOCK, Ceilings, ScanShape, bound_ms, distinct_scans, scans_of
+from mmmamba.analysis.measure import (
+    MIB,
+    Effort,
+    Row,
+    Run,
+    Table,
+    attempted,
+    captured,
+    failure_line,
+    interleaved,
+    modes,
+    peak_memory,
+    with_environment,
+    write_csv,
+)
+from mmmamba.cli import device_named
 from mmmamba.ops.dispatch import Backend
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -74,8 +87,8 @@ def measure_shape(
                 runs, failures = attempted({name: partial(captured, run) for name, run in runs.items()})
                 rows += [{**ways[name], 'pass': kind, 'mode': mode, 'failure': why} for name, why in failures.items()]
             for name, timing in interleaved(runs, device, effort, cold=True).items():
-                rows.append({**ways[name], 'pass': kind, 'mode': mode, **time_fields(timing),
-                             'peak_mib': mib(peaks[name]), 'error': f'{errors[name]:.1e}', **bound})
+                rows.append({**ways[name], 'pass': kind, 'mode': mode, **timing.columns(),
+                             'peak_mib': round(peaks[name] / MIB, 3), 'error': f'{errors[name]:.1e}', **bound})
     return [{**row, 'dtype': dtype, 'batch': batch, **shape._asdict()} for row in rows]
 
 
@@ -132,7 +145,7 @@ def measure_models(
             try:
                 rows += measure(shape, takes, dtype=dtype)
             except Exception as error:  # inputs that do not fit, say: the rows of other scans are kept
-                rows.append({'backend': 'all', 'unfused': False, 'failure': failure(error), 'dtype': dtype,
+                rows.append({'backend': 'all', 'unfused': False, 'failure': failure_line(error), 'dtype': dtype,
                              'batch': batch, **shape._asdict()})
             print(f'{shape}, {dtype}', file=sys.stderr)
     rows += [row for side in sides for size in sizes for row in totals(rows, size, side)]
@@ -173,9 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ceilings = Ceilings.of(args.device, args.bandwidth, args.clock) if args.device.type == 'cuda' else None
     rows = measure_models(args.models, args.sides, args.backends, args.device, args.dtypes, args.batch,
                           Effort(args.seconds), ceilings)
-    print(table(rows))
+    print(Table.of_records(rows).text())
     if args.csv:
-        write_csv(args.csv, rows, args.device)
+        write_csv(args.csv, with_environment(rows, args.device))
     if args.plot:
         plot_scans(rows, args.plot)
     sys.exit(any('failure' in row for row in rows))

@@ -1,4 +1,4 @@
-"""The scans of Mamba YOLO, worked out from the tables of its sizes."""
+"""The scans of Mamba YOLO, from the tables of its sizes, and the least time that a GPU needs for one."""
 from __future__ import annotations
 
 import math
@@ -6,11 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from benchmarks.networks import MAMBA_YOLO
 
 STATES = 16
 SSM_RATIO = 2
 STRIDES = (4, 8, 16, 32)
+DIRECTIONS = 4
+EXP_PER_CLOCK_PER_SM = 16
+H200_BANDWIDTH = 4.3
+"""TB/s."""
+H200_CLOCK = 1.98
+"""GHz."""
 
 
 class ScanShape(NamedTuple):
@@ -27,7 +35,7 @@ class ScanShape(NamedTuple):
 
 
 def scans_of(size: str, side: int) -> Counter[ScanShape]:
-    """Scans of a forward pass of Mamba YOLO on one image, and how often each is made; largest maps first.
+    """Counts the scans of a forward pass of Mamba YOLO on one image, and how often each is made; largest maps first.
 
     A stage has one in each of its blocks. The neck has ``arch.neck`` in each of its four blocks, of which one works at
     stride 8, two at 16 and one at 32.
@@ -46,5 +54,33 @@ def scans_of(size: str, side: int) -> Counter[ScanShape]:
 
 
 def distinct_scans(sizes: Sequence[str], sides: Sequence[int]) -> list[ScanShape]:
-    """Every shape that the models have on images of these sides, once each."""
+    """Lists every shape that the models have on images of these sides, once each."""
     return list(dict.fromkeys(shape for side in sides for size in sizes for shape in scans_of(size, side)))
+
+
+class Ceilings(NamedTuple):
+    """What a device does at most in a second."""
+
+    bytes: float
+    exps: float
+
+    @classmethod
+    def of(cls, device: torch.device, bandwidth: float, clock: float) -> Ceilings:
+        """Of a CUDA device, from its bandwidth in TB/s, its clock in GHz and its number of multiprocessors."""
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        return cls(1e12 * bandwidth, 1e9 * clock * EXP_PER_CLOCK_PER_SM * processors)
+
+
+def bound_ms(shape: ScanShape, batch: int, element_size: int, backward: bool, ceilings: Ceilings) -> float:
+    """Returns the milliseconds that the map's traffic or the exponentials take, whichever is more.
+
+    Of the 9 operations that the count of a scan has for each token, channel, direction and state, one is an
+    exponential, by far the dearest. The map is read and y written; with the backward pass, which computes the states
+    a second time, the map and y's gradient are read too and the map's gradient is written. Parameters, the projections
+    of the pixels and kept states are left out: they could stay in caches.
+    """
+    tokens = batch * shape.height * shape.width
+    maps, evaluations = (5, 2) if backward else (2, 1)
+    traffic = maps * tokens * shape.channels * element_size / ceilings.bytes
+    exponentials = evaluations * tokens * DIRECTIONS * shape.channels * shape.states / ceilings.exps
+    return 1e3 * max(traffic, exponentials)

@@ -16,9 +16,17 @@ from torch import Tensor
 
 from benchmarks.contenders import incoming_gradient, scan_inputs
 from benchmarks.networks import MAMBA_YOLO
-from benchmarks.records import Row, failure, table, write_csv
 from benchmarks.shapes import ScanShape, distinct_scans
-from benchmarks.timing import Effort, captured, interleaved
+from mmmamba.analysis.measure import (
+    Effort,
+    Row,
+    Table,
+    captured,
+    failure_line,
+    interleaved,
+    with_environment,
+    write_csv,
+)
 from mmmamba.ops.scan.fused import ScanInputs
 from mmmamba.ops.scan.ss2d_scan import fused
 
@@ -92,7 +100,7 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
                 'backward': captured(lambda: scan.backward(inputs, states, gradient, None, tiling)),
             }, device, EFFORT, cold=True)
         except (RuntimeError, TritonError) as error:  # more registers or shared memory than there are
-            rows.append({**row, 'both_ms': math.inf, 'refused': failure(error)})
+            rows.append({**row, 'both_ms': math.inf, 'refused': failure_line(error)})
             return math.inf
         medians = {f'{name}_ms': round(timing.median, 4) for name, timing in timings.items()}
         both = sum(medians.values())
@@ -119,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for shape in distinct_scans(args.models, [args.side]):
         found = tilings(shape, device, lambda: end - time.monotonic())
-        print(table(found[:5]))
+        print(Table.of_records(found[:5]).text())
         rows += found
     if args.csv:
-        write_csv(args.csv, rows, device)
+        write_csv(args.csv, with_environment(rows, device))
 
 
 if __name__ == '__main__':

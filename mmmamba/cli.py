@@ -1,4 +1,4 @@
-"""What every command line tool does with a failure: one clear line and an exit status that scripts can test."""
+"""What every command line tool does: a failure is one clear line and an exit status that scripts can test."""
 from __future__ import annotations
 
 import errno
@@ -9,8 +9,12 @@ import shlex
 import signal
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from pickle import UnpicklingError
+
+import torch
 
 from mmmamba.errors import InputError, PartialResultError
 
@@ -125,6 +129,39 @@ def call_again(words: Sequence[str]) -> str:
     """Returns a call as :func:`command`, with the data sets' folders that this process was given."""
     roots = [f'{name}={shlex.quote(os.environ[name])}' for name in DATA_ROOTS if name in os.environ]
     return ' '.join([*roots, command(words)])
+
+
+def require_folder_of(path: Path) -> None:
+    """Checks a file that is to be written.
+
+    Raises:
+        InputError: Its folder is not there.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InputError(f'{path}: there is no folder {path.parent}')
+
+
+def require_device(name: str) -> None:
+    """Checks an argument ``--device``.
+
+    Raises:
+        InputError: It is neither ``cpu`` nor ``cuda`` or ``cuda:0``, …, or this PyTorch does not see it.
+    """
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise InputError(f'--device {name}: must be cpu, cuda or cuda:N')
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
+        raise InputError(f'--device {name}: {error}') from error
+
+
+def device_named(name: str) -> torch.device:
+    """Returns a device for argparse: ``cpu``, or ``cuda`` if there is one."""
+    if name not in ('cpu', 'cuda'):
+        raise ArgumentTypeError(f'must be cpu or cuda, not {name!r}')
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise ArgumentTypeError('this PyTorch sees no CUDA device')
+    return torch.device(name)
 
 
 def _missing_module(error: BaseException | None) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmmamba.demo.sources import load_photographs
+from mmmamba.datasets.composed import load_photographs
 
 CLASSES = ('triangle', 'square', 'star')
 _POINTS = 5

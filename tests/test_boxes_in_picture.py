@@ -22,9 +22,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmmamba.conditions import under_conditions
-from mmmamba.demo.detector import Detector
+from mmmamba.analysis.inference import Detector
 from mmmamba.model_config import drop_pretrained
+from mmmamba.recipes import under_recipe
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -55,7 +55,7 @@ def small_config(kind: str, data: str | None) -> Config:
     config = Config.fromfile(CONFIGS / name)
     config.merge_from_dict({'model': changes})
     if data:
-        config = under_conditions(config, data, CONFIGS)
+        config = under_recipe(config, data, CONFIGS)
     drop_pretrained(config.model)
     if kind != 'Mask R-CNN':
         config.model.test_cfg.update(score_thr=0.0, nms_pre=100, max_per_img=100)

@@ -26,18 +26,13 @@ from mmengine.registry import init_default_scope
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
-from mmmamba.comparison.box_evaluation import read_truth
-from mmmamba.comparison.budget import epochs_within
-from mmmamba.comparison.facts import facts
-from mmmamba.comparison.plan import run_config, with_seed
-from mmmamba.comparison.reading import read_run
-from mmmamba.comparison.report import require_matplotlib, write_report
-from mmmamba.comparison.result import AP, Comparison, RunResult
-from mmmamba.comparison.run import Launch, OtherConfigError, Run
-from mmmamba.comparison.schedule import execute_all, launches
-from mmmamba.comparison.truth import truth_of
-from mmmamba.conditions import CONDITIONS, class_names, data_name, find_folder
+from mmmamba.analysis.compare.evaluation import read_truth
+from mmmamba.analysis.compare.plan import epochs_within, facts, run_config, truth_of, with_seed
+from mmmamba.analysis.compare.report import require_matplotlib, write_report
+from mmmamba.analysis.compare.results import AP, Comparison, RunResult
+from mmmamba.analysis.compare.runs import Launch, OtherConfigError, Run, execute_all, launches, read_run
 from mmmamba.errors import InputError
+from mmmamba.recipes import RECIPES, class_names, data_name, find_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS_MISSING = 1  # exit status
@@ -47,7 +42,7 @@ RECIPE = re.compile(r'_\d+xb\d+-.*$')  # as in mamba-yolo_t_8xb64-300e_coco
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', type=Path, metavar='CONFIG')
-    parser.add_argument('--data', required=True, metavar='|'.join([*CONDITIONS, 'FOLDER']),
+    parser.add_argument('--data', required=True, metavar='|'.join([*RECIPES, 'FOLDER']),
                         help='data set and recipe; or a folder with train/, val/ and annotations/{train,val}.json')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     budget = parser.add_mutually_exclusive_group()

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmmamba.analysis.drawing import draw_curves, draw_predictions
 from mmmamba.cli import run
-from mmmamba.demo.coco_folder import LAYOUT, CocoFolder
-from mmmamba.demo.composer import Composition, compose
-from mmmamba.demo.config import config_for_folder
-from mmmamba.demo.report import draw_curves, draw_predictions
+from mmmamba.datasets.coco_folder import LAYOUT, CocoFolder, config_for_folder
+from mmmamba.datasets.composed import Composition, compose
 from mmmamba.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

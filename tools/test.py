@@ -11,11 +11,11 @@ from mmengine.model import is_model_wrapper
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
-from mmmamba.conditions import CONDITIONS, default_work_dir, under_conditions
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
 from mmmamba.model_config import merge_options
+from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,8 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--data',
-        metavar='|'.join([*CONDITIONS, 'FOLDER']),
-        help="another data set than the config's, under that set's recipe (see mmmamba.conditions)")
+        metavar='|'.join([*RECIPES, 'FOLDER']),
+        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
     parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
         '--out',
@@ -75,7 +75,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     if args.data:
-        cfg = under_conditions(cfg, args.data, ROOT / 'configs')
+        cfg = under_recipe(cfg, args.data, ROOT / 'configs')
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)

@@ -18,10 +18,10 @@ from mmengine.registry import RUNNERS
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
-from mmmamba.conditions import CONDITIONS, default_work_dir, under_conditions
 from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
 from mmmamba.errors import InputError
 from mmmamba.model_config import merge_options
+from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,8 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--data',
-        metavar='|'.join([*CONDITIONS, 'FOLDER']),
-        help="another data set than the config's, under that set's recipe (see mmmamba.conditions)")
+        metavar='|'.join([*RECIPES, 'FOLDER']),
+        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
@@ -96,7 +96,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     if args.data:
-        cfg = under_conditions(cfg, args.data, ROOT / 'configs')
+        cfg = under_recipe(cfg, args.data, ROOT / 'configs')
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)

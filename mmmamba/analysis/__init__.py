@@ -1,11 +1,17 @@
-"""What models cost."""
-from mmmamba.analysis.detector import build_detector, model_config
-from mmmamba.analysis.flops import Cost, ModelCost, count_detector, count_flops
-from mmmamba.analysis.latency import Latency, measure_latency
-from mmmamba.analysis.model_table import PUBLISHED_SHAPE, Row, model_name, table_row
-from mmmamba.analysis.published import PUBLISHED, PUBLISHED_ONLY, Published
+"""The laboratory: what models cost, what they see, and how they compare.
 
-__all__ = [
-    'PUBLISHED', 'PUBLISHED_ONLY', 'PUBLISHED_SHAPE', 'Cost', 'Latency', 'ModelCost', 'Published', 'Row',
-    'build_detector', 'count_detector', 'count_flops', 'measure_latency', 'model_config', 'model_name', 'table_row',
-]
+:mod:`mmmamba.analysis.measure` needs PyTorch alone; where mmdet and mmcv are installed, detectors can be measured too.
+"""
+from importlib.util import find_spec
+
+from mmmamba.analysis.measure import Cost, ModelCost, count_flops
+
+__all__ = ['Cost', 'ModelCost', 'count_flops']
+
+if find_spec('mmdet') and find_spec('mmcv'):
+    from mmmamba.analysis.detector import build_detector, count_detector, measure_latency, model_config
+    from mmmamba.analysis.model_table import model_name, table_row
+    from mmmamba.analysis.published import PUBLISHED
+
+    __all__ += ['PUBLISHED', 'build_detector', 'count_detector', 'measure_latency', 'model_config', 'model_name',
+                'table_row']

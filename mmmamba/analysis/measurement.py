@@ -1,4 +1,4 @@
-"""What one pass of a detector costs at one size; run in a process of its own by :mod:`mmmamba.analysis.sweep`.
+"""What one pass of a detector costs at one size; run in a process of its own by :mod:`mmmamba.analysis.scaling`.
 
 The passes, on one random image with random weights:
 
@@ -11,8 +11,10 @@ The passes, on one random image with random weights:
 """
 from __future__ import annotations
 
+import ctypes
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,13 +29,8 @@ from mmdet.structures.mask import PolygonMasks
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmmamba.analysis.detector import build_detector
-from mmmamba.analysis.flops import count_detector
-from mmmamba.analysis.latency import milliseconds
-from mmmamba.analysis.peak_memory import PeakMemory, limit_memory
-from mmmamba.analysis.process import end_with_parent
-from mmmamba.analysis.sample import empty_sample
-from mmmamba.analysis.two_stage import forward_network
+from mmmamba.analysis.detector import build_detector, count_detector, empty_sample, forward_network
+from mmmamba.analysis.measure import MIB, Effort, PeakMemory, failure_line, interleaved, limit_memory
 from mmmamba.deploy.fused_layers import fuse_layers
 
 DTYPES = ('float32', 'float16', 'bfloat16')
@@ -43,6 +40,7 @@ FAMILIARISATION_SIDE = 224
 libraries make once is no part of the measured memory. On less, DINO has fewer tokens than queries."""
 MEMORY_PASSES = 2
 BOXES = 8
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|out of memory|not enough memory|bad_alloc|CU\w+_STATUS_ALLOC_FAILED"
     # oneDNN's; it also has no descriptor of a primitive, but where none is implemented.
@@ -103,19 +101,19 @@ def measure(task: Task) -> dict[str, Any]:
         one_pass()
     above, total = memory.stop()
 
-    milliseconds(one_pass, device)  # on the CPU, memory is now kept that was returned before
-    times = np.array([milliseconds(one_pass, device) for _ in range(task.runs)])
-    p20, median, p80 = np.percentile(times, (20, 50, 80))
+    # One more pass goes before: on the CPU, memory is now kept that was returned before.
+    timing = interleaved({'pass': one_pass}, device, Effort.rounds(task.runs), warm_up=1)['pass']
     detector.zero_grad()
     with cast():
         cost = count_detector(detector, task.side, task.side).total
-    values = dict(memory_mib=above, total_mib=total, median_ms=median, p20_ms=p20, p80_ms=p80,
-                  images_per_s=1e3 / median, linear_gflops=cost.linear_flops / 1e9, scan_gflops=cost.scan_flops / 1e9)
-    return {**{name: round(float(value), 6) for name, value in values.items()}, 'parameters': cost.parameters}
+    values = dict(memory_mib=above / MIB, total_mib=total / MIB, images_per_s=1e3 / timing.median,
+                  linear_gflops=cost.linear_flops / 1e9, scan_gflops=cost.scan_flops / 1e9)
+    rounded = {name: round(value, 6) for name, value in values.items()}
+    return {**rounded, **timing.columns(), 'parameters': cost.parameters}
 
 
 def random_batch(side: int, device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
-    """An image (1, 3, side, side) and its sample, with boxes of a tenth to a half of the side, and masks of the boxes.
+    """Makes an image (1, 3, side, side) and its sample, with boxes of a tenth to a half of the side, and their masks.
 
     The boxes have label 0, which every detector has.
     """
@@ -160,16 +158,21 @@ def _training_pass(detector: Any, image: Tensor, samples: list[DetDataSample],
 
 
 def failure_of(error: Exception) -> dict[str, Any]:
-    """What ends a task: one line as ``failure``, and as ``fits`` whether the size was not the reason."""
-    line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    """Tells what ended a task: one line as ``failure``, and as ``fits`` whether the size was not the reason."""
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return dict(failure='out of memory', fits=False)
-    return dict(failure=line, fits=True)
+    return dict(failure=failure_line(error), fits=True)
 
 
 def encoded(task: Task) -> str:
-    """The argument of this module's command line."""
+    """Returns the argument of this module's command line."""
     return json.dumps(asdict(task))
+
+
+def end_with_parent() -> None:
+    """Has Linux end this process when the one that started it ends, however that may be."""
+    if prctl := getattr(ctypes.CDLL(None), 'prctl', None):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Counts of models beside what is published of them, and what explains a difference."""
+"""Counts of models, what is published of them, and what explains a difference."""
 from __future__ import annotations
 
 import copy
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.registry import MODELS
@@ -15,11 +15,15 @@ from mmengine.config import ConfigDict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmamba.analysis.detector import model_config
-from mmmamba.analysis.flops import Cost, count_detector
+from mmmamba.analysis.detector import count_detector, model_config
+from mmmamba.analysis.measure import Cost, Timing
 from mmmamba.analysis.published import PUBLISHED, Convention, Published, cut_off_to, rounds_to
 
 PUBLISHED_SHAPE = (640, 640)
+COLUMNS = ('model', 'parameters (M)', 'published', 'conv+linear GFLOPs', 'of them projections', 'scan GFLOPs',
+           'as published', 'published GFLOPs', 'published AP', 'latency (ms)', 'published ms')
+LATENCY_COLUMNS = COLUMNS[-2:]
+NOTHING = '–'
 
 RELEASED_DEPTHS: Mapping[str, tuple[int, ...]] = MappingProxyType({
     't': (1, 1, 3, 1), 'b': (1, 1, 3, 1), 'l': (2, 2, 6, 2)})
@@ -38,7 +42,7 @@ class Count(NamedTuple):
     norm_elements: int
 
     def gflops(self, convention: Convention, norms: bool) -> float:
-        """As a table of that convention counts, with norms or without."""
+        """Counts as a table of that convention does, with norms or without."""
         flops = self.cost.linear_flops if convention.projections else self.cost.convention_flops
         flops = flops * convention.per_multiply_add // 2
         return (flops + norms * convention.per_norm_element * self.norm_elements) / 1e9
@@ -58,7 +62,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A model of ours beside its published row.
+    """A model of ours with its published row.
 
     Attributes:
         name: Its config's name without the recipe, or the whole name where nothing is published of it.
@@ -78,7 +82,7 @@ class Row:
 
 
 def model_name(path: str) -> str:
-    """A config's name, of one that trains on COCO without its recipe: ``mamba-yolo_t_8xb64-300e_coco`` is T."""
+    """Returns a config's name, without the recipe if that is COCO's: ``mamba-yolo_t_8xb64-300e_coco`` is T."""
     return re.sub(r'_\d+xb\d+-\d+e_coco$', '', Path(path).stem)
 
 
@@ -136,7 +140,7 @@ def _count(model: ConfigDict, height: int, width: int) -> Count:
 
 
 def variants(model: ConfigDict) -> dict[str, ConfigDict]:
-    """What a detector on ODMamba of a named size would be with the other Blocks, with or without LSBlock."""
+    """Returns what a detector on ODMamba of a named size would be with the other Blocks, with or without LSBlock."""
     backbone = model.get('backbone', {})
     if backbone.get('type') != 'ODMamba' or backbone.get('arch') not in RELEASED_DEPTHS:
         return {}
@@ -155,7 +159,7 @@ def variants(model: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def _readings(label: str, counted: Count, convention: Convention) -> dict[str, float]:
-    """The ways in which a table may have counted a model."""
+    """Returns the ways in which a table may have counted a model."""
     with_norms = f'with {convention.per_norm_element} FLOPs for each element of a norm'
     return {label: counted.gflops(convention, norms=False),
             f'{label}, {with_norms}' if label else with_norms: counted.gflops(convention, norms=True)}
@@ -178,3 +182,57 @@ def _explanations(figure: str, readings: Mapping[str, float]) -> Iterator[str]:
             yield f'{counted} rounds to it'
         elif cut_off_to(value, figure):
             yield f'{counted} becomes it when cut off, not rounded'
+
+
+def cells_of(row: Row, latency: Timing | None) -> list[str]:
+    """Writes a row of the table, one cell for each of ``COLUMNS``."""
+    cost, published = row.cost, row.published or Published('', None, None, None)
+
+    def beside(figure: str | None, agrees: bool | None) -> str:
+        return f'{figure} {"=" if agrees else "≠"}' if agrees is not None else figure or NOTHING
+
+    return [
+        row.name,
+        f'{cost.parameters / 1e6:.2f}',
+        beside(published.parameters, row.parameters and row.parameters.agrees),
+        f'{cost.linear_flops / 1e9:.2f}',
+        f'{cost.projection_flops / 1e9:.2f}' if cost.scan_flops else NOTHING,
+        f'{cost.scan_flops / 1e9:.2f}' if cost.scan_flops else NOTHING,
+        NOTHING if row.published_flops is None else f'{row.published_flops:.2f}',
+        beside(published.gflops, row.flops and row.flops.agrees),
+        published.ap or NOTHING,
+        NOTHING if latency is None else f'{latency.median:.1f} ({latency.p20:.1f} to {latency.p80:.1f})',
+        published.latency or NOTHING,
+    ]
+
+
+def published_cells(row: Published) -> list[str]:
+    """Writes the row of a model of which there are published figures alone."""
+    return [row.title, NOTHING, row.parameters, *[NOTHING] * 4, row.gflops, row.ap, NOTHING, row.latency or NOTHING]
+
+
+def record_of(row: Row, latency: Timing | None, runs: int | None, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the numbers of a row, unrounded, for a CSV file.
+
+    Args:
+        row: The row.
+        latency: Of the model, if it was measured.
+        runs: Of which that is the median.
+        where: Size of the image, and environment.
+    """
+    cost = row.cost
+    record = dict(model=row.name, parameters=cost.parameters, linear_flops=cost.linear_flops,
+                  projection_flops=cost.projection_flops, scan_flops=cost.scan_flops,
+                  gflops_as_published=row.published_flops, **where)
+    if latency:
+        record.update({f'latency_{name}_ms': ms for name, ms in latency._asdict().items()}, latency_runs=runs)
+    for name, verdict in (('parameters', row.parameters), ('gflops', row.flops)):
+        if verdict is not None:
+            record.update({f'{name}_agree': verdict.agrees, f'{name}_reason': verdict.reason})
+    return {**record, **published_record(row.published)} if row.published else record
+
+
+def published_record(row: Published) -> dict[str, str | None]:
+    """Returns the published figures of a model for a CSV file."""
+    return dict(published_parameters_m=row.parameters, published_gflops=row.gflops, published_ap=row.ap,
+                published_latency_ms=row.latency, source=row.source)

@@ -1,4 +1,4 @@
-"""What papers and model zoos state of detectors on COCO, to set our counts beside it."""
+"""What papers and model zoos state of detectors on COCO, to compare our counts with."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -92,12 +92,12 @@ PUBLISHED_ONLY: tuple[Published, ...] = (
 
 
 def rounds_to(value: float, figure: str) -> bool:
-    """Whether a printed figure is ``value``, rounded to as many digits as are printed."""
+    """Tells whether a printed figure is ``value``, rounded to as many digits as are printed."""
     return abs(value - float(figure)) <= _last_digit(figure) / 2
 
 
 def cut_off_to(value: float, figure: str) -> bool:
-    """Whether a printed figure is ``value`` with the digits after its last one left out."""
+    """Tells whether a printed figure is ``value`` with the digits after its last one left out."""
     return 0 <= value - float(figure) < _last_digit(figure)
 
 

@@ -1,8 +1,9 @@
 """Effective receptive fields: on which pixels a cell of a feature map depends, and how much (arXiv 1701.04128)."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor
+from mmcv.transforms import Compose
+from mmengine.dataset import pseudo_collate
+from mmengine.model import ImgDataPreprocessor
+from torch import Tensor, nn
 
 from mmmamba.errors import InputError
 
@@ -20,6 +24,8 @@ SHARES = (0.2, 0.3, 0.5, 0.99)
 """Of the whole, for each of which the smallest square is sought (as in RepLKNet, arXiv 2203.06717)."""
 FAINTEST = 1e-6
 """Of the strongest pixel; what is fainter is drawn as black."""
+SIZE_DIVISOR = 32
+"""Pixels; with other sizes, detectors pad the image."""
 
 Features = Callable[[Tensor], Tensor]
 """From images (1, C, H, W) to a map (1, C', H', W')."""
@@ -42,7 +48,7 @@ class ReceptiveField:
     stride: float
 
     def side(self, share: float) -> int:
-        """Pixels along the smallest square about the centre that holds ``share`` of the sum of all strengths.
+        """Returns the side, in pixels, of the smallest square about the centre with ``share`` of the sum of strengths.
 
         It may reach beyond the image, where nothing is. With share 1 it holds all that has any influence.
         """
@@ -55,12 +61,12 @@ class ReceptiveField:
 
 
 def receptive_field(features: Features, images: Iterable[Tensor]) -> ReceptiveField:
-    """The field of the middle cell, (H' // 2, W' // 2), of a map.
+    """Computes the field of the middle cell, (H' // 2, W' // 2), of a map.
 
     The strength of a pixel is the mean over images of ``Σ_c |∂ Σ_k relu(features(image)[k, middle]) / ∂ image[c,
     pixel]|``, with the sums over the channels of the map and of the image. The ReLU is RepLKNet's: without it, the sum
     over the channels of a LayerNorm, with which many backbones end, is the same for every image, and its gradient
-    nothing but rounding. In place of the absolute value RepLKNet has another ReLU.
+    nothing but rounding. Instead of the absolute value RepLKNet has another ReLU.
 
     Args:
         features: What makes the map, in evaluation mode: with statistics of batches, cells would depend on all pixels.
@@ -89,7 +95,7 @@ def receptive_field(features: Features, images: Iterable[Tensor]) -> ReceptiveFi
 
 
 def stage_features(detector: Any, stage: str) -> Features:
-    """What makes the map of a stage of a detector.
+    """Returns what makes the map of a stage of a detector.
 
     Args:
         detector: Any of mmdet's.
@@ -131,6 +137,34 @@ def _module_features(detector: Any, name: str) -> Features:
         return outputs[-1]
 
     return of_module
+
+
+def distinct_names(files: Sequence[str], short: Callable[[str], str]) -> dict[str, str]:
+    """Returns file → its short name or, if two files have the same, as many last parts as tell all files apart."""
+    parts = {file: Path(file).parts for file in files}
+    different, names = len(set(parts.values())), {file: short(file) for file in files}
+    if len(set(names.values())) == different:
+        return names
+    number = next(number for number in count(1) if len({part[-number:] for part in parts.values()}) == different)
+    return {file: str(Path(*part[-number:])) for file, part in parts.items()}
+
+
+def load_images(detector: nn.Module, paths: Sequence[Path], size: int) -> Iterator[Tensor]:
+    """Yields images (1, 3, size, size), normalised as the detector's own data preprocessor does.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not isinstance(detector.data_preprocessor, ImgDataPreprocessor):
+        raise InputError('the model has no data_preprocessor that normalises images')
+    pipeline = Compose([
+        dict(type='LoadCheckedImage'),
+        dict(type='mmdet.Resize', scale=(size, size), keep_ratio=False),
+        dict(type='mmdet.PackDetInputs', meta_keys=('img_shape', 'ori_shape')),
+    ])
+    for path in paths:
+        data = pseudo_collate([pipeline({'img_path': str(path)})])
+        yield detector.data_preprocessor(data, False)['inputs']
 
 
 def draw(fields: Sequence[tuple[str, ReceptiveField]], out: Path) -> None:

@@ -1,8 +1,8 @@
-"""Non-maximum suppression with the argument order of ``mmcv._ext``, in PyTorch on any device.
+"""Non-maximum suppression with the argument order of ``mmcv._ext``: torchvision's, or in PyTorch on any device.
 
-``nms`` finds, instead of comparing all pairs of boxes, the few pairs whose IoU can exceed the threshold: an IoU above
-``t`` needs an overlap of more than ``t`` times the wider box in x, so that of two boxes with left edges ``x1 <= x1'``
-the second must start within ``(1 - t)`` of the first one's width. Sorted by their left edges, these candidates are
+In PyTorch, ``nms`` finds the few pairs whose IoU can exceed the threshold, not comparing all: an IoU above ``t``
+needs an overlap of more than ``t`` times the wider box in x, so that of two boxes with left edges ``x1 <= x1'`` the
+second must start within ``(1 - t)`` of the first one's width. Sorted by their left edges, these candidates are
 consecutive. ``batched_nms`` of mmcv moves each class to a place of its own, which makes the candidates fewer still.
 """
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmmamba.compat.precision import compute_dtype
+from mmmamba.compat.torchvision_ops import compiled_ops, compute_dtype
 
 BLOCK = 4096
 """Boxes examined at once: what the best of them suppress among the others never gets examined."""
@@ -40,6 +40,12 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """
     if iou_threshold < 0:
         raise ValueError(f'nms: iou_threshold must not be negative, got {iou_threshold}')
+    ops = compiled_ops(boxes.device) if offset == 0 else None
+    if ops is not None:
+        corners = boxes.detach().to(compute_dtype(boxes))
+        # Rounded as mmcv's: torchvision compares an IoU in float32 with a threshold in float64.
+        threshold = torch.tensor(iou_threshold, dtype=corners.dtype).item()
+        return ops.nms(corners, scores.detach().to(corners.dtype), threshold)
     rest = scores.detach().sort(stable=True, descending=True).indices
     boxes = boxes.detach().to(compute_dtype(boxes))[rest]
     kept = []

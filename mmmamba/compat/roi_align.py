@@ -1,8 +1,8 @@
-"""RoIAlign with the argument order of ``mmcv._ext``, in PyTorch on any device.
+"""RoIAlign with the argument order of ``mmcv._ext``: torchvision's forward, or in PyTorch on any device.
 
-Each bin of a region averages bilinear samples of the map: a weighted sum of pixels. All bins together are a sparse
-matrix, bins x pixels, times the map; :func:`torch.nn.functional.embedding_bag` sums weighted rows of a table without
-materialising them. The backward is the same with the transposed matrix, hence deterministic.
+In PyTorch, each bin of a region averages bilinear samples of the map: a weighted sum of pixels. All bins together are
+a sparse matrix, bins x pixels, times the map; :func:`torch.nn.functional.embedding_bag` sums weighted rows of a table
+without materialising them. The backward is the same with the transposed matrix, hence deterministic.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.compat.precision import compute_dtype
+from mmmamba.compat.torchvision_ops import compiled_ops, compute_dtype
 
 NO_SAMPLE = -1.0
 """What the argmax maps hold where a bin has no sample."""
@@ -49,6 +49,14 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     Raises:
         RuntimeError: when ``aligned`` and a region on the CPU has a negative extent.
     """
+    ops = compiled_ops(input.device) if pool_mode == 1 else None
+    if ops is not None:
+        dtype = compute_dtype(input)
+        regions = rois.detach().to(dtype)
+        _refuse_negative_sizes(regions[:, 3:] - regions[:, 1:3], aligned)
+        output.copy_(ops.roi_align(input.detach().to(dtype), regions, (aligned_height, aligned_width), spatial_scale,
+                                   sampling_ratio, aligned))
+        return
     samples = _samples(rois, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
     table = _channels_last_table(input)
     pixels, weights = _bilinear_taps(samples.y, samples.x, samples.image, *input.shape[2:])
@@ -109,8 +117,7 @@ def _samples(rois: Tensor, height: int, width: int, spatial_scale: float, sampli
     start, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
     if not aligned:
         size = size.clamp(min=1)
-    elif rois.device.type == 'cpu' and (size < 0).any():
-        raise RuntimeError('RoIAlign: regions must not have a negative width or height')
+    _refuse_negative_sizes(size, aligned)
     bin_size = size / size.new_tensor([width, height])
     if sampling_ratio > 0:
         grid = torch.full_like(bin_size, sampling_ratio, dtype=torch.long)
@@ -128,6 +135,12 @@ def _samples(rois: Tensor, height: int, width: int, spatial_scale: float, sampli
     x = _positions(start[roi, 0], bin_size[roi, 0], column, k % grid_x, grid_x)
     y = _positions(start[roi, 1], bin_size[roi, 1], row, k // grid_x, grid_y)
     return Samples(y, x, rois[roi, 0].long(), roi * (height * width) + bin_of_roi, per_bin[roi])
+
+
+def _refuse_negative_sizes(size: Tensor, aligned: bool) -> None:
+    """Raises as mmcv does on a CPU, where looking at the values costs nothing."""
+    if aligned and size.device.type == 'cpu' and (size < 0).any():
+        raise RuntimeError('RoIAlign: regions must not have a negative width or height')
 
 
 def _positions(start: Tensor, bin_size: Tensor, bin_index: Tensor, k: Tensor, count: Tensor) -> Tensor:

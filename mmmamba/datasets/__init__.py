@@ -1,8 +1,7 @@
 """Data sets, samplers and transforms; imported for their registrations."""
 from mmmamba.datasets.checked_coco_dataset import CheckedCocoDataset
 from mmmamba.datasets.checked_images import CheckedVOCDataset
-from mmmamba.datasets.seeded_dataset import SeededDataset
-from mmmamba.datasets.seeded_sampler import SampleIndex, SeededSampler
+from mmmamba.datasets.seeded_dataset import SampleIndex, SeededDataset, SeededSampler
 from mmmamba.datasets.transforms import CenteredRandomAffine, LetterboxPad, LoadCheckedImage, RandomHSV
 
 __all__ = ['CenteredRandomAffine', 'CheckedCocoDataset', 'CheckedVOCDataset', 'LetterboxPad', 'LoadCheckedImage',

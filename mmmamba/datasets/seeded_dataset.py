@@ -1,22 +1,49 @@
-"""Augmentation that depends on the sample and the epoch, and on nothing that happened before."""
+"""Samples that depend on seed, epoch and index, and on nothing that happened before: a sampler and a data set."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mmcv.transforms import Compose
-from mmdet.registry import DATASETS
-from mmengine.dataset import BaseDataset
+from mmdet.registry import DATA_SAMPLERS, DATASETS
+from mmengine.dataset import BaseDataset, DefaultSampler
 from torch.utils.data import get_worker_info
 
 from mmmamba.datasets.checked_images import LeftOut, blaming_the_image
-from mmmamba.datasets.seeded_sampler import SampleIndex
 from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError
 from mmmamba.errors import InputError
 from mmmamba.seeding import seeded
 
 _MAX_REFETCH = 15
+
+
+class SampleIndex(int):
+    """An index into a data set that also carries the seed and the epoch it was drawn in.
+
+    It is an ``int`` for everyone who does not ask. Travelling with the index, the epoch reaches data workers however
+    they were started and however long they live.
+    """
+
+    seed: int
+    epoch: int
+
+    def __new__(cls, index: int, seed: int, epoch: int) -> SampleIndex:
+        self = super().__new__(cls, index)
+        self.seed = seed
+        self.epoch = epoch
+        return self
+
+    def __getnewargs__(self) -> tuple[int, int, int]:
+        return int(self), self.seed, self.epoch
+
+
+@DATA_SAMPLERS.register_module()
+class SeededSampler(DefaultSampler):
+    """mmengine's ``DefaultSampler`` (same arguments, order and shares of processes) yielding :class:`SampleIndex`."""
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        return (SampleIndex(index, self.seed, self.epoch) for index in super().__iter__())
 
 
 @DATASETS.register_module()

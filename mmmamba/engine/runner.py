@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
-from mmmamba.engine.hooks.fused_inference_hook import FusedInferenceHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
+from mmmamba.engine.hooks.validation_hooks import FusedInferenceHook
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 

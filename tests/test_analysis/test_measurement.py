@@ -9,8 +9,8 @@ import torch
 from small_detector import CONFIG
 
 from mmmamba.analysis import build_detector, count_detector
+from mmmamba.analysis.measure import available_memory
 from mmmamba.analysis.measurement import Task, failure_of, measure, random_batch
-from mmmamba.analysis.peak_memory import available_memory
 
 CPU = torch.device('cpu')
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,6 @@ def test_boxes_are_inside_of_the_image():
 
 PEAK = """
 import torch
-from mmmamba.analysis.peak_memory import MIB, PeakMemory
 memory = PeakMemory(torch.device('cpu'))
 kept = torch.ones(16 * MIB // 4)
 memory.start()
@@ -69,7 +68,7 @@ first = torch.ones(64 * MIB // 4)
 del first
 second = torch.ones(96 * MIB // 4)
 del second
-print(*memory.stop(), kept.nbytes / MIB)
+print(*(size / MIB for size in (*memory.stop(), kept.nbytes)))
 """
 
 
@@ -93,7 +92,7 @@ def test_available_memory_is_part_of_the_container(monkeypatch, tmp_path, limit,
     for path, text in zip(files, (limit, used)):
         if text is not None:
             path.write_text(text)
-    monkeypatch.setattr('mmmamba.analysis.peak_memory._CONTROL_GROUPS', [files])
+    monkeypatch.setattr('mmmamba.analysis.measure.memory._CONTROL_GROUPS', [files])
     assert available_memory() == available if available is not None else available_memory() > 2**20
 
 

@@ -16,9 +16,9 @@ from small_detector import CONFIG
 from torch import nn
 
 from mmmamba.analysis import PUBLISHED, Cost, model_name, table_row
+from mmmamba.analysis.measure import environment
 from mmmamba.analysis.model_table import Count, count, variants
 from mmmamba.analysis.published import MMDET, THOP, cut_off_to, rounds_to
-from mmmamba.environment import environment
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/analysis_tools/model_table.py'

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mmmamba.analysis.process import end_with_parent
+from mmmamba.analysis.measurement import end_with_parent
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason="what it asks for is Linux's")

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import block_memory
 from benchmarks.contenders import contenders
-from benchmarks.timing import Effort
+from mmmamba.analysis.measure import Effort
 
 CPU = torch.device('cpu')
 GOOD = contenders()['torch']

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import mixing
-from mmmamba.demo.composer import Composition, compose
+from mmmamba.datasets.composed import Composition, compose
 
 
 @pytest.mark.usefixtures('mmdet_scope')

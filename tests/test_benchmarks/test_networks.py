@@ -12,7 +12,7 @@ from torch import nn
 
 import mmmamba.layers.ss2d
 from benchmarks.networks import MAMBA_YOLO, NETWORKS, build_network
-from benchmarks.shapes import ScanShape, distinct_scans, scans_of
+from benchmarks.shapes import Ceilings, ScanShape, bound_ms, distinct_scans, scans_of
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[2] / 'configs/_base_/models'
@@ -72,3 +72,13 @@ def test_scans_of_several_models_are_listed_once():
     assert len(shapes) == len(set(shapes)) < sum(len(scans_of(size, side)) for size in 'tb' for side in (640, 1280))
     with pytest.raises(ValueError, match='multiple of 32'):
         scans_of('t', 650)
+
+
+def test_bound_takes_the_dearer_of_traffic_and_exponentials():
+    shape = ScanShape(64, 160, 160, 2)
+    tokens = 160 * 160
+    traffic = 1e3 * 2 * tokens * 64 * 4 / 1e12
+    exponentials = 1e3 * tokens * 4 * 64 * 16 / 1e12
+    assert bound_ms(shape, 1, 4, False, Ceilings(1e12, 1e30)) == pytest.approx(traffic)
+    assert bound_ms(shape, 1, 4, False, Ceilings(1e30, 1e12)) == pytest.approx(exponentials)
+    assert bound_ms(shape, 3, 4, True, Ceilings(1e30, 1e12)) == pytest.approx(6 * exponentials)

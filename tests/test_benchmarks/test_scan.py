@@ -18,7 +18,7 @@ from benchmarks.contenders import (
     scan_inputs,
 )
 from benchmarks.shapes import ScanShape, scans_of
-from benchmarks.timing import Effort
+from mmmamba.analysis.measure import Effort
 from mmmamba.ops.dispatch import TOLERANCES
 
 CPU = torch.device('cpu')

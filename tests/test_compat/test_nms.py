@@ -11,6 +11,8 @@ import mmmamba  # noqa: F401  (supplies mmcv's operators)
 from mmmamba.compat import nms as module
 from mmmamba.compat.nms import nms, softnms
 
+pytestmark = pytest.mark.usefixtures('both_ways')
+
 
 def oracle(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> list[int]:
     """One pair after the other, in float32."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmmamba.compat.nms import nms, softnms
 from mmmamba.compat.roi_align import roi_align_backward, roi_align_forward
 
+pytestmark = pytest.mark.usefixtures('both_ways')
 DATA = Path(__file__).parent.parent / 'data'
 
 

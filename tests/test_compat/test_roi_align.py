@@ -6,6 +6,7 @@ from torch import Tensor
 
 import mmmamba  # noqa: F401  (supplies mmcv's operators)
 
+pytestmark = pytest.mark.usefixtures('both_ways')
 ROIS = [[0, 1, 2, 30, 25], [1, -8, -3, 50, 60], [0, 5, 5, 5, 5], [1, 80, 80, 90, 90], [1, 3.3, 7.1, 9.9, 41.7]]
 
 

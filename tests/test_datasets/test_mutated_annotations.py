@@ -16,7 +16,7 @@ from mmdet.registry import DATASETS, METRICS
 from mutated_annotations import CLASSES, compose, mutate
 from pycocotools import mask as coco_mask
 
-from mmmamba.comparison.box_evaluation import class_precisions, evaluate_boxes, read_truth
+from mmmamba.analysis.compare.evaluation import class_precisions, evaluate_boxes, read_truth
 from mmmamba.errors import InputError
 
 FILES = int(os.environ.get('MUTATED_FILES', '60'))

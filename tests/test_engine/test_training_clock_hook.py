@@ -7,14 +7,14 @@ import pytest
 from mmengine.logging import MessageHub
 
 from mmmamba.engine import TrainingClockHook
-from mmmamba.engine.hooks import training_clock_hook
+from mmmamba.engine.hooks import validation_hooks
 
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
     """Seconds of wall clock and of the CPU, which the tests set."""
     now = SimpleNamespace(wall=1000.0, cpu=50.0)
-    monkeypatch.setattr(training_clock_hook, '_now', lambda: (now.wall, now.cpu))
+    monkeypatch.setattr(validation_hooks, '_now', lambda: (now.wall, now.cpu))
     return now
 
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from tiny_demo import ROOT, compose_tiny, write_tiny_config
 
-from mmmamba.demo.media import Video, VideoFile, write_picture
+from mmmamba.analysis.media import Video, VideoFile, write_picture
 from mmmamba.errors import InputError
 
 RunTool = Callable[..., int]

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from pycocotools import mask as mask_util
 
-from mmmamba.demo.detector import Detector
+from mmmamba.analysis.inference import Detector
 
 ROOT = Path(__file__).resolve().parents[2]
 FRUITS_AND_NUTS = ROOT.parent / 'shared/data/fruits_nuts'

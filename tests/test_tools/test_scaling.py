@@ -13,7 +13,7 @@ import pytest
 from small_detector import CONFIG
 
 from mmmamba.analysis.measurement import Task
-from mmmamba.analysis.sweep import measure_apart
+from mmmamba.analysis.scaling import measure_apart
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/analysis_tools/scaling.py'
@@ -45,7 +45,7 @@ def rows(tmp_path):
 def children(monkeypatch):
     """Stands in for the processes: the list of what was started, and ``answers`` by config's name and side."""
     started, answers = [], {}
-    monkeypatch.setattr('mmmamba.analysis.scaling_report.draw_scaling', lambda rows, out: None)  # tested elsewhere
+    monkeypatch.setattr('mmmamba.analysis.scaling.draw_scaling', lambda rows, out: None)  # tested elsewhere
 
     def start(command, **options):
         task = Task(**json.loads(command[-1]))

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmmamba.demo.composer import Composition, compose
+from mmmamba.datasets.composed import Composition, compose
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSITION = Composition(train_images=4, val_images=3, image_size=96, digits=(1, 2), digit_size=(32, 48))

@@ -18,6 +18,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mmmamba.analysis import Cost, ModelCost, count_detector
+from mmmamba.analysis.measure import Table
 from mmmamba.cli import run
 from mmmamba.errors import InputError
 
@@ -56,16 +57,15 @@ def main() -> None:
 
 
 def table(cost: ModelCost, depth: int) -> str:
-    """The costs as text: a row for each part, one for their sum, and what the published convention leaves out."""
-    parts = cost.parts(depth)
-    width = max(len('total'), *map(len, parts))
+    """Writes the costs as text: a row for each part, one for their sum, and what published conventions leave out."""
 
-    def row(name: str, part: Cost) -> str:
-        giga = [f'{flops / 1e9:.2f}' for flops in (part.linear_flops, part.scan_flops)]
-        return f'{name:{width}}  {part.parameters:12,}  {giga[0]:>18}  {giga[1]:>11}'
+    def row(name: str, part: Cost) -> list[str]:
+        return [name, f'{part.parameters:,}', f'{part.linear_flops / 1e9:.2f}', f'{part.scan_flops / 1e9:.2f}']
 
-    header = f'{"":{width}}  {"Parameters":>12}  {"Conv+linear GFLOPs":>18}  {"Scan GFLOPs":>11}'
-    lines = [header, *(row(name, part) for name, part in parts.items()), '-' * len(header), row('total', cost.total)]
+    rows = [*(row(name, part) for name, part in cost.parts(depth).items()), row('total', cost.total)]
+    header = ('', 'Parameters', 'Conv+linear GFLOPs', 'Scan GFLOPs')
+    lines = Table(header, rows, words=('',)).text().splitlines()
+    lines.insert(-1, '-' * len(lines[0]))
     multiply_adds, scans = cost.total.linear_flops / 2e9, cost.total.scan_flops / 1e9
     lines.append(f"Conv+linear in multiply-adds, as mmdet's tables count: {multiply_adds:.2f} G"
                  + (f', {multiply_adds + scans:.2f} G with the scans' if scans else ''))

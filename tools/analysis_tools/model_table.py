@@ -9,7 +9,6 @@ baselines, and published figures of others.
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,29 +16,25 @@ from pathlib import Path
 
 import torch
 
-from mmmamba.analysis import (
-    PUBLISHED,
-    PUBLISHED_ONLY,
+from mmmamba.analysis.detector import build_detector, detector_environment, measure_latency
+from mmmamba.analysis.measure import Table, Timing, write_csv
+from mmmamba.analysis.model_table import (
+    COLUMNS,
+    LATENCY_COLUMNS,
     PUBLISHED_SHAPE,
-    Latency,
-    Published,
     Row,
-    build_detector,
-    measure_latency,
+    cells_of,
+    published_cells,
+    published_record,
+    record_of,
     table_row,
 )
-from mmmamba.analysis.arguments import require_device, require_folder_of
-from mmmamba.analysis.environment import detector_environment
-from mmmamba.analysis.published import LATENCY_CONDITIONS
-from mmmamba.cli import describe, run
+from mmmamba.analysis.published import LATENCY_CONDITIONS, PUBLISHED, PUBLISHED_ONLY, Published
+from mmmamba.cli import describe, require_device, require_folder_of, run
 from mmmamba.deploy import fuse
 from mmmamba.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-COLUMNS = ('model', 'parameters (M)', 'published', 'conv+linear GFLOPs', 'of them projections', 'scan GFLOPs',
-           'as published', 'published GFLOPs', 'published AP', 'latency (ms)', 'published ms')
-LATENCY_COLUMNS = COLUMNS[-2:]
-NOTHING = '–'
 
 
 def main() -> None:
@@ -60,12 +55,18 @@ def main() -> None:
         raise InputError('; '.join(failures))
 
     others = [] if args.configs else PUBLISHED_ONLY
-    cells = [*map(cells_of, rows, latencies), *map(published_cells, others)]
+    shown = [index for index, name in enumerate(COLUMNS) if args.latency or name not in LATENCY_COLUMNS]
+    header, *cells = ([line[index] for index in shown] for line in (
+        COLUMNS, *map(cells_of, rows, latencies), *map(published_cells, others)))
     missing = [f'- No row for {failure}' for failure in failures]
-    text = '\n'.join([*table(cells, args.latency), '', *missing, *notes(rows, others, args)])
+    table = Table(header, cells, words=COLUMNS[:1]).markdown(aligned=True)
+    text = '\n'.join([table, '', *missing, *notes(rows, others, args)])
     print(text)
     if args.csv:
-        write_csv(args.csv, rows, latencies, others, args)
+        where = {'height': height, 'width': width, **detector_environment(args.device, args.threads)}
+        runs = args.runs if args.latency else None
+        write_csv(args.csv, [*(record_of(row, latency, runs, where) for row, latency in zip(rows, latencies)),
+                             *({'model': row.title, **published_record(row)} for row in others)])
     if args.markdown:
         args.markdown.write_text(text + '\n', encoding='utf-8')
     if failures:
@@ -100,48 +101,8 @@ def default_configs() -> list[str]:
     return [str(path) for name in PUBLISHED for path in sorted(CONFIGS.glob(f'[!_]*/{name}_[0-9]*_coco.py'))]
 
 
-def time_network(path: str, height: int, width: int, runs: int, device: str) -> Latency:
+def time_network(path: str, height: int, width: int, runs: int, device: str) -> Timing:
     return measure_latency(fuse(build_detector(path)).to(device), height, width, runs)
-
-
-def cells_of(row: Row, latency: Latency | None) -> list[str]:
-    cost, published = row.cost, row.published or Published('', None, None, None)
-
-    def beside(figure: str | None, agrees: bool | None) -> str:
-        return f'{figure} {"=" if agrees else "≠"}' if agrees is not None else figure or NOTHING
-
-    return [
-        row.name,
-        f'{cost.parameters / 1e6:.2f}',
-        beside(published.parameters, row.parameters and row.parameters.agrees),
-        f'{cost.linear_flops / 1e9:.2f}',
-        f'{cost.projection_flops / 1e9:.2f}' if cost.scan_flops else NOTHING,
-        f'{cost.scan_flops / 1e9:.2f}' if cost.scan_flops else NOTHING,
-        NOTHING if row.published_flops is None else f'{row.published_flops:.2f}',
-        beside(published.gflops, row.flops and row.flops.agrees),
-        published.ap or NOTHING,
-        NOTHING if latency is None else f'{latency.median:.1f} ({latency.p20:.1f} to {latency.p80:.1f})',
-        published.latency or NOTHING,
-    ]
-
-
-def published_cells(row: Published) -> list[str]:
-    return [row.title, NOTHING, row.parameters, *[NOTHING] * 4, row.gflops, row.ap, NOTHING, row.latency or NOTHING]
-
-
-def table(rows: Sequence[Sequence[str]], with_latency: bool) -> list[str]:
-    """Lines of a markdown table whose columns stand below each other."""
-    columns = [column for column in zip(COLUMNS, *rows) if with_latency or column[0] not in LATENCY_COLUMNS]
-    widths = [max(map(len, column)) for column in columns]
-    first, *others = zip(*columns)
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (cell.rjust(width) if index else cell.ljust(width)
-                  for index, (cell, width) in enumerate(zip(cells, widths)))
-        return f'| {" | ".join(padded)} |'
-
-    rule = ['-' * width if index == 0 else '-' * (width - 1) + ':' for index, width in enumerate(widths)]
-    return [line(first), line(rule), *map(line, others)]
 
 
 def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Namespace) -> list[str]:
@@ -165,33 +126,6 @@ def notes(rows: Sequence[Row], others: Sequence[Published], args: argparse.Names
             lines.append(f'- Published latency, which another machine has measured: {LATENCY_CONDITIONS}.')
     shape = f'{args.shape[0]} x {args.shape[1]}'
     return [*lines, f'- Ours at {shape}: `python {shlex.join(sys.argv)}`']
-
-
-def write_csv(path: Path, rows: Sequence[Row], latencies: Sequence[Latency | None], others: Sequence[Published],
-              args: argparse.Namespace) -> None:
-    records, where = [], detector_environment(args.device, args.threads)
-    for row, latency in zip(rows, latencies):
-        record = dict(
-            model=row.name, height=args.shape[0], width=args.shape[1], parameters=row.cost.parameters,
-            linear_flops=row.cost.linear_flops, projection_flops=row.cost.projection_flops,
-            scan_flops=row.cost.scan_flops, gflops_as_published=row.published_flops, **where)
-        if latency:
-            times = {f'latency_{name}_ms': milliseconds for name, milliseconds in latency._asdict().items()}
-            record.update(times, latency_runs=args.runs)
-        for name, verdict in (('parameters', row.parameters), ('gflops', row.flops)):
-            if verdict is not None:
-                record.update({f'{name}_agree': verdict.agrees, f'{name}_reason': verdict.reason})
-        records.append({**record, **published_record(row.published)} if row.published else record)
-    records += [{'model': row.title, **published_record(row)} for row in others]
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
-        writer.writeheader()
-        writer.writerows(records)
-
-
-def published_record(row: Published) -> dict[str, str | None]:
-    return dict(published_parameters_m=row.parameters, published_gflops=row.gflops, published_ap=row.ap,
-                published_latency_ms=row.latency, source=row.source)
 
 
 if __name__ == '__main__':

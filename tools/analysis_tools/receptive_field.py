@@ -11,28 +11,27 @@ In Mamba YOLO and YOLOv8 the max pools of SPPF alone spread the last map over 13
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from mmcv.transforms import Compose
-from mmengine.dataset import pseudo_collate
-from mmengine.model import ImgDataPreprocessor
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmmamba.analysis import build_detector, model_name
-from mmmamba.analysis.arguments import require_device, require_folder_of
-from mmmamba.analysis.receptive_field import SHARES, ReceptiveField, draw, receptive_field, stage_features
-from mmmamba.cli import run
-from mmmamba.demo.media import find_images
+from mmmamba.analysis.measure import Table, write_csv
+from mmmamba.analysis.media import find_images
+from mmmamba.analysis.receptive_field import (
+    SHARES,
+    SIZE_DIVISOR,
+    distinct_names,
+    draw,
+    load_images,
+    receptive_field,
+    stage_features,
+)
+from mmmamba.cli import require_device, require_folder_of, run
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.errors import InputError
-
-SIZE_DIVISOR = 32  # pixels; with other sizes, detectors pad the image
 
 
 def main() -> None:
@@ -56,9 +55,13 @@ def main() -> None:
         trained = weights.get(checkpoint, 'untrained')
         fields.append((f'{names[config]}, stage {args.stage}\n{trained}, stride {field.stride:g}', field))
     print(f'Sides in pixels, of {args.size}; {len(paths)} image(s)')
-    print('\n'.join(table(fields)))
+    rows = [[title.replace('\n', ', '), *(str(field.side(share)) for share in SHARES)] for title, field in fields]
+    print(Table(('', *(f'{share:.0%}' for share in SHARES)), rows, words=('',)).text())
     if args.csv:
-        write_csv(args.csv, args, fields, len(paths))
+        write_csv(args.csv, [
+            dict(model=model, stage=args.stage, stride=f'{field.stride:g}', size=args.size, images=len(paths),
+                 **{f'side_{100 * share:.0f}': field.side(share) for share in SHARES})
+            for model, (_, field) in zip(args.models, fields)])
     draw(fields, args.out)
     print(f'Picture: {args.out}')
 
@@ -87,51 +90,6 @@ def parse_args() -> argparse.Namespace:
     if args.out.suffix[1:].lower() not in formats:
         raise InputError(f'--out {args.out}: its name must end as a picture\'s: {", ".join(sorted(formats))}')
     return args
-
-
-def distinct_names(files: Sequence[str], short: Callable[[str], str]) -> dict[str, str]:
-    """File → its short name or, where two files have the same, as many of its last parts as tell all files apart."""
-    parts = {file: Path(file).parts for file in files}
-    different, names = len(set(parts.values())), {file: short(file) for file in files}
-    if len(set(names.values())) == different:
-        return names
-    number = next(number for number in count(1) if len({part[-number:] for part in parts.values()}) == different)
-    return {file: str(Path(*part[-number:])) for file, part in parts.items()}
-
-
-def load_images(detector: nn.Module, paths: Sequence[Path], size: int) -> Iterator[Tensor]:
-    """Images (1, 3, size, size), normalised as the detector's own data preprocessor does.
-
-    Raises:
-        InputError: It has none.
-    """
-    if not isinstance(detector.data_preprocessor, ImgDataPreprocessor):
-        raise InputError('the model has no data_preprocessor that normalises images')
-    pipeline = Compose([
-        dict(type='LoadCheckedImage'),
-        dict(type='mmdet.Resize', scale=(size, size), keep_ratio=False),
-        dict(type='mmdet.PackDetInputs', meta_keys=('img_shape', 'ori_shape')),
-    ])
-    for path in paths:
-        data = pseudo_collate([pipeline({'img_path': str(path)})])
-        yield detector.data_preprocessor(data, False)['inputs']
-
-
-def table(fields: Sequence[tuple[str, ReceptiveField]]) -> list[str]:
-    names = [title.replace('\n', ', ') for title, _ in fields]
-    width = max(map(len, names))
-    header = ' ' * width + ''.join(f'{share:>8.0%}' for share in SHARES)
-    return [header, *(f'{name:{width}}' + ''.join(f'{field.side(share):>8}' for share in SHARES)
-                      for name, (_, field) in zip(names, fields))]
-
-
-def write_csv(path: Path, args: argparse.Namespace, fields: Sequence[tuple[str, ReceptiveField]], images: int) -> None:
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        sides = [f'side_{100 * share:.0f}' for share in SHARES]
-        writer.writerow(['model', 'stage', 'stride', 'size', 'images', *sides])
-        for model, (_, field) in zip(args.models, fields):
-            writer.writerow([model, args.stage, f'{field.stride:g}', args.size, images, *map(field.side, SHARES)])
 
 
 if __name__ == '__main__':

@@ -23,10 +23,9 @@ from tempfile import TemporaryFile
 import torch
 
 from mmmamba.analysis import model_config
+from mmmamba.analysis.measure import Row, available_memory
 from mmmamba.analysis.measurement import DTYPES, PASSES, Task
-from mmmamba.analysis.peak_memory import available_memory
-from mmmamba.analysis.scaling_report import draw_scaling, exponent_table
-from mmmamba.analysis.sweep import Row, sweep
+from mmmamba.analysis.scaling import draw_scaling, exponent_table, sweep
 from mmmamba.cli import run
 from mmmamba.errors import InputError
 

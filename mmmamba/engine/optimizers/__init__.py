@@ -1,4 +1,4 @@
 from mmmamba.engine.optimizers.autocast_optim_wrapper import AutocastOptimWrapper
-from mmmamba.engine.optimizers.yolo_optim_wrapper_constructor import YOLOOptimWrapperConstructor
+from mmmamba.engine.optimizers.yolov8 import ScaleWeightDecayHook, YOLOOptimWrapperConstructor
 
-__all__ = ['AutocastOptimWrapper', 'YOLOOptimWrapperConstructor']
+__all__ = ['AutocastOptimWrapper', 'ScaleWeightDecayHook', 'YOLOOptimWrapperConstructor']

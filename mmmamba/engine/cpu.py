@@ -1,0 +1,54 @@
+"""Training on machines without a GPU: several processes, and memory that is kept."""
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from mmengine.config import Config
+from torch import distributed
+
+from mmmamba.errors import InputError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
+
+
+def prepare_distributed(cfg: Config, launcher: str) -> None:
+    """Lets mmengine's launchers run several processes on CPUs, over gloo.
+
+    With a GPU there is nothing to do. Without one, mmengine would still select a CUDA device, both when it sets the
+    process group up and when it wraps the model; so the group is made here, and the wrapper told to name no device.
+
+    Args:
+        cfg: The runner's config; ``model_wrapper_cfg`` is set where it is needed.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        InputError: Another launcher than torchrun on a machine without a GPU.
+    """
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    if launcher != 'pytorch':
+        raise InputError(f'without a GPU, several processes need --launcher pytorch (torchrun), not {launcher}')
+    distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library keep large freed blocks for the next allocation, rather than return them to the system.
+
+    By default glibc maps every block above some 32 MiB anew, and unmaps it when it is freed: each activation of each
+    iteration is then paid for in page faults, which can take longer than computing it. Call it before the model is
+    made; the process then keeps its peak of memory until it ends.
+
+    Returns:
+        Whether it could be set; False if the C library is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))

@@ -1,0 +1,99 @@
+"""Hooks around validation: in the passes for inference, after all that has to be validated, with the time so far."""
+from __future__ import annotations
+
+import time
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
+
+
+@HOOKS.register_module()
+class FusedInferenceHook(Hook):
+    """Has validation and testing on a CPU compute our blocks in fewer passes (:mod:`mmmamba.deploy.fused_layers`).
+
+    The layers of the model get the forward for inference before, and their own one afterwards; parameters and what is
+    saved stay as they are. On a GPU there are no such passes, and nothing is done.
+    """
+
+    priority = 'LOW'  # before checkpoints are saved
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Puts the layers for inference in."""
+        parameter = next(runner.model.parameters(), None)
+        if parameter is not None and parameter.device.type == 'cpu':
+            fuse_layers(runner.model)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Takes the layers for inference out."""
+        unfuse_layers(runner.model)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Puts the layers for inference in."""
+        self.before_val_epoch(runner)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Takes the layers for inference out."""
+        unfuse_layers(runner.model)
+
+
+@HOOKS.register_module()
+class MissedValidationHook(Hook):
+    """Validates a run at once that is resumed after an epoch that has to be validated.
+
+    mmengine saves the checkpoint before it validates. A run that is stopped in between goes on with the next epoch
+    when it is resumed, and that validation is missing for good; one that was stopped after its last epoch has nothing
+    left to do. The checkpoint does not tell whether the validation was done: then it is done again, with the same
+    result.
+    """
+
+    # After all other hooks: validating needs what they prepare in `before_train`, such as the checkpoint's folder.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Validates what was resumed, if it is due."""
+        loop = runner.train_loop
+        due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
+        if runner.val_loop is not None and due and loop.epoch >= max(loop.val_begin, 1):
+            runner.val_loop.run()
+
+
+@HOOKS.register_module()
+class TrainingClockHook(Hook):
+    """Logs, with every validation, the time that training took until then: validation and start-up are not in it.
+
+    ``train_minutes`` is wall-clock time, ``train_cpu_minutes`` the CPU time of this process: on a CPU that other work
+    shares, the better measure of the two. The time before the run was resumed counts.
+    """
+
+    def __init__(self) -> None:
+        self.minutes = {'train_minutes': 0.0, 'train_cpu_minutes': 0.0}
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Starts the clocks."""
+        self._started = _now()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Stops them."""
+        for name, started, now in zip(self.minutes, self._started, _now()):
+            self.minutes[name] += (now - started) / 60
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Gives the logger what the clocks show."""
+        for name, minutes in self.minutes.items():
+            runner.message_hub.update_scalar(f'val/{name}', minutes)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keeps them for a run that is resumed."""
+        checkpoint['training_clock'] = dict(self.minutes)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes them up again."""
+        if runner._resume:
+            self.minutes.update(checkpoint.get('training_clock', {}))
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()

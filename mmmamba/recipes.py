@@ -1,0 +1,149 @@
+"""Recipes: what ``--data`` does. Any detector on another data set, with the recipe that goes with it."""
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import MappingProxyType
+
+from mmdet.models import DetectionTransformer
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+
+from mmmamba.datasets.coco_folder import CocoFolder, coco_datasets, config_for_folder
+from mmmamba.datasets.composed import Composition, compose
+from mmmamba.errors import InputError
+from mmmamba.model_config import drop_pretrained, parts, set_num_classes
+
+RECIPES = MappingProxyType({
+    'coco': 'yolov8_300e_coco.py',
+    'voc': 'yolov8_300e_voc.py',
+    'bccd': 'yolov8_30e_bccd.py',
+    'demo': 'short_16e_demo.py',
+})
+"""Data set → the file of configs/_base_ with its pipelines, schedule, optimizer and evaluator."""
+FOLDER_RECIPE = 'bccd'
+"""The recipe for a user's own folder."""
+SHORT = ('bccd', 'demo')
+"""Data sets on which a run is some hundred iterations long."""
+
+
+def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
+    """Puts the detector of a config on another data set, under that set's recipe.
+
+    The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
+    data set's file in ``configs/_base_``, the same for every detector; but settings that the config lists in
+    ``own_settings`` (DINO's optimizer) stay, and so do its ``custom_imports``. Heads get the data set's number of
+    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. A DETR
+    gets a preprocessor that counts padding as picture, as in its training, and heads that do not clip boxes to the
+    picture are replaced by those of ours that do. On the small sets the scans start from Mamba's initialisation
+    (``ssm_init='mamba'``), since with the reference's it takes longer to learn anything.
+
+    Args:
+        cfg: With a ``model``; not changed.
+        data: A name of :data:`RECIPES`, or a folder in the layout that ``make demo DATA=folder`` takes, which is
+            trained under BCCD's recipe. ``'demo'`` composes its images where they are not there yet.
+        configs: The package's folder of configs.
+
+    Raises:
+        InputError: Neither a name nor a folder, or a folder without that layout.
+    """
+    folder = find_folder(data)
+    name = FOLDER_RECIPE if folder else data
+    recipe = Config.fromfile(configs / '_base_' / RECIPES[name])
+    if name == 'demo':
+        compose(Path(recipe.data_root), Composition())
+    recipe.model = copy.deepcopy(cfg.model)
+    own_imports = cfg.get('custom_imports') or {}
+    modules = own_imports.get('imports') or []
+    modules = [*recipe.custom_imports.imports, *([modules] if isinstance(modules, str) else modules)]
+    recipe.custom_imports = {**own_imports, 'imports': list(dict.fromkeys(modules))}
+    own = cfg.get('own_settings', ())
+    for key in own:
+        recipe[key] = copy.deepcopy(cfg[key])
+    if 'optim_wrapper' in own:
+        recipe.custom_hooks = [hook for hook in recipe.custom_hooks if hook.type != 'ScaleWeightDecayHook']
+    recipe.model.get('data_preprocessor', {}).pop('batch_augments', None)
+    kind = recipe.model.type
+    detector = MODELS.get(kind) if isinstance(kind, str) else kind
+    if detector is not None and issubclass(detector, DetectionTransformer):
+        recipe.model.data_preprocessor.type = 'LetterboxPreprocessor'
+    for part in parts(recipe.model):
+        if isinstance(part.get('type'), str) and f'Clipped{part.type}' in MODELS:
+            part.type = f'Clipped{part.type}'
+        if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
+            part.ssm_init = 'mamba'
+    if folder:
+        return config_for_folder(recipe, folder)
+    set_num_classes(recipe.model, len(class_names(recipe)))
+    return recipe
+
+
+def find_folder(data: str) -> CocoFolder | None:
+    """Returns the folder that ``data`` is, or None for a name of :data:`RECIPES`; raises as :func:`under_recipe`."""
+    if data in RECIPES:
+        return None
+    if not Path(data).is_dir():
+        raise InputError(f'--data must be one of {", ".join(RECIPES)}, or a folder; got {data}')
+    return CocoFolder.find(Path(data))
+
+
+def with_epochs(cfg: Config, epochs: int) -> Config:
+    """Fits the same recipe into another number of epochs: warm-up and the last, mosaic-free part shrink in proportion.
+
+    Args:
+        cfg: One that :func:`under_recipe` made; not changed.
+        epochs: At least 1.
+    """
+    if epochs < 1:
+        raise InputError(f'the number of epochs must be positive, got {epochs}')
+    cfg = copy.deepcopy(cfg)
+    share = epochs / cfg.train_cfg.max_epochs
+    cfg.train_cfg.max_epochs = epochs
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    for scheduler in schedulers:
+        scheduler.warmup_epochs *= share
+        if 'min_warmup_iters' in scheduler:
+            scheduler.min_warmup_iters = round(scheduler.min_warmup_iters * share)
+    for hook in list(cfg.custom_hooks):
+        if hook.type == 'PipelineSwitchHook':
+            hook.switch_epoch = round(hook.switch_epoch * share)
+            if not 0 < hook.switch_epoch < epochs:  # too short for two parts
+                cfg.custom_hooks.remove(hook)
+    return cfg
+
+
+def from_scratch(cfg: Config) -> Config:
+    """Returns the same detector without any trained weights, and without what is meant for trained weights only.
+
+    Pretrained initialisation goes; frozen stages, frozen norms and the backbone's smaller learning rate with it.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from = None
+    drop_pretrained(cfg.model)
+    for part in parts(cfg.model):
+        if 'frozen_stages' in part:
+            part.update(frozen_stages=-1)
+        if 'norm_eval' in part:
+            part.update(norm_eval=False)
+        if isinstance(part.get('norm_cfg'), dict):
+            part.norm_cfg.pop('requires_grad', None)
+    rates = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+    rates.get('backbone', {}).pop('lr_mult', None)
+    return cfg
+
+
+def default_work_dir(config: str | Path, data: str | None) -> str:
+    """Returns where a run of a config goes: a folder of its own for each data set."""
+    return str(Path('work_dirs', '_'.join([Path(config).stem, *([data_name(data)] if data else [])])))
+
+
+def data_name(data: str) -> str:
+    """Returns a name for folders and titles: a folder's is its last part."""
+    return data if data in RECIPES else Path(data).resolve().name
+
+
+def class_names(cfg: Config) -> tuple[str, ...]:
+    """Returns the classes of a config's test set: its ``metainfo``, or those of the data set's type."""
+    dataset = next(coco_datasets(cfg.test_dataloader.dataset))
+    given = dataset.get('metainfo') or {}
+    return tuple(given.get('classes') or DATASETS.get(dataset.type).METAINFO['classes'])

@@ -1,1 +1,0 @@
-"""Drawing that several parts share; needs matplotlib, which comes with ``mmmamba[demo]``."""
