@@ -1,27 +1,27 @@
-"""Runs our tools in processes that need not import PyTorch and MMDetection: copies of one that already has."""
+"""Stands in for ``subprocess`` where our tools are started: in copies of a process that has imported MMDetection."""
 from __future__ import annotations
 
 import multiprocessing
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.reduction import DupFd
+from subprocess import DEVNULL, STDOUT, CompletedProcess
 from typing import IO
+
+__all__ = ['DEVNULL', 'STDOUT', 'run']
 
 _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload(['mmmamba.models', 'mmmamba.datasets', 'mmmamba.engine', 'mmdet.apis'])
 
 
-def run(
-    command: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_: object
-) -> subprocess.CompletedProcess:
-    """Runs ``[sys.executable, script, *arguments]`` as ``subprocess.run`` would, standard error to ``stdout`` too."""
+def run(command: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_: object) -> CompletedProcess:
+    """Runs ``[sys.executable, script, *arguments]``; standard error goes to ``stdout`` too, and signals are statuses."""
     child = _CONTEXT.Process(target=_main, args=(list(command[1:]), DupFd(stdout.fileno()), os.getcwd(), dict(env)))
     child.start()
     child.join()
-    return subprocess.CompletedProcess(command, child.exitcode)
+    return CompletedProcess(command, child.exitcode)
 
 
 def _main(arguments: list[str], output: DupFd, folder: str, environment: dict[str, str]) -> None:

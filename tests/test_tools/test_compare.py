@@ -7,11 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 from mmdet.registry import MODELS
 from mmengine.runner import Runner
 from tiny_demo import COMPOSITION
 
+from mmmamba.analysis.compare import runs
 from mmmamba.analysis.compare.runs import read_history
 from mmmamba.datasets.composed import compose
 
@@ -47,6 +49,12 @@ def configs(tmp_path, monkeypatch) -> list[str]:
     for name, text in (('good', GOOD), ('failing', FAILING), ('broken', BROKEN)):
         (tmp_path / f'{name}.py').write_text(text)
     return ['broken.py', 'failing.py', 'good.py']
+
+
+@pytest.fixture(autouse=True)
+def started_at_once(monkeypatch) -> None:
+    """Saves the seconds that every run of train.py and test.py takes to import its libraries."""
+    monkeypatch.setattr(runs, 'subprocess', preloaded)
 
 
 def rows(report: Path) -> dict[str, dict[str, str]]:
