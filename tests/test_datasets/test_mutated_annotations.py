@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 from mmmamba.analysis.compare.evaluation import class_precisions, evaluate_boxes, read_truth
 from mmmamba.errors import InputError
 
-FILES = int(os.environ.get('MUTATED_FILES', '60'))
+FILES = int(os.environ.get('MUTATED_FILES', '24'))
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -46,16 +45,6 @@ BACKBONES = {  # with the norms of the four outputs
 def test_parameters(name):
     model = MODELS.build(Config.fromfile(CONFIGS / name).model)
     assert sum(parameter.numel() for parameter in model.parameters()) == EXPECTED[name]
-
-
-def test_metafile_of_the_ablations_states_their_parameters():
-    models = yaml.safe_load((CONFIGS / 'mamba_yolo/ablation/metafile.yml').read_text(encoding='utf-8'))['Models']
-    counted = {}
-    for entry in models:
-        with torch.device('meta'):
-            model = MODELS.build(Config.fromfile(CONFIGS.parent / entry['Config']).model)
-        counted[entry['Name']] = sum(parameter.numel() for parameter in model.parameters())
-    assert counted == {entry['Name']: entry['Metadata']['Parameters'] for entry in models}
 
 
 @pytest.mark.parametrize(('name', 'arch'), BACKBONES)

@@ -17,7 +17,7 @@ _CONTEXT.set_forkserver_preload(['mmmamba.models', 'mmmamba.datasets', 'mmmamba.
 
 
 def run(command: Sequence[str], *, stdout: IO[bytes], env: Mapping[str, str], **_: object) -> CompletedProcess:
-    """Runs ``[sys.executable, script, *arguments]``; standard error goes to ``stdout`` too, and signals are statuses."""
+    """Runs ``[sys.executable, script, *arguments]`` with standard error on ``stdout`` too."""
     child = _CONTEXT.Process(target=_main, args=(list(command[1:]), DupFd(stdout.fileno()), os.getcwd(), dict(env)))
     child.start()
     child.join()
