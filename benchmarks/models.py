@@ -44,7 +44,7 @@ def inference(name: str, batch: int, side: int, device: torch.device) -> Run:
 
 
 def scans_alone(size: str, batch: int, side: int, device: torch.device) -> Run:
-    """All scans of a forward pass of Mamba YOLO one behind the other, their projections included, and nothing else."""
+    """All scans of a forward pass of Mamba YOLO one after the other, their projections included, and nothing else."""
     cases = [list(scan_inputs(shape, batch, device, torch.float32).values())
              for shape, times in scans_of(size, side).items() for _ in range(times)]
 

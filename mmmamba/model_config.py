@@ -42,7 +42,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def parts(model: ConfigDict) -> Iterator[ConfigDict]:
-    """A model's config and every config inside of it."""
+    """Yields a model's config and every config inside of it."""
     yield model
     for value in model.values():
         for inner in value if isinstance(value, (list, tuple)) else [value]:

@@ -139,7 +139,7 @@ def detector_names(args: argparse.Namespace) -> list[str]:
     """Names of the detectors, and of their folders: those of the files, without the recipes that they were made for.
 
     Raises:
-        InputError: A file is not there, or a name or a seed stands twice.
+        InputError: A file is not there, or a name or a seed is given twice.
     """
     for path in args.configs:
         if not path.is_file():

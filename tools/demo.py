@@ -78,7 +78,7 @@ minutes      {(time.monotonic() - start) / 60:.1f}""")
 
 def coco_table(metrics: Path) -> str:
     values = json.loads(metrics.read_text(encoding='utf-8'))
-    # Without a single detection there are no metrics; -1 stands for a size that no object has.
+    # Without a single detection there are no metrics; -1 means a size that no object has.
     rows = [(name, values.get(f'coco/{key}', 0.0)) for name, key in TABLE]
     return ''.join(f'{name:10s} {value:6.3f}\n' for name, value in rows if value is not None and value >= 0)
 

@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='its weights')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
-    parser.add_argument('--device', help='default: cuda where there is one, else cpu')
+    parser.add_argument('--device', help='default: cuda if there is one, else cpu')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
     args = parser.parse_args()
     try:

@@ -33,7 +33,7 @@ LATENCY_CONDITIONS = 'arXiv 2406.05835: TensorRT FP16 on an RTX 4090, on which Y
 
 
 class Published(NamedTuple):
-    """A row of a published table; the figures as they are printed, None where there is none.
+    """A row of a published table; the figures as they are printed, None if there is none.
 
     Attributes:
         title: The model, as its authors call it.

@@ -17,7 +17,7 @@ from mmmamba.compat.safe_globals import allow_checkpoint_globals
 
 
 def install() -> None:
-    """Supply what is missing, and only that. Idempotent."""
+    """Supplies what is missing, and only that. Calling it twice is harmless."""
     if find_spec('mmcv') is not None and find_spec('mmcv._ext') is None:
         from mmmamba.compat.mmcv_ext import MMCVExtension
 

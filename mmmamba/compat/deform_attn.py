@@ -11,7 +11,7 @@ from torch import Tensor
 
 def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
                            sampling_locations: Tensor, attention_weights: Tensor, im2col_step: int) -> Tensor:
-    """Sum the values at the sampling points of all levels, weighted by the attention.
+    """Sums the values at the sampling points of all levels, weighted by the attention.
 
     Args:
         value: (B, sum of H_l W_l, heads, channels).
@@ -32,7 +32,7 @@ def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor, value_l
                             sampling_locations: Tensor, attention_weights: Tensor, grad_output: Tensor,
                             grad_value: Tensor, grad_sampling_loc: Tensor, grad_attn_weight: Tensor,
                             im2col_step: int) -> None:
-    """Add the gradients with respect to values, locations and weights to the ``grad_*`` tensors of the same shapes.
+    """Adds the gradients with respect to values, locations and weights to the ``grad_*`` tensors of the same shapes.
 
     Args:
         grad_output: (B, queries, heads * channels).

@@ -16,7 +16,7 @@ from mmmamba.compat.torchvision_ops import compute_dtype
 
 def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
                                alpha: float) -> None:
-    """Write the loss of each sample and class.
+    """Writes the loss of each sample and class.
 
     Args:
         input: (N, C) logits.
@@ -34,7 +34,7 @@ def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
 
 def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
                                 alpha: float) -> None:
-    """Write the derivative of each loss with respect to its logit; arguments as in the forward."""
+    """Writes the derivative of each loss with respect to its logit; arguments as in the forward."""
     is_target, x = _is_target(input, target), input.to(compute_dtype(input))
     p, q = torch.sigmoid(x), torch.sigmoid(-x)
     positive = alpha * q ** gamma * (gamma * p * F.logsigmoid(x) - q)
@@ -47,7 +47,7 @@ def _is_target(input: Tensor, target: Tensor) -> Tensor:
 
 
 def _sample_weight(weight: Tensor, target: Tensor) -> Tensor | float:
-    """(N, 1) weight of each sample's class; 1 for the background, which has none."""
+    """Returns the (N, 1) weight of each sample's class; 1 for the background, which has none."""
     if weight.numel() == 0:
         return 1.0
     return torch.cat((weight, weight.new_ones(1)))[target][:, None]

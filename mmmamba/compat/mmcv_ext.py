@@ -1,4 +1,4 @@
-"""The module that stands for ``mmcv._ext``, the compiled extension that mmcv-lite lacks."""
+"""Supplies what replaces ``mmcv._ext``, the compiled extension that mmcv-lite lacks."""
 from __future__ import annotations
 
 from importlib.machinery import ModuleSpec
@@ -12,12 +12,12 @@ from mmmamba.compat.roi_align import roi_align_backward, roi_align_forward
 
 
 def get_compiler_version() -> str:
-    """What mmcv's environment report shows as the compiler of its operators."""
+    """Returns what mmcv's environment report shows as the compiler of its operators."""
     return 'n/a (mmcv-lite with mmmamba.compat)'
 
 
 def get_compiling_cuda_version() -> str:
-    """What mmcv's environment report shows as the CUDA version of its operators."""
+    """Returns what mmcv's environment report shows as the CUDA version of its operators."""
     return 'n/a (mmcv-lite with mmmamba.compat)'
 
 

@@ -23,7 +23,7 @@ MAX_PAIRS = 1 << 16
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Keep the boxes that no better kept box overlaps by more than ``iou_threshold``.
+    """Keeps the boxes that no better kept box overlaps by more than ``iou_threshold``.
 
     Ties in the score are won by the box that comes first (mmcv leaves them to a sort that is not stable). The IoU, and
     its comparison, are those of mmcv's CPU kernel in float32. That refuses other types; here, float64 boxes are taken
@@ -62,7 +62,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def _not_suppressed(winners: Tensor, boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """(N,) bool: the ``boxes`` that no box of ``winners``, which do not suppress each other, suppresses."""
+    """Returns (N,) bool: the ``boxes`` that no box of ``winners``, which do not suppress each other, suppresses."""
     both = torch.cat((winners, boxes))
     first, second = _overlapping_pairs(both, iou_threshold, offset)
     alive = torch.ones(len(both), dtype=torch.bool, device=boxes.device)
@@ -97,19 +97,19 @@ def _overlapping_pairs(boxes: Tensor, iou_threshold: float, offset: int) -> tupl
 
 
 def _expand(rows: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Pair each of the consecutive ``rows`` with the ``count`` rows that follow it: two (count.sum(),) indices."""
+    """Pairs each of the consecutive ``rows`` with the ``count`` rows that follow it: two (count.sum(),) indices."""
     i = rows.repeat_interleave(count)
     shift = (rows + 1 + count - count.cumsum(0)).repeat_interleave(count)
     return i, shift + torch.arange(len(i), device=i.device)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    """``values[index]``, which takes PyTorch four times as long on the CPU."""
+    """Returns ``values[index]``, which takes PyTorch four times as long on the CPU."""
     return values.index_select(0, index)
 
 
 def _chunks(count: Tensor) -> Iterator[slice]:
-    """Consecutive ranges of rows with at most ``MAX_PAIRS`` pairs each, or of one row that has more.
+    """Yields consecutive ranges of rows with at most ``MAX_PAIRS`` pairs each, or of one row that has more.
 
     Args:
         count: (N,) number of pairs of each row.
@@ -123,7 +123,7 @@ def _chunks(count: Tensor) -> Iterator[slice]:
 
 
 def _greedy(n: int, first: Tensor, second: Tensor) -> Tensor:
-    """(n,) bool: which boxes survive when each survivor, taken in order, suppresses its partners.
+    """Returns (n,) bool: which boxes survive when each survivor, taken in order, suppresses its partners.
 
     Boxes that no undecided box could suppress are survivors; their partners fall, and with these the pairs in which
     they would have suppressed others. Repeated until no pair is left, this decides as one box after the other would.
@@ -144,7 +144,7 @@ def _greedy(n: int, first: Tensor, second: Tensor) -> Tensor:
 
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
             method: int, offset: int) -> Tensor:
-    """Soft-NMS: lower the scores of overlapping boxes instead of removing them.
+    """Lowers the scores of overlapping boxes instead of removing them: Soft-NMS.
 
     Boxes lie in an array in which the best remaining one is swapped to the front, and a box that falls below
     ``min_score`` is overwritten by the last one, as in mmcv's kernel: equal scores are taken in the same order. Two
@@ -192,7 +192,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
 
 
 def _compact(rows: np.ndarray, index: np.ndarray, removed: np.ndarray) -> int:
-    """Fill each ``removed`` place with the last column not removed, in place; return how many columns remain."""
+    """Fills each ``removed`` place with the last column not removed, in place; returns how many columns remain."""
     n = int((~removed).sum())
     holes = np.flatnonzero(removed[:n])
     fillers = np.flatnonzero(~removed[n:])[::-1] + n

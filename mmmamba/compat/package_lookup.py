@@ -17,7 +17,7 @@ HOLDERS = (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config,
 
 
 def supply_package_lookup() -> None:
-    """Replace mmengine's package lookup if ``pkg_resources`` is missing. Idempotent."""
+    """Replaces mmengine's package lookup if ``pkg_resources`` is missing."""
     if find_spec('pkg_resources') is not None:
         return
     for module in HOLDERS:
@@ -27,13 +27,13 @@ def supply_package_lookup() -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package, not a namespace, can be imported."""
+    """Returns whether a package, not a namespace, can be imported."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 
 
 def get_installed_path(package: str) -> str:
-    """Folder of an importable package; the package is not imported.
+    """Returns the folder of an importable package; the package is not imported.
 
     Raises:
         ModuleNotFoundError: the package is not installed.

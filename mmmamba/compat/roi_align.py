@@ -34,7 +34,7 @@ class Samples(NamedTuple):
 def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                       pool_mode: int, aligned: bool) -> None:
-    """Pool each region of the map to a grid of ``aligned_height`` x ``aligned_width`` bins.
+    """Pools each region of the map to a grid of ``aligned_height`` x ``aligned_width`` bins.
 
     Args:
         input: (N, C, H, W).
@@ -80,7 +80,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
 def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
                        aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                        pool_mode: int, aligned: bool) -> None:
-    """Gradient of :func:`roi_align_forward` with respect to the map.
+    """Computes the gradient of :func:`roi_align_forward` with respect to the map.
 
     Args:
         grad_output: (R, C, aligned_height, aligned_width).
@@ -111,7 +111,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
 
 def _samples(rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int,
              aligned: bool) -> Samples:
-    """Lay out the sampling points: bin ``b`` of size ``s`` has them at ``start + b s + (k + 0.5) s / count``."""
+    """Lays out the sampling points: bin ``b`` of size ``s`` has them at ``start + b s + (k + 0.5) s / count``."""
     rois = rois.to(compute_dtype(rois))
     corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
     start, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
@@ -144,12 +144,12 @@ def _refuse_negative_sizes(size: Tensor, aligned: bool) -> None:
 
 
 def _positions(start: Tensor, bin_size: Tensor, bin_index: Tensor, k: Tensor, count: Tensor) -> Tensor:
-    """Sample positions along one axis, (S,), rounded as mmcv rounds them."""
+    """Returns the sample positions along one axis, (S,), rounded as mmcv rounds them."""
     return start + bin_index * bin_size + (k + 0.5) * bin_size / count
 
 
 def _bilinear_taps(y: Tensor, x: Tensor, image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four pixels around each point and their weights.
+    """Returns the four pixels around each point and their weights.
 
     Points up to one pixel outside take the border's value; those further outside weigh nothing.
 
@@ -166,14 +166,14 @@ def _bilinear_taps(y: Tensor, x: Tensor, image: Tensor, height: int, width: int)
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower and upper pixel of each position along one axis, and the weight of the upper one."""
+    """Returns the lower and upper pixel of each position along one axis, and the weight of the upper one."""
     position = position.clamp(0, size - 1)
     low = position.long()
     return low, (low + 1).clamp(max=size - 1), position - low
 
 
 def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, bags: Tensor, num_bags: int) -> Tensor:
-    """Sum ``weights[k] * table[rows[k]]`` over the ``k`` of each bag.
+    """Sums ``weights[k] * table[rows[k]]`` over the ``k`` of each bag.
 
     Args:
         table: (T, C).
@@ -191,7 +191,7 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, bags: Tensor, n
 
 
 def _segment_max(values: Tensor, segments: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
-    """Greatest value of each segment and channel above ``MAX_POOL_FLOOR``, and the first row that has it.
+    """Finds the greatest value of each segment and channel above ``MAX_POOL_FLOOR``, and the first row that has it.
 
     Args:
         values: (S, C).
@@ -209,5 +209,5 @@ def _segment_max(values: Tensor, segments: Tensor, num_segments: int) -> tuple[T
 
 
 def _channels_last_table(maps: Tensor) -> Tensor:
-    """(N, C, H, W) to a contiguous (N * H * W, C), in the precision that is computed in."""
+    """Turns (N, C, H, W) into a contiguous (N * H * W, C), in the precision that is computed in."""
     return maps.detach().to(compute_dtype(maps)).permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()

@@ -21,7 +21,7 @@ DTYPES = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32'
 
 
 def allow_checkpoint_globals() -> None:
-    """Allow what mmengine's checkpoints hold, under the names that NumPy 1 and NumPy 2 give it. Idempotent."""
+    """Allows what mmengine's checkpoints hold, under the names that NumPy 1 and NumPy 2 give it."""
     if torch.__version__ >= '2.6':  # compares as a version
         torch.serialization.add_safe_globals(_checkpoint_globals())
 
@@ -44,7 +44,7 @@ def _checkpoint_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any],
 
 
 def _history_statistic(owner: Any, name: str) -> Callable[..., Any]:
-    """What ``getattr`` may do in a checkpoint: name a public method of ``HistoryBuffer``.
+    """Does what ``getattr`` may do in a checkpoint: name a public method of ``HistoryBuffer``.
 
     A history's state holds its statistics, such as ``HistoryBuffer.mean``; pickle writes a method as a call of
     ``getattr``, which, unrestricted, would reach anything.

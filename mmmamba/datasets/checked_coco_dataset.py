@@ -63,7 +63,7 @@ class CheckedCocoDataset(CheckedImages, CocoDataset):
         return kept
 
     def _mask_forms(self) -> set[type]:
-        """The forms of segmentations that the pipeline reads, and with ``test_mode`` COCO's evaluation."""
+        """Returns the forms of segmentations that the pipeline reads, and with ``test_mode`` COCO's evaluation."""
         polygons_only = [not step.poly2mask for step in _flatten(self.pipeline) if getattr(step, 'with_mask', False)]
         if not polygons_only:
             return set()
@@ -71,7 +71,7 @@ class CheckedCocoDataset(CheckedImages, CocoDataset):
 
 
 def _flatten(step: Any) -> Iterator[Any]:
-    """A step of a pipeline, and those that it runs."""
+    """Yields a step of a pipeline, and those that it runs."""
     yield step
     for inner in getattr(step, 'transforms', ()):
         yield from _flatten(inner)

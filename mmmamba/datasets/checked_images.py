@@ -62,7 +62,7 @@ class LeftOut:
         print_log(f'{error}; left out ({count} of {size} so far)', logger='current', level=logging.WARNING)
 
     def indices(self) -> list[int]:
-        """The samples noted so far."""
+        """Returns the samples noted so far."""
         return self._found.nonzero()[:, 0].tolist()
 
 
@@ -78,7 +78,7 @@ class CheckedImages(BaseDataset):
 
     @property
     def pipeline(self) -> Compose:
-        """The transforms of a sample; hooks may set others while training goes on."""
+        """Returns the transforms of a sample; hooks may set others while training goes on."""
         return self._pipeline
 
     @pipeline.setter
@@ -93,7 +93,7 @@ class CheckedImages(BaseDataset):
             self.left_out = LeftOut(len(self))
 
     def prepare_data(self, idx: int) -> dict | None:
-        """The sample ``idx`` after the pipeline, or None for an image that training leaves out."""
+        """Returns the sample ``idx`` after the pipeline, or None for an image that training leaves out."""
         results = self.get_data_info(idx)
         try:
             with blaming_the_image(results['img_path'], results):

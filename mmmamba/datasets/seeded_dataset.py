@@ -75,7 +75,7 @@ class SeededDataset:
 
     @property
     def metainfo(self) -> dict:
-        """A copy of the wrapped data set's meta information (classes, palette)."""
+        """Returns a copy of the wrapped data set's meta information (classes, palette)."""
         return self.dataset.metainfo
 
     def full_init(self) -> None:
@@ -84,11 +84,11 @@ class SeededDataset:
         self.left_out = LeftOut(len(self))
 
     def get_data_info(self, index: int) -> dict:
-        """The annotation of a sample."""
+        """Returns the annotation of a sample."""
         return self.dataset.get_data_info(index)
 
     def get_cat_ids(self, index: int) -> list[int]:
-        """The categories in a sample."""
+        """Returns the categories in a sample."""
         return self.dataset.get_cat_ids(index)
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class SeededDataset:
         raise InputError(f'the pipeline rejected {_MAX_REFETCH} samples in a row; which transform returns None?')
 
     def _readable(self, index: int) -> dict:
-        """The wrapped data set's sample ``index``, or a random other one where its image cannot be used."""
+        """Returns the wrapped data set's sample ``index``, or a random other one if its image cannot be used."""
         while True:
             try:
                 return self.dataset[index]

@@ -43,7 +43,7 @@ def pointwise_conv(
     residual: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """A 1x1 convolution with what comes before and after it in a block, each part if it is given::
+    """Computes a 1x1 convolution with what comes before and after it in a block, each part if it is given::
 
         activation(weight ∗ (LN(x) · gate_activation(g)) + bias) + residual     g = gate, or gate_weight ∗ LN(gate)
 
@@ -116,7 +116,7 @@ def inverted_bottleneck(
     residual: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """1x1, depthwise 3x3 and 1x1 convolution (MobileNetV2, arXiv 1801.04381), each part if it is given::
+    """Computes a 1x1, a depthwise 3x3 and a 1x1 convolution (MobileNetV2, arXiv 1801.04381), each if it is given::
 
         h, v   = split(expand_weight ∗ LN(x) + expand_bias)               no v without twice the hidden channels
         hidden = activation(depthwise_weight ∗ h + depthwise_bias + h) · v                  "+ h" with ``skip``

@@ -61,7 +61,7 @@ class RunResult:
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained and tested to the end."""
+        """Returns whether it was trained and tested to the end."""
         return self.failure is None
 
 
@@ -122,12 +122,12 @@ class ConfigSummary:
 
     @property
     def finished(self) -> tuple[RunResult, ...]:
-        """The runs that were tested."""
+        """Returns the runs that were tested."""
         return tuple(run.result for run in self.runs if run.result.finished)
 
     @property
     def analysed(self) -> tuple[AnalysedRun, ...]:
-        """The runs whose detections were kept."""
+        """Returns the runs whose detections were kept."""
         return tuple(run for run in self.runs if run.errors)
 
     def values(self, metric: str) -> list[float]:

@@ -73,7 +73,7 @@ class Run:
 
     @property
     def failure(self) -> str | None:
-        """Why it failed, in one line; None where it did not."""
+        """Returns why it failed, in one line; None if it did not."""
         path = self.folder / FAILURE
         return path.read_text(encoding='utf-8').strip() if path.is_file() and not self.finished else None
 
@@ -107,7 +107,7 @@ class Run:
                                            self.folder / 'test', '--out', self.folder / RESULTS])
 
     def train(self, launch: Launch) -> bool:
-        """Trains, from the last checkpoint on where there is one. Returns whether it came to its end."""
+        """Trains, from the last checkpoint on, if there is one. Returns whether it came to its end."""
         checkpoint = self._checkpoint()
         resume = ['--resume', checkpoint] if checkpoint else []
         return self._call(launch, 'train.py', [self.folder / CONFIG, '--work-dir', self.folder / 'train', *resume])

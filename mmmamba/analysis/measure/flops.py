@@ -44,7 +44,7 @@ class Cost:
 
     @property
     def convention_flops(self) -> int:
-        """What Mamba YOLO's published table counts: convolutions and linear layers alone."""
+        """Returns what Mamba YOLO's published table counts: convolutions and linear layers alone."""
         return self.linear_flops - self.projection_flops
 
     def __add__(self, other: Cost) -> Cost:

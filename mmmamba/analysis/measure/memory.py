@@ -30,7 +30,7 @@ class PeakMemory:
     """The peak between :meth:`start` and :meth:`stop`: on a CPU the resident memory of the process.
 
     From its creation to :meth:`stop`, the C library (glibc) then returns each larger block as soon as it is freed, so
-    that the peak is what stands at once; else it would also have the holes that earlier blocks left in the heap. This
+    that the peak is what exists at once; else it would also have the holes that earlier blocks left in the heap. This
     costs page faults, therefore no time is to be taken meanwhile.
 
     Args:

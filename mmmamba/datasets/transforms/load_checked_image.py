@@ -68,7 +68,7 @@ def is_truncated(content: bytes) -> bool:
 
 
 def _scan_position(content: bytes) -> int:
-    """Where a JPEG's picture begins: after segments that may hold a thumbnail, with an end of its own."""
+    """Returns where a JPEG's picture begins: after segments that may hold a thumbnail, with an end of its own."""
     position = len(_JPEG_START)
     while content[position:position + 1] == b'\xff' and content[position + 1:position + 2] != bytes([_JPEG_SCAN]):
         position += 2 + int.from_bytes(content[position + 2:position + 4], 'big')

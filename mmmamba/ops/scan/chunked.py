@@ -81,17 +81,17 @@ class _Chunked:
         self.delta_u = self.delta * self.u
 
     def by_position(self, sequence: Tensor) -> Tensor:
-        """(batch, channels, length) to the layout by position."""
+        """Turns (batch, channels, length) into the layout by position."""
         return self._cut(sequence, self.channels // self.groups).permute(4, 0, 1, 2, 3).contiguous()
 
     def _matrix_by_position(self, matrix: Tensor) -> Tensor:
-        """(batch, group, N, length) or (channels, N) to the layout by position."""
+        """Turns (batch, group, N, length) or (channels, N) into the layout by position."""
         if matrix.dim() == 2:
             return self._per_channel(matrix).expand(self.positions, 1, -1, -1, -1, -1)
         return self._cut(matrix, matrix.shape[2]).permute(4, 0, 1, 3, 2).contiguous().unsqueeze(3)
 
     def _per_channel(self, matrix: Tensor) -> Tensor:
-        """(channels, N) to (group, channel of group, 1, N)."""
+        """Turns (channels, N) into (group, channel of group, 1, N)."""
         return matrix.reshape(self.groups, self.channels // self.groups, 1, matrix.shape[1])
 
     def _cut(self, sequence: Tensor, rows: int) -> Tensor:
@@ -100,12 +100,12 @@ class _Chunked:
         return padded.reshape(self.batch, self.groups, rows, self.chunks, self.positions)
 
     def to_sequence(self, by_position: Tensor) -> Tensor:
-        """The inverse of :meth:`by_position` for (batch, channels, length)."""
+        """Inverts :meth:`by_position` for (batch, channels, length)."""
         padded = by_position.permute(1, 2, 3, 4, 0).reshape(self.batch, self.channels, self.chunks * self.positions)
         return padded[..., : self.length].contiguous()
 
     def to_matrix(self, gradients: list[Tensor], like: Tensor) -> Tensor:
-        """The gradient of ``like``, B or C, from what each position gives to it."""
+        """Returns the gradient of ``like``, B or C, from what each position gives to it."""
         by_position = torch.stack(gradients)
         if like.dim() == 2:
             return by_position.sum(0).reshape(like.shape)
@@ -119,7 +119,7 @@ class _Chunked:
         return decay
 
     def root_decays(self) -> Tensor:
-        """Square roots of what states decay by over a chunk, made finite: see :func:`_carry`."""
+        """Returns square roots of what states decay by over a chunk, made finite: see :func:`_carry`."""
         return _finite(torch.exp(_finite(self.delta.sum(0)).unsqueeze(-1) / 2 * self.A))
 
     def step(self, t: int, state: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class _Chunked:
 
 
 def _finite(tensor: Tensor) -> Tensor:
-    """Infinity as the largest number of the dtype; what is not a number stays so."""
+    """Returns infinity as the largest number of the dtype; what is not a number stays so."""
     largest = torch.finfo(tensor.dtype).max
     return tensor.clamp(-largest, largest)
 

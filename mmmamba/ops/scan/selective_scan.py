@@ -30,7 +30,7 @@ def selective_scan(
     *,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Selective state-space scan, with the arguments and meaning of mamba_ssm's ``selective_scan_fn``.
+    """Scans a sequence (selective state space), with the arguments and meaning of mamba_ssm's ``selective_scan_fn``.
 
     With ``d_t = delta_t + delta_bias``, through softplus if ``delta_softplus``, per batch item and channel::
 

@@ -29,7 +29,7 @@ def ss2d_scan(
     pattern: str = 'cross',
     backend: str | None = None,
 ) -> Tensor:
-    """Two-dimensional selective scan: projects every pixel, scans the map in four directions and sums the results.
+    """Projects every pixel, scans the map in four directions (selective state space) and sums the results.
 
     For direction k, with ``A = -exp(A_logs)``, visiting the pixels t of ``x`` in the order of the pattern::
 

@@ -32,22 +32,22 @@ class Geometry:
 
     @property
     def groups(self) -> int:
-        """How many groups of channels a pixel of x has."""
+        """Returns how many groups of channels a pixel of x has."""
         return self.units if self.walks == 1 and self.spacing == 1 else 1
 
     @property
     def planes(self) -> int:
-        """How many buffers the units need for a sum over all of them; one if no two visit the same element."""
+        """Returns how many buffers the units need for a sum over all of them; one if no two visit the same element."""
         return self.units if self.walks > 1 else 1
 
     @property
     def shortest_line(self) -> int:
-        """The shorter side of what a unit visits, if that is a map."""
+        """Returns the shorter side of what a unit visits, if that is a map."""
         return min(-(-self.height // self.spacing), -(-self.width // self.spacing))
 
     @property
     def wide(self) -> bool:
-        """Whether an offset in a map, or in its projections, exceeds 32 bits; offsets of maps always may."""
+        """Returns whether an offset in a map, or in its projections, exceeds 32 bits; offsets of maps always may."""
         of_pixel = max(self.groups * self.channels, self.heads * (self.rank + 2 * self.states))
         return self.height * self.width * of_pixel >= 2**31
 

@@ -194,7 +194,7 @@ def pass_tile(
     """Carries states, or gradients of states, over a tile without the values between its steps.
 
     For each n, ``target[n] = exp(total A[n]) source[n] + W[n] sum_t exp(exponents[t] A[n]) inputs[t] columns[t, n]``,
-    with zero where there is no source, and ones where W is None.
+    with zero if there is no source, and ones where W is None.
     """
     STEP: tl.constexpr = 2 if N % 2 == 0 else 1
     pairs = pair_rows(columns, STEP - 1, TILE)
