@@ -59,7 +59,7 @@ def scan_with(block: nn.Module, backend: Backend) -> None:
 
 
 def block_step(backend: Backend, side: int, device: torch.device) -> Run:
-    """Forward and backward pass of Mamba YOLO-T's first block on an image of this side, gradient of the map included.
+    """Makes a forward and backward pass of Mamba YOLO-T's first block on such an image, with the map's gradient.
 
     The parameters' gradients are there before, as in all steps of a training but the first.
     """
@@ -74,7 +74,7 @@ def block_step(backend: Backend, side: int, device: torch.device) -> Run:
 
 
 def measure_blocks(side: int, backends: dict[str, Backend], device: torch.device, effort: Effort) -> list[Row]:
-    """A row for each backend; ``of_unfused`` is its peak over the least of an unfused path.
+    """Measures a row for each backend; ``of_unfused`` is its peak over the least of an unfused path.
 
     A backend that disagrees with the reference, or that fails, has a row with the ``failure`` instead of times.
     """
@@ -152,7 +152,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def kernels(device: torch.device) -> dict[str, Backend]:
-    """The contenders on ``device`` that are kernels: PyTorch's operations alone take minutes for a long scan."""
+    """Returns the contenders that are kernels: PyTorch's operations alone take minutes for a long scan."""
     return {name: backend for name, backend in able(device).items() if name != 'torch'}
 
 

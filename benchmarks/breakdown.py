@@ -16,7 +16,7 @@ from mmmamba.cli import device_named
 
 
 def measure(name: str, side: int, device: torch.device, passes: int, most: int) -> list[Row]:
-    """The dearest operators (on CUDA: kernels) of a pass over one image, each without those that it calls.
+    """Measures the dearest operators (on CUDA: kernels) of a pass over one image, each without those that it calls.
 
     Args:
         name: One of ``NETWORKS``.

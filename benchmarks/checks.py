@@ -1,6 +1,6 @@
 """Checks of a backend on the device at hand, as plain functions: they need no test framework.
 
-A case passes or raises. The cases of a list stand in order of importance, since a run may end before the last.
+A case passes or raises. The cases of a list are in order of importance, since a run may end before the last.
 """
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run_cases(cases: Sequence[Case], seconds: float = math.inf) -> Outcome:
 
 
 def agreement_cases(backend: Backend, device: torch.device) -> Iterator[Case]:
-    """``ss2d_scan`` and all its gradients against float64: dtypes, patterns, states, awkward shapes."""
+    """Yields ``ss2d_scan`` and all its gradients against float64: dtypes, patterns, states, awkward shapes."""
     for dtype in DTYPES:
         for pattern in ('cross', 'atrous'):
             yield _agreement(backend, device, 1, MIDDLE, dtype, pattern)
@@ -119,7 +119,7 @@ def _agreement(
 
 
 def sequence_cases(backend: Backend, device: torch.device) -> Iterator[Case]:
-    """``selective_scan``, its last state and gradients against float64: dtypes, groups, lengths, what is left out."""
+    """Yields ``selective_scan``, its last state and gradients against float64: dtypes, groups, lengths, inputs."""
     every = ('D', 'delta_bias')
     for dtype in DTYPES:
         yield _sequence(backend, device, 12, 130, dtype, every, True)
@@ -174,7 +174,7 @@ def _sequence_results(name: str, inputs: Inputs, softplus: bool) -> dict[str, Te
 
 
 def integration_cases(backend: Backend, device: torch.device) -> Iterator[Case]:
-    """The scan as a part of PyTorch: determinism, autocast, compilation, CUDA graphs, long and huge maps."""
+    """Yields the scan as a part of PyTorch: determinism, autocast, compilation, CUDA graphs, long and huge maps."""
     shape = ScanShape(64, 40, 40, 2)
     inputs = scan_inputs(shape, 1, device, torch.float32)
     scan = as_scan(backend)
@@ -193,7 +193,7 @@ def integration_cases(backend: Backend, device: torch.device) -> Iterator[Case]:
 
 
 def network_cases(name: str, device: torch.device) -> Iterator[Case]:
-    """A whole network in float32, and fused in half the precision as it is timed, against the CPU's in float32."""
+    """Yields a network in float32, and fused in half the precision as it is timed, against the CPU's in float32."""
     half = torch.float16 if device.type == 'cuda' else torch.bfloat16  # older PyTorch: no convolution of float16
     yield Case(f'{name} as on the CPU', partial(_as_on_the_cpu, name, device, torch.float32, FLOAT32_NETWORK))
     yield Case(f'{name}, fused, {half}', partial(_as_on_the_cpu, name, device, half, HALF_NETWORK))
@@ -224,7 +224,7 @@ def _deterministic(scan: Scan, inputs: Inputs) -> None:
 
 
 def _under_autocast(scan: Scan, inputs: Inputs, device: torch.device) -> None:
-    """The inputs' dtype decides, not autocast. The backward pass is outside of it, as PyTorch recommends."""
+    """Checks that the inputs' dtype decides, not autocast. The backward pass is outside, as PyTorch recommends."""
 
     def mixed(*tensors: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
@@ -242,7 +242,7 @@ def _compiled(scan: Scan, inputs: Inputs, device: torch.device) -> None:
 
 
 def _replayed(run: Callable[[Inputs], dict[str, Tensor]], inputs: Inputs) -> None:
-    """A graph that was captured on some values computes on others what the function itself does."""
+    """Checks that a graph that was captured on some values computes on others what the function itself does."""
     static = {name: tensor.clone() for name, tensor in inputs.items()}
     replay = captured(lambda: run(static))
     for tensor in static.values():
@@ -251,7 +251,7 @@ def _replayed(run: Callable[[Inputs], dict[str, Tensor]], inputs: Inputs) -> Non
 
 
 def _huge(backend: Backend, device: torch.device, side: int) -> None:
-    """The last corner of the map, with its gradient, is what it is alone, since no state outlives a step here."""
+    """Checks that the last corner of the map, with its gradient, is as it is alone: no state outlives a step here."""
     shape, corner, dtype = ScanShape(64, side, side, 1, 1), slice(-8, None), torch.float16
     inputs = scan_inputs(shape, 1, device, dtype)
     inputs['A_logs'].fill_(math.log(1e4))

@@ -39,7 +39,7 @@ def mamba_ssm_scan(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The compiled CUDA scan of the mamba_ssm package; a ``run`` of the selective scan's backends.
+    """Runs the compiled CUDA scan of the mamba_ssm package; a ``run`` of the selective scan's backends.
 
     y is in the dtype of ``u``. delta takes that dtype too, and so do B and C unless they are constant.
     """
@@ -62,7 +62,7 @@ MAMBA_SSM = Backend(
 
 
 def is_unfused(backend: Backend) -> bool:
-    """Whether a backend gathers four sequences, projects and scans them, and merges the results."""
+    """Returns whether a backend gathers four sequences, projects and scans them, and merges the results."""
     return isinstance(backend.run, partial) and backend.run.func is unfused
 
 
@@ -77,7 +77,7 @@ def contenders() -> dict[str, Backend]:
 
 
 def able(device: torch.device, names: Sequence[str] | None = None) -> dict[str, Backend]:
-    """The contenders called ``names``; without names, all that run on ``device`` but the slow reference.
+    """Returns the contenders called ``names``; without names, all that run on ``device`` but the slow reference.
 
     Raises:
         ValueError: No contender has one of the names, or it cannot run on the device; the message says why.
@@ -96,7 +96,7 @@ def able(device: torch.device, names: Sequence[str] | None = None) -> dict[str, 
 
 
 def as_scan(backend: Backend) -> Scan:
-    """A contender as a function like ``ss2d_scan``."""
+    """Returns a contender as a function like ``ss2d_scan``."""
     if backend in SS2D_SCAN:
         return partial(ss2d_scan, backend=backend.name)
 
@@ -109,7 +109,7 @@ def as_scan(backend: Backend) -> Scan:
 
 
 def scan_inputs(shape: ScanShape, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Seeded inputs of ``ss2d_scan``: x in ``dtype`` and channels_last, the parameters in float32 as in training."""
+    """Makes seeded inputs of ``ss2d_scan``: x in ``dtype`` and channels_last, parameters in float32 as in training."""
     make = partial(torch.randn, device=device, generator=torch.Generator(device).manual_seed(0))
     channels, states, rank = shape.channels, shape.states, shape.rank
     return {
@@ -123,14 +123,14 @@ def scan_inputs(shape: ScanShape, batch: int, device: torch.device, dtype: torch
 
 
 def incoming_gradient(like: Tensor) -> Tensor:
-    """A seeded gradient of an output, in its dtype and layout, so that backward need not copy it."""
+    """Makes a seeded gradient of an output, in its dtype and layout, so that backward need not copy it."""
     generator = torch.Generator(like.device).manual_seed(1)
     values = torch.randn(like.shape, generator=generator, device=like.device)
     return torch.empty_like(like, requires_grad=False).copy_(values)
 
 
 def with_gradients(scan: Scan, inputs: Inputs, incoming: Tensor | None = None) -> dict[str, Tensor]:
-    """y of ``scan`` and the gradients of all inputs, ``grad_NAME``, for an incoming or else a seeded one."""
+    """Returns y of ``scan`` and the gradients of all inputs, ``grad_NAME``, for an incoming or else a seeded one."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
     y = scan(*leaves.values())
     incoming = incoming_gradient(y) if incoming is None else incoming
@@ -139,7 +139,7 @@ def with_gradients(scan: Scan, inputs: Inputs, incoming: Tensor | None = None) -
 
 
 def relative_errors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """‖got - expected‖ / ‖expected‖ of every tensor; NaN where one is not finite."""
+    """Returns ‖got - expected‖ / ‖expected‖ of every tensor; NaN where one is not finite."""
     return {
         name: float((got[name].double() - value).norm() / value.norm().clamp_min(1e-30))
         for name, value in expected.items()
@@ -148,7 +148,7 @@ def relative_errors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 def require_agreement(backend: Backend, got: Mapping[str, Tensor], expected: Mapping[str, Tensor],
                       dtype: torch.dtype) -> float:
-    """Largest relative error of results; AssertionError where one exceeds the tolerance for ``dtype``."""
+    """Returns the largest relative error; raises AssertionError if one exceeds the tolerance for ``dtype``."""
     errors = relative_errors(got, expected)
     tolerance = TOLERANCES[dtype]
     for name, error in errors.items():

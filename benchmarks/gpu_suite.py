@@ -88,7 +88,7 @@ class Suite:
         return [backend for backend in self.backends.values() if not is_unfused(backend)]
 
     def without_torch(self) -> dict[str, Backend]:
-        """The contenders without PyTorch's operations alone, which take seconds for a long scan."""
+        """Returns the contenders without PyTorch's operations alone, which take seconds for a long scan."""
         return {name: backend for name, backend in self.backends.items() if name != 'torch'}
 
 
@@ -137,7 +137,7 @@ def tiling_rows(size: str, suite: Suite) -> None:
 
 
 def sections(suite: Suite) -> list[Section]:
-    """All sections in order of importance."""
+    """Lists all sections in order of importance."""
     plan = suite.plan
     first, rest = plan.sides[0], plan.sides[1:]
     found = [Section(f'{backend.name} against float64', 10, partial(check, checks.agreement_cases, backend))

@@ -49,7 +49,7 @@ def costs(cfg: Config, model: nn.Module) -> Row:
 
 
 def losses(cfg: Config, model: nn.Module, data: Path, steps: int, lr: float) -> Row:
-    """The loss at first, at last and, where it rises in between, at its highest: means of three steps.
+    """Returns the loss at first, at last and, where it rises in between, at its highest: means of three steps.
 
     The config's parameter groups and gradient clipping are kept.
     """
@@ -68,7 +68,7 @@ def losses(cfg: Config, model: nn.Module, data: Path, steps: int, lr: float) -> 
 
 
 def batch(data: Path, side: int, with_mask: bool) -> dict:
-    """The two training images of a composed data set, as a data loader would give them."""
+    """Returns the two training images of a composed data set, as a data loader would give them."""
     dataset = DATASETS.build(dict(
         type='CocoDataset',
         ann_file=str(data / 'annotations/train.json'),
@@ -84,7 +84,7 @@ def batch(data: Path, side: int, with_mask: bool) -> dict:
 
 
 def measure(name: str, data: Path, steps: int, lr: float) -> Row:
-    """The row of a config, named by its path under ``configs/``."""
+    """Measures the row of a config, named by its path under ``configs/``."""
     cfg = Config.fromfile(CONFIGS / name)
     cfg.model.backbone.pop('init_cfg', None)  # pretrained weights, which this does without
     torch.manual_seed(0)
@@ -95,7 +95,7 @@ def measure(name: str, data: Path, steps: int, lr: float) -> Row:
 
 
 def markdown(rows: Sequence[Mapping[str, object]]) -> str:
-    """The rows as the table of ``docs/mixing.md``."""
+    """Writes the rows as the table of ``docs/mixing.md``."""
     header = ('config', 'size', 'parameters', 'conv and linear GFLOPs', 'scan GFLOPs', 'loss')
     lines = []
     for row in rows:

@@ -31,7 +31,7 @@ def images(batch: int, side: int, device: torch.device, dtype: torch.dtype = tor
 
 
 def inference(name: str, batch: int, side: int, device: torch.device) -> Run:
-    """A forward pass of a network that is ready for inference."""
+    """Makes a forward pass of a network that is ready for inference."""
     dtype = torch.float16 if device.type == 'cuda' else torch.float32
     torch.manual_seed(0)
     network, x = fuse(build_network(name)).to(device, dtype), images(batch, side, device, dtype)
@@ -44,7 +44,7 @@ def inference(name: str, batch: int, side: int, device: torch.device) -> Run:
 
 
 def scans_alone(size: str, batch: int, side: int, device: torch.device) -> Run:
-    """All scans of a forward pass of Mamba YOLO one after the other, their projections included, and nothing else."""
+    """Makes all scans of a forward pass of Mamba YOLO in sequence, their projections included, and nothing else."""
     cases = [list(scan_inputs(shape, batch, device, torch.float32).values())
              for shape, times in scans_of(size, side).items() for _ in range(times)]
 
@@ -57,7 +57,7 @@ def scans_alone(size: str, batch: int, side: int, device: torch.device) -> Run:
 
 
 def training_step(name: str, batch: int, side: int, device: torch.device) -> Run:
-    """A whole step, the scaling of the loss included where autocast is to float16."""
+    """Makes a whole step, the scaling of the loss included where autocast is to float16."""
     torch.manual_seed(0)
     network: nn.Module = build_network(name).to(device, memory_format=torch.channels_last)
     x = images(batch, side, device)

@@ -105,7 +105,7 @@ class Head(nn.Module):
 
 
 def build_network(name: str) -> nn.Sequential:
-    """Backbone, neck and head called ``name``, one of ``NETWORKS``, for 80 classes, with random weights.
+    """Builds the backbone, neck and head called ``name``, one of ``NETWORKS``, for 80 classes, with random weights.
 
     Raises:
         ValueError: There is no network of that name.

@@ -12,7 +12,7 @@ MARKERS = 'osD^vP*X'
 
 
 def plot_scans(rows: Sequence[Row], path: Path) -> None:
-    """Time of each scan by backend, logarithmic, with p20 to p80; a panel for each pass, mode and dtype.
+    """Plots the time of each scan by backend, logarithmic, with p20 to p80; a panel for each pass, mode and dtype.
 
     Raises:
         SystemExit: matplotlib is not installed.

@@ -93,7 +93,7 @@ def measure_shape(
 
 
 def totals(rows: Sequence[Row], size: str, side: int) -> list[Row]:
-    """All scans of a model's forward pass, for each backend, pass, mode and dtype that ``rows`` have them of."""
+    """Adds up all scans of a model's forward pass, for each backend, pass, mode and dtype of which there are all."""
     counts = scans_of(size, side)
     groups: dict[tuple, dict[ScanShape, Row]] = {}
     for row in rows:

@@ -66,7 +66,7 @@ class Ceilings(NamedTuple):
 
     @classmethod
     def of(cls, device: torch.device, bandwidth: float, clock: float) -> Ceilings:
-        """Of a CUDA device, from its bandwidth in TB/s, its clock in GHz and its number of multiprocessors."""
+        """Returns those of a CUDA device, from its bandwidth in TB/s, its clock in GHz and its multiprocessors."""
         processors = torch.cuda.get_device_properties(device).multi_processor_count
         return cls(1e12 * bandwidth, 1e9 * clock * EXP_PER_CLOCK_PER_SM * processors)
 

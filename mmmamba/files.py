@@ -22,7 +22,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         content: What to write.
 
     Raises:
-        InputError: The disk (or quota) is full. What stood at ``path`` still stands, and no partial file remains.
+        InputError: The disk (or quota) is full. What was at ``path`` is still there, and no partial file remains.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. A DETR
     gets a preprocessor that counts padding as picture, as in its training, and heads that do not clip boxes to the
     picture are replaced by those of ours that do. On the small sets the scans start from Mamba's initialisation
-    (``ssm_init='mamba'``), since with the reference's it takes longer to learn anything.
+    (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to learn anything.
 
     Args:
         cfg: With a ``model``; not changed.

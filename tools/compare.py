@@ -136,7 +136,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def detector_names(args: argparse.Namespace) -> list[str]:
-    """Names of the detectors, and of their folders: those of the files, without the recipes that they were made for.
+    """Names the detectors, and so their folders, by the files, without the recipes that they were made for.
 
     Raises:
         InputError: A file is not there, or a name or a seed is given twice.
@@ -153,7 +153,7 @@ def detector_names(args: argparse.Namespace) -> list[str]:
 
 
 def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch | None) -> Config:
-    """A detector's config under the comparison's conditions and within its budget."""
+    """Makes a detector's config under the comparison's conditions and within its budget."""
 
     def config(epochs: int | None) -> Config:
         return run_config(path, args.data, ROOT / 'configs', args.work_dir / 'truth.json', epochs=epochs,
@@ -165,7 +165,7 @@ def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch |
 
 
 def command(data: str) -> str:
-    """This call, with the variables that it depends on; where data lies is the reader's affair."""
+    """Returns this call, with the variables that it depends on; where data lies is the reader's affair."""
     root = data.upper()
     variables = [f'{root}=path/to/{data}'] if root in os.environ else []
     if 'OMP_NUM_THREADS' in os.environ:
@@ -174,7 +174,7 @@ def command(data: str) -> str:
 
 
 def say(run: Run, minutes: float) -> None:
-    """A line about a run that has ended."""
+    """Prints a line about a run that has ended."""
     if run.finished:
         result = f'AP {read_run(run, None).metrics[AP]:.3f}'
     else:

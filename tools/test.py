@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         help='write PREFIX.bbox.json and, of masks, PREFIX.segm.json (in the format of COCO results), and '
         'PREFIX.metrics.json')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
-    parser.add_argument('--show-dir', help='draw detections beside the ground truth into this folder')
+    parser.add_argument('--show-dir', help='draw detections next to the ground truth, into this folder')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -52,7 +52,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def use_coco_options(cfg: Config, prefix: str | None) -> None:
-    """A row for each class, and where the detections go."""
+    """Asks for a row for each class, and says where the detections go."""
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     coco = [evaluator for evaluator in evaluators if evaluator['type'] == 'CocoMetric']
     if prefix and not coco:

@@ -71,7 +71,7 @@ def use_checkpoint(cfg: Config, named: str) -> None:
 
 
 def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
-    """The call that continues a training that was interrupted.
+    """Returns the call that continues a training that was interrupted.
 
     Args:
         args: Of the interrupted call.

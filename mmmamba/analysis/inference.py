@@ -57,7 +57,9 @@ class Detector(DetInferencer):
         model.dataset_meta = {'palette': 'random', **dataset.metainfo, **(stored or {})}
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        cfg.test_dataloader.dataset.pipeline = get_test_pipeline_cfg(cfg)  # wherever a wrapped data set has it
+        pipeline = get_test_pipeline_cfg(cfg)  # wherever a wrapped data set has it
+        pipeline[0]['type'] = 'LoadImageFromFile'  # whichever loader it is, mmdet's inferencer replaces this one
+        cfg.test_dataloader.dataset.pipeline = pipeline
         return super()._init_pipeline(cfg)
 
     def _init_visualizer(self, cfg: Config) -> DetLocalVisualizer:

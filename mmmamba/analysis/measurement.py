@@ -76,7 +76,7 @@ def measure(task: Task) -> dict[str, Any]:
     """Runs a task in this process.
 
     Returns:
-        ``memory_mib``: the peak of the passes above what stood before the first: weights, in training their
+        ``memory_mib``: the peak of the passes above what was there before the first: weights, in training their
         gradients, and the image. ``total_mib``: the peak itself. ``median_ms``, ``p20_ms``, ``p80_ms``: time of a
         pass. ``images_per_s``. ``parameters``. ``linear_gflops``, ``scan_gflops``: of a forward pass, see
         :class:`mmmamba.analysis.Cost`.
@@ -147,7 +147,7 @@ def _training_pass(detector: Any, image: Tensor, samples: list[DetDataSample],
     optimizer = torch.optim.SGD([weight for weight in detector.parameters() if weight.requires_grad], lr=1e-9)
 
     def run() -> None:
-        # Gradients stay where they are, so that they stand before the measured passes: they depend on no size.
+        # Gradients stay where they are, so that they are there before the measured passes: they depend on no size.
         optimizer.zero_grad(set_to_none=False)
         with cast():
             loss, _ = detector.parse_losses(detector.loss(image, samples))

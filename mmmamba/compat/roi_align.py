@@ -49,7 +49,9 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     Raises:
         RuntimeError: when ``aligned`` and a region on the CPU has a negative extent.
     """
-    ops = compiled_ops(input.device) if pool_mode == 1 else None
+    # Where only deterministic algorithms are allowed, torchvision takes a slower one of its own on GPUs.
+    compiled = pool_mode == 1 and not torch.are_deterministic_algorithms_enabled()
+    ops = compiled_ops(input.device) if compiled else None
     if ops is not None:
         dtype = compute_dtype(input)
         regions = rois.detach().to(dtype)

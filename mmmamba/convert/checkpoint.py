@@ -30,7 +30,7 @@ class Checkpoint:
 
     Attributes:
         state_dict: In the names of the file; nothing in it is of half precision.
-        origin: The entry of the file that they stood in, e.g. ``ema``, or ``''``.
+        origin: The entry of the file that they were in, e.g. ``ema``, or ``''``.
         upcast: How many tensors were float16 or bfloat16 and are float32 now.
         meta: What the file says under ``meta`` (mmengine's: epoch, config, classes of the data set); empty without.
     """

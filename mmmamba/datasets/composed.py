@@ -79,7 +79,7 @@ class Composition:
         train_images: Number of training images.
         val_images: Number of validation images.
         image_size: Side of the square images, in pixels.
-        digits: Least and largest number of digits wanted in an image; where there is no room, fewer.
+        digits: Least and largest number of digits wanted in an image; fewer if there is no room.
         digit_size: Smallest and largest side of a digit's 8x8 scan, in pixels.
         max_covered: Largest part of a digit that later ones may cover.
         min_contrast: Least difference between the brightness of a digit and of what is behind it, of 255.

@@ -121,9 +121,9 @@ class ConvMlp(nn.Module):
         super().__init__()
         hidden = int(channels * mlp_ratio)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
@@ -136,9 +136,9 @@ class ResConvMlp(nn.Module):
         super().__init__()
         hidden = int(channels * mlp_ratio)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.act = build_activation(act)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)

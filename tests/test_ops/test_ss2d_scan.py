@@ -213,3 +213,5 @@ def test_bad_arguments():
         ss2d_scan(**{**inputs, 'x': inputs['x'][0]})
     with pytest.raises(ValueError, match='A_logs is complex'):
         ss2d_scan(**{**inputs, 'A_logs': inputs['A_logs'].to(torch.complex128)})
+    with pytest.raises(ValueError, match='one is None'):
+        ss2d_scan(**{**inputs, 'Ds': None})

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from tiny_demo import ROOT, compose_tiny, write_tiny_config
 
+from mmmamba.analysis.inference import Detector
 from mmmamba.analysis.media import Video, VideoFile, write_picture
 from mmmamba.errors import InputError
 
@@ -203,3 +204,12 @@ def test_checkpoint_of_another_architecture_gets_one_line(
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+@pytest.mark.parametrize('loader', ['LoadCheckedImage', 'mmcv.LoadImageFromFile'])
+def test_whichever_loader_a_config_has(setup: tuple[Path, Path, Path], loader: str) -> None:
+    config, checkpoint, _ = setup
+    cfg = Config.fromfile(config)
+    cfg.test_dataloader.dataset.pipeline[0].type = loader
+    detector = Detector(cfg, checkpoint, torch.device('cpu'))
+    assert len(detector.detect([detector.prepare(np.zeros((40, 60, 3), np.uint8), Path('a.png'))])) == 1

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and latency of models beside the published figures: ``model_table.py [CONFIG …] [--latency]``.
+"""Parameters, FLOPs and latency of models with the published figures: ``model_table.py [CONFIG …] [--latency]``.
 
 A published figure agrees (``=``) where our count rounds to it, else differs (``≠``), and a note below the table says
 which other way of counting gives it, all of them counted here: with norms, and of Mamba YOLO the other Blocks, with or
@@ -97,7 +97,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def default_configs() -> list[str]:
-    """The config in ``configs/`` of each published name, as far as there is one."""
+    """Returns the config in ``configs/`` of each published name, as far as there is one."""
     return [str(path) for name in PUBLISHED for path in sorted(CONFIGS.glob(f'[!_]*/{name}_[0-9]*_coco.py'))]
 
 

@@ -36,7 +36,7 @@ SIDES = (320, 448, 640, 896, 1280, 1600, 2048)
 FREE_SHARE = 0.9
 LEGEND = """Exponents of the growth with the number of pixels (1: linear, 2: quadratic) and their standard errors, by
 least squares on logarithms over the sides in the column. Memory is the peak above the weights; FLOPs are those of a
-forward pass, scans included. Beside mmcv-lite (scaling.csv says which mmcv it was), deformable attention runs in plain
+forward pass, scans included. With mmcv-lite (scaling.csv says which mmcv it was), deformable attention runs in plain
 PyTorch, on GPUs too, which costs DINO more than full mmcv's operator does. Published (Figure 4 of arXiv 2406.05835),
 in words alone: Mamba YOLO-L grows linearly, DINO-R50 quadratically."""
 
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def tasks_of(args: argparse.Namespace) -> list[Task]:
-    """What to measure, small inputs first.
+    """Returns what to measure, small inputs first.
 
     Raises:
         InputError: An argument or a config cannot be used.

@@ -197,7 +197,7 @@ def error_table(summaries: Sequence[ConfigSummary]) -> Table:
 
 
 def runs_csv(summaries: Sequence[ConfigSummary]) -> str:
-    """Writes a line for each run with all its numbers: AP in [0, 1], or -1 where there are no such objects.
+    """Writes a line for each run with all its numbers: AP in [0, 1], or -1 if there are no such objects.
 
     What a run does not have is empty.
     """

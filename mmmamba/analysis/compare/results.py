@@ -42,7 +42,7 @@ class RunResult:
         seed: Of the run.
         failure: Why it has no result, in one line ('failed: …'); None where it finished.
         parameters: Number of the model's.
-        metrics: CocoMetric's, under its own keys; -1 where there are no such objects. A finished run has at least
+        metrics: CocoMetric's, under its own keys; -1 if there are no such objects. A finished run has at least
             ``coco/bbox_mAP``.
         history: Its validations, in the order of the epochs.
         detections: Its COCO results file (CocoMetric's ``*.bbox.json``).
@@ -174,7 +174,7 @@ def _analyse(run: RunResult, truth: dict) -> AnalysedRun:
 
 
 def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Writes mean ± sample standard deviation, the latter from two values on; a dash where there is none."""
+    """Writes mean ± sample standard deviation, the latter from two values on; a dash if there is none."""
     if not values:
         return '–'
     mean = f'{scale * statistics.mean(values):.{digits}f}'

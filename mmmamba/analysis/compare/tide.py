@@ -129,7 +129,7 @@ def _explain(ious: np.ndarray, right: np.ndarray) -> tuple[str, int]:
         right: Which of them are of the detection's class, (objects,) bool.
 
     Returns:
-        Kind, and index of the object (-1 where there is none).
+        Kind, and index of the object (-1 if there is none).
     """
     for threshold, kinds in ((FOREGROUND_IOU, ('duplicate', 'classification')),
                              (BACKGROUND_IOU, ('localisation', 'both'))):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from mmmamba.ops.scan import selective_scan, ss2d_scan
 from mmmamba.ops.scan.fused import scan_flops
 
 DIRECTIONS = 4
+_COUNTING = RLock()
 
 Report = Callable[[int, int], None]
 """Called with the FLOPs of a scan's projections and of its recurrence."""
@@ -169,7 +171,11 @@ def _inference_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _scans_reported(report: Report) -> Iterator[None]:
-    """Has every scan report its FLOPs and return zeros, whichever backend a layer was told to take."""
+    """Has every scan report its FLOPs and return zeros, whichever backend a layer was told to take.
+
+    The tables of backends are exchanged for that time, in the whole process: no other thread may scan meanwhile, and
+    counts in several threads wait for each other.
+    """
 
     def ss2d(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, *args: Any) -> Tensor:
         (batch, channels, height, width), (_, _, rank) = x.shape, dt_projs_weight.shape
@@ -187,12 +193,13 @@ def _scans_reported(report: Report) -> Iterator[None]:
         return torch.zeros_like(u), u.new_zeros(batch, *A.shape)
 
     runs: tuple[tuple[Any, Callable[..., Any]], ...] = ((ss2d_scan, ss2d), (selective_scan, selective))
-    computing = [op.BACKENDS for op, _ in runs]
-    for op, run in runs:
-        # Under every name that a layer may have been told, so that none of them refuses the device.
-        op.BACKENDS = tuple(replace(backend, run=run, devices=None, unavailable=None) for backend in op.BACKENDS)
-    try:
-        yield
-    finally:
-        for (op, _), backends in zip(runs, computing):
-            op.BACKENDS = backends
+    with _COUNTING:
+        computing = [op.BACKENDS for op, _ in runs]
+        for op, run in runs:
+            # Under every name that a layer may have been told, so that none of them refuses the device.
+            op.BACKENDS = tuple(replace(backend, run=run, devices=None, unavailable=None) for backend in op.BACKENDS)
+        try:
+            yield
+        finally:
+            for (op, _), backends in zip(runs, computing):
+                op.BACKENDS = backends

@@ -1,4 +1,4 @@
-"""The one memory meter: what a function needs at its peak, above what stood before.
+"""The one memory meter: what a function needs at its peak, above what was there before.
 
 On CUDA that is what PyTorch's allocator gives to tensors and to the libraries that ask it for workspaces. On a CPU
 there are two answers. :func:`peak_memory` counts tensors, exactly and as often as one likes. :class:`PeakMemory`
@@ -55,7 +55,7 @@ class PeakMemory:
             self._before = _resident('VmRSS')
 
     def stop(self) -> tuple[int, int]:
-        """Returns the peak since the start above what stood then, and the peak itself, in bytes."""
+        """Returns the peak since the start above what was there then, and the peak itself, in bytes."""
         if self._device.type == 'cuda':
             torch.cuda.synchronize(self._device)
             peak = torch.cuda.max_memory_allocated(self._device)
@@ -66,7 +66,7 @@ class PeakMemory:
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int:
-    """Returns the bytes of tensors that stood at once during ``run``, above what stood before; the same at every call.
+    """Returns the most bytes of tensors at any time in ``run``, above what was there before; the same at every call.
 
     As PyTorch's allocator of the device counts them: what operators allocate inside is seen.
     """

@@ -22,7 +22,7 @@ class UnreadableImagesHook(Hook):
     """
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Collects the images of all processes and warns where there are any."""
+        """Collects the images of all processes and warns if there are any."""
         found = list(_left_out_images(runner.train_dataloader.dataset))
         paths = sorted({path for of_rank in all_gather_object(found) for path in of_rank})
         if paths:

@@ -35,7 +35,7 @@ class _WarmupScheduler(_ParamScheduler):
         super().__init__(optimizer, param_name, by_epoch=False)
 
     def state_dict(self) -> dict:
-        """Returns where the schedule stands; what it looks like comes from the config."""
+        """Returns how far the schedule is; its form comes from the config."""
         return {key: getattr(self, key) for key in ('last_step', '_global_step', 'base_values', '_last_value')}
 
     def _get_value(self) -> list[float]:

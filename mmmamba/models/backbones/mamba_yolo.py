@@ -107,3 +107,6 @@ class ODMamba(StagedBackbone):
     def stage_modules(self, index: int) -> list[nn.Module]:
         modules = super().stage_modules(index)
         return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
+
+    def absent_modules(self) -> list[str]:
+        return super().absent_modules() + (['sppf'] if self.num_stages < NUM_STAGES else [])

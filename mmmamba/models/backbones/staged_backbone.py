@@ -70,7 +70,7 @@ class StagedBackbone(BaseModule):
         """Returns names of modules that the whole backbone has and this one, for its ``out_indices``, has not."""
         absent = [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
         for later in range(NUM_STAGES - self.num_stages):
-            absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}', 'sppf']
+            absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}']
         return absent
 
     def init_weights(self) -> None:

@@ -69,3 +69,6 @@ class YOLOv8CSPDarknet(StagedBackbone):
     def stage_modules(self, index: int) -> list[nn.Module]:
         modules = [self.downsamples[index], self.stages[index]]
         return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
+
+    def absent_modules(self) -> list[str]:
+        return super().absent_modules() + (['sppf'] if self.num_stages < NUM_STAGES else [])

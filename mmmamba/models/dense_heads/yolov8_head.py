@@ -185,7 +185,7 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
             cls_scores: Class logits of each level, (B, num_classes, H, W).
             bbox_preds: Box logits of each level, (B, 4·reg_max, H, W).
             batch_img_metas: ``img_shape``, and ``scale_factor`` and ``ori_shape`` where ``rescale``.
-            cfg: In place of ``test_cfg``.
+            cfg: Used instead of ``test_cfg``.
             rescale: Return boxes in the pixels of the original image.
             with_nms: Whether to suppress duplicates.
 

@@ -37,7 +37,7 @@ NATIVE_EXTENSION = Extension(
 class BuildNative(build_ext):
     """Compiles the kernels once for each instruction set; without OpenMP or a vector unit if the compiler lacks them.
 
-    An installation never fails here. The reason of a failure is left beside the missing library, where
+    An installation never fails here. The reason of a failure is left next to the missing library, where
     ``python -m mmmamba.ops.info`` reads it.
     """
 

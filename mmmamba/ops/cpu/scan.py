@@ -17,7 +17,7 @@ from mmmamba.ops.scan.orders import scan_orders, token_count
 CHUNK = 64
 # The kept states' channels are padded to a multiple of the widest vector.
 WIDEST = 16
-# What the first pass over segments costs beside the pass itself, forward and backward.
+# What the first pass over segments costs in addition to the pass itself, forward and backward.
 FORWARD_ENDS, BACKWARD_ENDS = 0.8, 0.3
 _NO_MEMORY = 'The native scan could not allocate its workspace.'
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in scan.h
@@ -128,12 +128,12 @@ def backward(
     return (
         _sum(grad_x, x.dtype),
         grad_projected,
-        A.new_empty(0) if grad_delta is None else _sum(grad_delta, delta.dtype),
-        A.new_empty(0) if inputs.dt_weight is None else grad_dt_weight,
-        A.new_empty(0) if inputs.bias is None else grad_bias,
+        x.new_empty(0) if grad_delta is None else _sum(grad_delta, delta.dtype),
+        x.new_empty(0) if inputs.dt_weight is None else grad_dt_weight,
+        x.new_empty(0) if inputs.bias is None else grad_bias,
         grad_A,
-        A.new_empty(0) if inputs.D is None else grad_D,
-        A.new_empty(0) if grad_W is None else grad_W.sum((0, 1)),
+        x.new_empty(0) if inputs.D is None else grad_D,
+        x.new_empty(0) if grad_W is None else grad_W.sum((0, 1)),
     )
 
 

@@ -86,7 +86,8 @@ def register(
             exported program hold for small maps only.
     """
     qualified, tags = f'mmmamba::{name}', (torch.Tag.pt2_compliant_tag,)
-    # Not torch.library.custom_op, whose wrappers are several calls of Python for each call of the operator.
+    # Not torch.library.custom_op, whose wrappers are several calls of Python for each call of the operator. As an
+    # operator of PyTorch's own it is defined once in a process: a module that registers cannot be reloaded.
     torch.library.define(qualified, _FORWARD_SCHEMA, tags=tags)
     torch.library.define(f'{qualified}_backward', _BACKWARD_SCHEMA, tags=tags)
     operator, backward_operator = (getattr(torch.ops.mmmamba, name + suffix).default for suffix in ('', '_backward'))

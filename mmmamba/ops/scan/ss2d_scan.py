@@ -78,6 +78,8 @@ def ss2d_scan(
         ('A_logs', A_logs, (4 * channels, states)),
         ('Ds', Ds, (4 * channels,)),
     ))
+    if len(given) < 6:
+        raise ValueError('ss2d_scan needs all of its tensors, and one is None.')
     chosen = select('ss2d_scan', BACKENDS, given, backend)
     with without_autocast(x.device.type):
         y = chosen.run(*given, pattern)
