@@ -61,6 +61,7 @@ def test_boxes_are_inside_of_the_image():
 
 PEAK = """
 import torch
+from mmmamba.analysis.measure import MIB, PeakMemory
 memory = PeakMemory(torch.device('cpu'))
 kept = torch.ones(16 * MIB // 4)
 memory.start()
@@ -72,7 +73,7 @@ print(*(size / MIB for size in (*memory.stop(), kept.nbytes)))
 """
 
 
-def test_peak_of_the_process_is_what_stands_at_once():
+def test_peak_of_the_process_is_what_exists_at_once():
     # In a process of its own, as measurements are: what ran before in this one has its own ways with the heap.
     done = subprocess.run([sys.executable, '-c', PEAK], capture_output=True, text=True, check=True)
     above, total, kept = map(float, done.stdout.splitlines()[-1].split())
