@@ -5,9 +5,8 @@ for everything else. The choice between them is that of the scans: see :mod:`mmm
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Callable, NoReturn
 
 import torch
@@ -20,8 +19,8 @@ from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, select
 
-ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = MappingProxyType(
-    dict(zip(blocks.ACTIVATIONS, (lambda x: x, F.gelu, F.silu, F.relu))))
+ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
+    zip(blocks.ACTIVATIONS, (lambda x: x, F.gelu, F.silu, F.relu)))  # older PyTorch traces no read-only mapping
 _HALVES = (torch.float16, torch.bfloat16)
 
 

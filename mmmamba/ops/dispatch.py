@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+TRACES_TRANSFORMS = torch.torch_version.TorchVersion(torch.__version__) >= '2.11'
+"""Whether torch.compile can trace the question about transforms: 2.11 can, 2.4 cannot; nothing between was tried."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -121,8 +124,8 @@ def in_forward_mode() -> bool:
 
 
 def in_transform() -> bool:
-    """Returns whether a transform of ``torch.func`` is at work."""
-    return torch._C._are_functorch_transforms_active()
+    """Returns whether a transform of ``torch.func`` is at work; an older PyTorch cannot ask while it traces: False."""
+    return (TRACES_TRANSFORMS or not torch.compiler.is_compiling()) and torch._C._are_functorch_transforms_active()
 
 
 def refusing_forward_mode(kernel: Callable[..., Any]) -> Callable[..., Any]:
