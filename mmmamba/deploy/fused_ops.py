@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mmmamba.layers.common import recomputed
+from mmmamba.layers.common import layer_norm_2d, recomputed
 from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, select
@@ -185,12 +185,8 @@ def _require_norm(op: str, weight: Tensor | None, bias: Tensor | None) -> None:
 
 
 def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Returns the layer norm over the channels of each pixel; the map as it is if ``weight`` is None."""
-    if weight is None:
-        return x
-    # A float32 x before float16 parameters stays float32; parameters are never rounded.
-    weight, bias = (p.to(torch.promote_types(x.dtype, p.dtype)) for p in (weight, bias))
-    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+    """Returns the layer norm over the channels of each pixel; the map as it is without one."""
+    return x if weight is None or bias is None else layer_norm_2d(x, weight, bias, eps)
 
 
 def _pointwise_in_torch(

@@ -47,9 +47,14 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = torch.promote_types(x.dtype, self.weight.dtype)  # a float32 map in a float16 model stays one
-        weight, bias = self.weight.to(dtype), self.bias.to(dtype)
-        return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, self.eps).permute(0, 3, 1, 2)
+        return layer_norm_2d(x, self.weight, self.bias, self.eps)
+
+
+def layer_norm_2d(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Computes :class:`LayerNorm2d` of a map (B, C, H, W) with γ and β (C,); parameters are never rounded."""
+    dtype = torch.promote_types(x.dtype, weight.dtype)  # a float32 map in a float16 model stays one
+    return F.layer_norm(
+        x.permute(0, 2, 3, 1), weight.shape, weight.to(dtype), bias.to(dtype), eps).permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):
