@@ -100,7 +100,7 @@ def shared_coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope='session')
 def unformatted_configs():
-    """Leaves the text of a config as it is: mmengine has yapf break its lines, a second for each run and checkpoint."""
+    """Leaves the text of a config as it is: mmengine breaks its lines with yapf, a second a checkpoint."""
     with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
         yield
 
