@@ -30,6 +30,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
+# Libraries are compiled to bytecode at their first import and not in every process again, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test lint install clean
 

@@ -6,12 +6,15 @@ import os
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import triton_interpreter
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several processes, which would wait for each other's threads
     torch.set_num_threads(1)
@@ -20,6 +23,10 @@ if 'PYTEST_XDIST_WORKER' in os.environ:  # one of several processes, which would
 if not torch.cuda.is_available():
     # Before anything of the package is imported: Triton's kernels run in its interpreter, on tensors of the CPU.
     os.environ['TRITON_INTERPRET'] = '1'
+    with suppress(ImportError):
+        from triton.runtime import interpreter
+
+        triton_interpreter.hasten(interpreter)
 
 CLASSES = ('square', 'wide', 'tall')
 _ASPECTS = ((1, 1), (2, 1), (1, 2))
@@ -89,6 +96,13 @@ def shared_coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One data set for tests that only read it: ``train`` of 16 images and ``val`` of 4."""
     root = compose_coco_folder(tmp_path_factory.mktemp('coco') / 'data', images=16)
     return compose_coco_folder(root, images=4, split='val', seed=1)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def unformatted_configs():
+    """Leaves the text of a config as it is: mmengine breaks its lines with yapf, a second a checkpoint."""
+    with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
+        yield
 
 
 @pytest.fixture(autouse=True)

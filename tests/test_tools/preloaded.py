@@ -10,6 +10,8 @@ from multiprocessing.reduction import DupFd
 from subprocess import DEVNULL, STDOUT, CompletedProcess
 from typing import IO
 
+import mmengine.config.config
+
 __all__ = ['DEVNULL', 'STDOUT', 'run']
 
 _CONTEXT = multiprocessing.get_context('forkserver')
@@ -31,5 +33,6 @@ def _main(arguments: list[str], output: DupFd, folder: str, environment: dict[st
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    mmengine.config.config.FormatCode = lambda text, **_: (text, False)  # as in conftest.py
     sys.argv = arguments
     runpy.run_path(arguments[0], run_name='__main__')
