@@ -14,22 +14,13 @@ from mmengine.dist import barrier
 from mmengine.logging import print_log
 from torch import nn
 
-from mmmamba.convert import (
-    BACKBONE,
-    SYSTEMS,
-    dropped,
-    read_checkpoint,
-    require_fit,
-    split,
-    system_of,
-    without_wrappers,
-)
+from mmmamba.convert import SYSTEMS, read_checkpoint, require_fit, system_of
+from mmmamba.convert.backbone import BACKBONE, dropped, split, without_wrappers
 from mmmamba.errors import InputError, first_names
 
 
-def load_pretrained(
-    backbone: nn.Module, checkpoint: str, prefix: str | None = None, absent: Sequence[str] = ()
-) -> None:
+def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = None,
+                    absent: Sequence[str] = ()) -> None:
     """Loads a backbone's weights from a classifier or a detector, of this project or of a reference implementation.
 
     mmengine's own loading warns and goes on where weights fit in part only, and the numbers that follow are wrong.
