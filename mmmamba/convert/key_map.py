@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from torch import Tensor
 
 from mmmamba.errors import InputError
 
 Names = dict[str, str]
-"""Reference name to our name, of modules and of parameters in no module of their own."""
+"""Reference name to our name, of modules and of parameters in no module of their own; ``#`` stands for any number."""
 
 StateDict = dict[str, Tensor]
 
@@ -36,12 +37,6 @@ _FINGERPRINTS = {
 def under(reference: str, ours: str, names: Names) -> Names:
     """Returns the same table one level down: inside module ``reference``, which we call ``ours``."""
     return {f'{reference}.{name}': f'{ours}.{our_name}' for name, our_name in names.items()}
-
-
-def indices(keys: Iterable[str], prefix: str) -> list[int]:
-    """Returns the numbers that follow ``prefix.`` in the keys, sorted: the members of a sequence."""
-    pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
-    return sorted({int(match[1]) for match in map(pattern.match, keys) if match})
 
 
 def system_of(keys: Iterable[str]) -> str | None:
@@ -80,19 +75,31 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
 
     Args:
         state_dict: In the reference's names.
-        names: Table of all modules, and of the parameters that are in none.
+        names: Table of all modules, and of the parameters that are in none. Numbers are taken over in their order.
         system: What the user asked for, for the error message.
 
     Raises:
         InputError: Tensors that the table lacks; says which other system they look like, if any. Or two of one name.
     """
+    patterns = [(re.compile(re.escape(reference).replace(r'\#', r'(\d+)')), ours) for reference, ours in names.items()]
+
+    @cache
+    def our_name(name: str) -> str | None:
+        for pattern, ours in patterns:
+            match = pattern.fullmatch(name)
+            if match:
+                for number in match.groups():
+                    ours = ours.replace('#', number, 1)
+                return ours
+        return None
+
     renamed, unknown = {}, []
     for key, value in state_dict.items():
         module, _, leaf = key.rpartition('.')
-        if key in names:
-            renamed[names[key]] = value
-        elif module in names and leaf in LEAVES:
-            renamed[f'{names[module]}.{leaf}'] = value
+        if our_name(key):
+            renamed[our_name(key)] = value
+        elif our_name(module) and leaf in LEAVES:
+            renamed[f'{our_name(module)}.{leaf}'] = value
         else:
             unknown.append(key)
     if unknown or not renamed:
