@@ -1,19 +1,21 @@
-"""Checkpoints in and out: read whatever a reference saved, write what mmengine loads."""
+"""Checkpoints: read whatever a reference saved, write what mmengine loads, compare weights with a model's."""
 from __future__ import annotations
 
 import errno
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmmamba.convert.archive import TorchArchive
 from mmmamba.convert.inert_pickle import Placeholder, TensorRecord
 from mmmamba.convert.key_map import StateDict
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, first_names
 from mmmamba.files import write_atomically
 
 _ENTRIES = ('ema', 'model_ema', 'state_dict_ema', 'model', 'state_dict')
@@ -79,6 +81,27 @@ def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: 
         write_atomically(path, content.getvalue())
     except (OSError, RuntimeError) as error:  # torch reports what it cannot serialise as a RuntimeError
         raise InputError(f'cannot write {path}: {getattr(error, "strerror", None) or error}') from error
+
+
+def require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], message: str) -> None:
+    """Checks that weights have the names and shapes that a model has.
+
+    Args:
+        expected: The model's state dict.
+        weights: Another state dict.
+        message: What the error begins with.
+
+    Raises:
+        InputError: Names are missing or unknown, or shapes differ; it names the first of each kind.
+    """
+    missing = [name for name in expected if name not in weights]
+    unknown = [name for name in weights if name not in expected]
+    reshaped = [f'{name} is {tuple(weights[name].shape)}, not {tuple(tensor.shape)}'
+                for name, tensor in expected.items() if name in weights and weights[name].shape != tensor.shape]
+    kinds = (('weights are missing', missing), ('are unknown', unknown), ('have another shape', reshaped))
+    problems = [f'{len(names)} {phrase} ({first_names(names)})' for phrase, names in kinds if names]
+    if problems:
+        raise InputError(f'{message}: {"; ".join(problems)}')
 
 
 def _weights_of(tree: Any) -> tuple[str, Any]:

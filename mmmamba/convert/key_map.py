@@ -48,26 +48,26 @@ def system_of(keys: Iterable[str]) -> str | None:
     return None
 
 
-def without_yolo_wrappers(state_dict: StateDict) -> StateDict:
-    """Keys as ``model.<index>.…``, whatever wrapped the model: any run of ``module.`` and ``model.`` is taken off.
+def without_wrappers(state_dict: StateDict, yolo: bool = False) -> StateDict:
+    """Takes any run of ``module.`` and ``model.`` off the keys, which whatever wrapped the model has put there.
 
-    ``module.`` comes from (Distributed)DataParallel, a second ``model.`` from the class that users call to train. All
-    keys have to carry the same wrapping; keys of another form stay as they are.
+    ``module.`` comes from (Distributed)DataParallel, ``model.`` from the class that users call to train.
+
+    Args:
+        state_dict: In any names.
+        yolo: Keep the last ``model.`` if a number follows, which YOLO's own keys begin with.
 
     Raises:
-        InputError: Two wrappings: the state dict holds two models, or one twice.
+        InputError: Two keys become one: the state dict holds two models, or one twice.
     """
-    wrapped = re.compile(r'((?:(?:module|model)\.)*?)model\.\d+\.')
-    examples: dict[str, str] = {}
+    wrappers = re.compile(r'((module|model)\.)*?(?=model\.\d+\.)' if yolo else r'((module|model)\.)*')
+    full: dict[str, str] = {}
     for key in state_dict:
-        match = wrapped.match(key)
-        if match:
-            examples.setdefault(match[1], key)
-    if len(examples) > 1:
-        first, second = list(examples.values())[:2]
-        raise InputError(f'ambiguous state dict: {first} and {second} carry different prefixes')
-    prefix = next(iter(examples), '')
-    return {key[len(prefix):] if key.startswith(prefix) else key: value for key, value in state_dict.items()}
+        match = wrappers.match(key)
+        other = full.setdefault(key[match.end():] if match else key, key)
+        if other != key:
+            raise InputError(f'ambiguous state dict: {other} and {key} differ in their prefixes only')
+    return {bare: state_dict[key] for bare, key in full.items()}
 
 
 def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:

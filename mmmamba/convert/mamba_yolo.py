@@ -1,7 +1,7 @@
 """Mamba YOLO's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import SS2D, Names, StateDict, rename, under, without_yolo_wrappers
+from mmmamba.convert.key_map import SS2D, Names, StateDict, rename, under, without_wrappers
 from mmmamba.convert.yolov8 import CONV, SPPF, flatten_projection, head_names
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
@@ -59,4 +59,4 @@ def mamba_yolo(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    return flatten_projection(rename(without_yolo_wrappers(state_dict), _NAMES, 'mamba-yolo'))
+    return flatten_projection(rename(without_wrappers(state_dict, yolo=True), _NAMES, 'mamba-yolo'))

@@ -1,7 +1,7 @@
 """YOLOv8's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import Names, StateDict, rename, under, without_yolo_wrappers
+from mmmamba.convert.key_map import Names, StateDict, rename, under, without_wrappers
 
 CONV = {'conv': 'conv', 'bn': 'norm'}
 SPPF = {**under('cv1', 'conv1', CONV), **under('cv2', 'conv2', CONV)}
@@ -48,7 +48,7 @@ def yolov8(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    return flatten_projection(rename(without_yolo_wrappers(state_dict), _NAMES, 'yolov8'))
+    return flatten_projection(rename(without_wrappers(state_dict, yolo=True), _NAMES, 'yolov8'))
 
 
 def flatten_projection(state_dict: StateDict) -> StateDict:

@@ -14,8 +14,9 @@ from mmengine.dist import barrier
 from mmengine.logging import print_log
 from torch import nn
 
-from mmmamba.convert import SYSTEMS, read_checkpoint, require_fit, system_of
-from mmmamba.convert.backbone import BACKBONE, dropped, split, without_wrappers
+from mmmamba.convert import SYSTEMS, dropped, read_checkpoint, require_fit, system_of
+from mmmamba.convert.backbone import BACKBONE, split
+from mmmamba.convert.key_map import without_wrappers
 from mmmamba.errors import InputError, first_names
 
 
