@@ -128,7 +128,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _walk(root: Placeholder) -> dict[str, TensorRecord]:
-    """Yields the tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
+    """Returns the tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
     records: dict[str, TensorRecord] = {}
     stack: list[tuple[str, Any]] = [('', root)]
     visited = 0
@@ -144,11 +144,10 @@ def _walk(root: Placeholder) -> dict[str, TensorRecord]:
         buffers = {name: record for name, record in state['_buffers'].items()
                    if not (isinstance(unsaved, set) and name in unsaved)}
         for name, record in {**state['_parameters'], **buffers}.items():
-            if record is None:
-                continue
-            if not isinstance(record, TensorRecord):
+            if isinstance(record, TensorRecord):
+                records[f'{prefix}{name}'] = record
+            elif record is not None:
                 raise InputError(f'{prefix}{name} is not a tensor')
-            records[f'{prefix}{name}'] = record
         children = [(f'{prefix}{name}.', child) for name, child in state['_modules'].items() if child is not None]
         stack.extend(reversed(children))
     return records

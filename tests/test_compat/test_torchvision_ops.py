@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmamba.compat import nms, roi_align, torchvision_ops
+from mmmamba.compat import nms, roi_align
 from mmmamba.compat.torchvision_ops import compiled_ops
 
 CPU = torch.device('cpu')
@@ -18,9 +18,9 @@ CPU = torch.device('cpu')
 @pytest.fixture(autouse=True)
 def asked_anew():
     """Forgets what was found, before and after."""
-    torchvision_ops._working_ops.cache_clear()
+    compiled_ops.cache_clear()
     yield
-    torchvision_ops._working_ops.cache_clear()
+    compiled_ops.cache_clear()
 
 
 class Finder:
@@ -75,7 +75,7 @@ def test_one_that_fails_when_it_is_called_is_left_alone(calls, monkeypatch, erro
     def fails(*_: object) -> None:
         raise error('no kernel on this device')
 
-    torchvision_ops._working_ops.cache_clear()
+    compiled_ops.cache_clear()
     monkeypatch.setattr(sys.modules['torchvision.ops'], 'nms', fails)
     assert compiled_ops(CPU) is None
 
