@@ -40,9 +40,7 @@ class LoadCheckedImage(LoadImageFromFile):
         image = self._decode(content, path)
         if self.to_float32:
             image = image.astype(np.float32)
-        results['img'] = image
-        results['img_shape'] = image.shape[:2]
-        results['ori_shape'] = image.shape[:2]
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
     def _decode(self, content: bytes, path: str) -> np.ndarray:
