@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mmmamba.datasets.coco_checks import read_annotations
-from mmmamba.datasets.image_frame import load_annotated_image
+from mmmamba.datasets.transforms.load_checked_image import load_annotated_image
 
 PAIRS_PER_ROW = 2
 

@@ -34,10 +34,7 @@ def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor, value_l
                             im2col_step: int) -> None:
     """Adds the gradients with respect to values, locations and weights to the ``grad_*`` tensors of the same shapes.
 
-    Args:
-        grad_output: (B, queries, heads * channels).
-        value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights, im2col_step: as in
-            the forward.
+    ``grad_output`` is (B, queries, heads * channels); the other arguments are the forward's.
     """
     with torch.enable_grad():
         inputs = [t.detach().requires_grad_() for t in (value, sampling_locations, attention_weights)]

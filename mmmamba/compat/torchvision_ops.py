@@ -12,17 +12,13 @@ import torch
 from torch import Tensor
 
 
-def compiled_ops(device: torch.device) -> ModuleType | None:
-    """Returns ``torchvision.ops`` if its operators work on such a device, else None."""
-    return _working_ops(device.type)
-
-
 @cache
-def _working_ops(device_type: str) -> ModuleType | None:
+def compiled_ops(device: torch.device) -> ModuleType | None:
+    """Returns ``torchvision.ops`` if its operators work on a device, else None."""
     try:
         from torchvision import ops
 
-        ops.nms(torch.zeros(1, 4, device=device_type), torch.zeros(1, device=device_type), 0.5)
+        ops.nms(torch.zeros(1, 4, device=device), torch.zeros(1, device=device), 0.5)
     except (AttributeError, ImportError, OSError, RuntimeError):  # not installed; for another PyTorch or device
         return None
     return ops

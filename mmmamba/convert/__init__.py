@@ -1,8 +1,7 @@
 """Weights of the reference implementations for our models: pure key maps, one function a system."""
-from mmmamba.convert.backbone import BACKBONE, dropped, split, without_wrappers
-from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from mmmamba.convert.backbone import dropped
+from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, require_fit, write_checkpoint
 from mmmamba.convert.efficient_vmamba import efficient_vmamba
-from mmmamba.convert.fit import require_fit
 from mmmamba.convert.key_map import system_of
 from mmmamba.convert.mamba_vision import mamba_vision
 from mmmamba.convert.mamba_yolo import mamba_yolo
@@ -17,7 +16,5 @@ SYSTEMS = {
     'yolov8': yolov8,
 }
 
-__all__ = [
-    'BACKBONE', 'SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'mamba_vision', 'mamba_yolo',
-    'read_checkpoint', 'require_fit', 'split', 'system_of', 'vmamba', 'without_wrappers', 'write_checkpoint', 'yolov8'
-]
+__all__ = ['SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'mamba_vision', 'mamba_yolo', 'read_checkpoint',
+           'require_fit', 'system_of', 'vmamba', 'write_checkpoint', 'yolov8']

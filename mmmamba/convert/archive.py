@@ -15,18 +15,15 @@ from mmmamba.convert.inert_pickle import StorageRecord, TensorRecord
 from mmmamba.errors import InputError
 
 _DTYPES = {
-    f'torch.{name}Storage': dtype
-    for name, dtype in {
-        'Half': torch.float16,
-        'BFloat16': torch.bfloat16,
-        'Float': torch.float32,
-        'Double': torch.float64,
-        'Byte': torch.uint8,
-        'Char': torch.int8,
-        'Short': torch.int16,
-        'Int': torch.int32,
-        'Long': torch.int64,
-    }.items()
+    'torch.HalfStorage': torch.float16,
+    'torch.BFloat16Storage': torch.bfloat16,
+    'torch.FloatStorage': torch.float32,
+    'torch.DoubleStorage': torch.float64,
+    'torch.ByteStorage': torch.uint8,
+    'torch.CharStorage': torch.int8,
+    'torch.ShortStorage': torch.int16,
+    'torch.IntStorage': torch.int32,
+    'torch.LongStorage': torch.int64,
 }
 
 

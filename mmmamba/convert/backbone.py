@@ -1,14 +1,13 @@
 """Pretrained backbones: what a classifier and a detector of the references have in common."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from mmmamba.convert.key_map import Names, StateDict, rename
-from mmmamba.errors import InputError
+from mmmamba.convert.key_map import Names, StateDict, rename, without_wrappers
 
 BACKBONE = 'backbone.'
-_WRAPPERS = ('module.', 'model.')
 
 CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     'mamba-vision': ('norm', 'head'),
@@ -49,23 +48,6 @@ def split(state_dict: StateDict, prefix: str) -> tuple[StateDict, StateDict]:
 
 def dropped(keys: Iterable[str], system: str | None) -> list[str]:
     """Returns the keys of a reference's classifier that a detector has no use for."""
-    modules = tuple(f'{module}.' for module in CLASSIFIERS.get(system or '', ()))
-    return [key for key in keys if modules and _bare(key).removeprefix(BACKBONE).startswith(modules)]
-
-
-def without_wrappers(state_dict: StateDict) -> StateDict:
-    """Keys without any run of ``module.`` and ``model.`` before them.
-
-    Raises:
-        InputError: Two keys become one.
-    """
-    bare = {_bare(key): value for key, value in state_dict.items()}
-    if len(bare) < len(state_dict):
-        raise InputError('ambiguous state dict: some of its keys differ in their prefixes only')
-    return bare
-
-
-def _bare(key: str) -> str:
-    while key.startswith(_WRAPPERS):
-        key = key.partition('.')[2]
-    return key
+    modules = '|'.join(CLASSIFIERS.get(system or '', ()))
+    module = re.compile(rf'((module|model)\.)*(backbone\.)?({modules})\.')
+    return [key for key in keys if modules and module.match(key)]

@@ -1,19 +1,21 @@
-"""Checkpoints in and out: read whatever a reference saved, write what mmengine loads."""
+"""Checkpoints: read whatever a reference saved, write what mmengine loads, compare weights with a model's."""
 from __future__ import annotations
 
 import errno
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmmamba.convert.archive import TorchArchive
 from mmmamba.convert.inert_pickle import Placeholder, TensorRecord
 from mmmamba.convert.key_map import StateDict
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, first_names
 from mmmamba.files import write_atomically
 
 _ENTRIES = ('ema', 'model_ema', 'state_dict_ema', 'model', 'state_dict')
@@ -81,6 +83,27 @@ def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: 
         raise InputError(f'cannot write {path}: {getattr(error, "strerror", None) or error}') from error
 
 
+def require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], message: str) -> None:
+    """Checks that weights have the names and shapes that a model has.
+
+    Args:
+        expected: The model's state dict.
+        weights: Another state dict.
+        message: What the error begins with.
+
+    Raises:
+        InputError: Names are missing or unknown, or shapes differ; it names the first of each kind.
+    """
+    missing = [name for name in expected if name not in weights]
+    unknown = [name for name in weights if name not in expected]
+    reshaped = [f'{name} is {tuple(weights[name].shape)}, not {tuple(tensor.shape)}'
+                for name, tensor in expected.items() if name in weights and weights[name].shape != tensor.shape]
+    kinds = (('weights are missing', missing), ('are unknown', unknown), ('have another shape', reshaped))
+    problems = [f'{len(names)} {phrase} ({first_names(names)})' for phrase, names in kinds if names]
+    if problems:
+        raise InputError(f'{message}: {"; ".join(problems)}')
+
+
 def _weights_of(tree: Any) -> tuple[str, Any]:
     """Returns the entry that holds the weights, and its name."""
     if _holds_weights(tree):
@@ -105,7 +128,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _walk(root: Placeholder) -> dict[str, TensorRecord]:
-    """Yields the tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
+    """Returns the tensors of a pickled module and its children, named and ordered as in ``Module.state_dict``."""
     records: dict[str, TensorRecord] = {}
     stack: list[tuple[str, Any]] = [('', root)]
     visited = 0
@@ -121,11 +144,10 @@ def _walk(root: Placeholder) -> dict[str, TensorRecord]:
         buffers = {name: record for name, record in state['_buffers'].items()
                    if not (isinstance(unsaved, set) and name in unsaved)}
         for name, record in {**state['_parameters'], **buffers}.items():
-            if record is None:
-                continue
-            if not isinstance(record, TensorRecord):
+            if isinstance(record, TensorRecord):
+                records[f'{prefix}{name}'] = record
+            elif record is not None:
                 raise InputError(f'{prefix}{name} is not a tensor')
-            records[f'{prefix}{name}'] = record
         children = [(f'{prefix}{name}.', child) for name, child in state['_modules'].items() if child is not None]
         stack.extend(reversed(children))
     return records

@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 
 from mmmamba.convert.backbone import rename_backbone
-from mmmamba.convert.key_map import SS2D, Names, StateDict, under
+from mmmamba.convert.key_map import SS2D, StateDict, under
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
 _STEM = {'0': 'conv', '2': 'norm', 'proj': 'conv', 'norm': 'norm'}  # the last two as older checkpoints have them
@@ -28,15 +28,21 @@ _INVERTED_RESIDUAL = {
     'se.conv_expand': 'se.expand',
 }
 _MERGE = {'norm': 'norm', 'reduction': 'reduction'}
+_NAMES = {
+    **under('patch_embed', 'stem', _STEM),
+    **under('layers.#.blocks.#', 'stages.#.#', _EVSS_BLOCK),
+    **under('layers.#.downsample', 'downsamples.#', _MERGE),
+    'outnorm#': 'out_norms.#',
+}
 # Blocks of stages 2 and 3 are numbered from 1 among layers without weights, and the merging after them by its place.
-_MODULE = re.compile(r'(?:.*\.)?(layers\.(\d+)\.(?:blocks\.(\d+)|([1-9]\d*)|downsample))\.(\w+)\.')
+_MEMBER = re.compile(r'(?:.*\.)?layers\.(\d+)\.([1-9]\d*)\.')
 _LINEAR = re.compile(r'.*\.(in_proj|out_proj|se\.reduce|se\.expand|reduction)\.weight')
 
 
 def efficient_vmamba(state_dict: StateDict) -> StateDict:
     """Converts an EfficientVMamba classifier, or a detector of mmdet on one; the backbone is under ``backbone.``.
 
-    Any size: which blocks a stage has is read off the keys. Linear layers become 1x1 convolutions.
+    Any size. Linear layers become 1x1 convolutions.
 
     Args:
         state_dict: Keys as ``layers.0.blocks.0.norm.weight``, also after ``backbone.``, ``module.`` or ``model.``.
@@ -44,23 +50,10 @@ def efficient_vmamba(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    names = under('patch_embed', 'stem', _STEM)
-    for key in state_dict:
-        names.update(_module(key))
-    names.update({f'outnorm{stage}': f'out_norms.{stage}' for stage in range(4)})
+    names = dict(_NAMES)
+    for stage, number in {match.groups() for match in map(_MEMBER.match, state_dict) if match}:
+        names.update(under(f'layers.{stage}.{number}', f'stages.{stage}.{int(number) - 1}', _INVERTED_RESIDUAL))
+        names.update(under(f'layers.{stage}.{number}', f'downsamples.{stage}', _MERGE))
     renamed = rename_backbone(state_dict, names, 'efficient-vmamba')
     return {key: value[..., None, None] if _LINEAR.fullmatch(key) and value.ndim == 2 else value
             for key, value in renamed.items()}
-
-
-def _module(key: str) -> Names:
-    """Returns the table of the block or merging that ``key`` belongs to."""
-    match = _MODULE.match(key)
-    if match is None:
-        return {}
-    module, stage, scanning, convolving, part = match.groups()
-    if scanning is not None:
-        return under(module, f'stages.{stage}.{scanning}', _EVSS_BLOCK)
-    if convolving is None or part in _MERGE:
-        return under(module, f'downsamples.{stage}', _MERGE)
-    return under(module, f'stages.{stage}.{int(convolving) - 1}', _INVERTED_RESIDUAL)

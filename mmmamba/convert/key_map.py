@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from torch import Tensor
 
 from mmmamba.errors import InputError
 
 Names = dict[str, str]
-"""Reference name to our name, of modules and of parameters in no module of their own."""
+"""Reference name to our name, of modules and of parameters in no module of their own; ``#`` stands for any number."""
 
 StateDict = dict[str, Tensor]
 
@@ -38,12 +39,6 @@ def under(reference: str, ours: str, names: Names) -> Names:
     return {f'{reference}.{name}': f'{ours}.{our_name}' for name, our_name in names.items()}
 
 
-def indices(keys: Iterable[str], prefix: str) -> list[int]:
-    """Returns the numbers that follow ``prefix.`` in the keys, sorted: the members of a sequence."""
-    pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
-    return sorted({int(match[1]) for match in map(pattern.match, keys) if match})
-
-
 def system_of(keys: Iterable[str]) -> str | None:
     """Guesses the system that a state dict of these keys comes from."""
     keys = list(keys)
@@ -53,26 +48,26 @@ def system_of(keys: Iterable[str]) -> str | None:
     return None
 
 
-def without_yolo_wrappers(state_dict: StateDict) -> StateDict:
-    """Keys as ``model.<index>.…``, whatever wrapped the model: any run of ``module.`` and ``model.`` is taken off.
+def without_wrappers(state_dict: StateDict, yolo: bool = False) -> StateDict:
+    """Takes any run of ``module.`` and ``model.`` off the keys, which whatever wrapped the model has put there.
 
-    ``module.`` comes from (Distributed)DataParallel, a second ``model.`` from the class that users call to train. All
-    keys have to carry the same wrapping; keys of another form stay as they are.
+    ``module.`` comes from (Distributed)DataParallel, ``model.`` from the class that users call to train.
+
+    Args:
+        state_dict: In any names.
+        yolo: Keep the last ``model.`` if a number follows, which YOLO's own keys begin with.
 
     Raises:
-        InputError: Two wrappings: the state dict holds two models, or one twice.
+        InputError: Two keys become one: the state dict holds two models, or one twice.
     """
-    wrapped = re.compile(r'((?:(?:module|model)\.)*?)model\.\d+\.')
-    examples: dict[str, str] = {}
+    wrappers = re.compile(r'((module|model)\.)*?(?=model\.\d+\.)' if yolo else r'((module|model)\.)*')
+    full: dict[str, str] = {}
     for key in state_dict:
-        match = wrapped.match(key)
-        if match:
-            examples.setdefault(match[1], key)
-    if len(examples) > 1:
-        first, second = list(examples.values())[:2]
-        raise InputError(f'ambiguous state dict: {first} and {second} carry different prefixes')
-    prefix = next(iter(examples), '')
-    return {key[len(prefix):] if key.startswith(prefix) else key: value for key, value in state_dict.items()}
+        match = wrappers.match(key)
+        other = full.setdefault(key[match.end():] if match else key, key)
+        if other != key:
+            raise InputError(f'ambiguous state dict: {other} and {key} differ in their prefixes only')
+    return {bare: state_dict[key] for bare, key in full.items()}
 
 
 def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
@@ -80,19 +75,31 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
 
     Args:
         state_dict: In the reference's names.
-        names: Table of all modules, and of the parameters that are in none.
+        names: Table of all modules, and of the parameters that are in none. Numbers are taken over in their order.
         system: What the user asked for, for the error message.
 
     Raises:
         InputError: Tensors that the table lacks; says which other system they look like, if any. Or two of one name.
     """
+    patterns = [(re.compile(re.escape(reference).replace(r'\#', r'(\d+)')), ours) for reference, ours in names.items()]
+
+    @cache
+    def our_name(name: str) -> str | None:
+        for pattern, ours in patterns:
+            match = pattern.fullmatch(name)
+            if match:
+                for number in match.groups():
+                    ours = ours.replace('#', number, 1)
+                return ours
+        return None
+
     renamed, unknown = {}, []
     for key, value in state_dict.items():
         module, _, leaf = key.rpartition('.')
-        if key in names:
-            renamed[names[key]] = value
-        elif module in names and leaf in LEAVES:
-            renamed[f'{names[module]}.{leaf}'] = value
+        if our_name(key):
+            renamed[our_name(key)] = value
+        elif our_name(module) and leaf in LEAVES:
+            renamed[f'{our_name(module)}.{leaf}'] = value
         else:
             unknown.append(key)
     if unknown or not renamed:

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from mmmamba.convert.backbone import BACKBONE, rename_backbone, without_wrappers
-from mmmamba.convert.key_map import StateDict, indices, under
+from mmmamba.convert.backbone import rename_backbone
+from mmmamba.convert.key_map import StateDict, under
 from mmmamba.errors import InputError
 
 _SYSTEM = 'mamba-vision'
@@ -12,7 +12,8 @@ _STEM = {'0': 'conv1.conv', '1': 'conv1.norm', '3': 'conv2.conv', '4': 'conv2.no
 _CONV_BLOCK = {'conv1': 'conv1.conv', 'norm1': 'conv1.norm', 'conv2': 'conv2.conv', 'norm2': 'conv2.norm'}
 _HALVES = ('conv_x.weight', 'conv_z.weight')
 _WINDOW_BLOCK = {
-    **{name: name for name in ('norm1', 'norm2')},
+    'norm1': 'norm1',
+    'norm2': 'norm2',
     **under('mixer', 'mixer', {
         **{name: name for name in ('A_log', 'D', 'in_proj', 'x_proj', 'dt_proj', 'out_proj', 'qkv', 'proj')},
         'conv1d_x': 'conv_x',
@@ -23,13 +24,21 @@ _WINDOW_BLOCK = {
     'gamma_1': 'scale1',
     'gamma_2': 'scale2',
 }
-_STAGES = (_CONV_BLOCK, _CONV_BLOCK, _WINDOW_BLOCK, _WINDOW_BLOCK)
+_NAMES = {
+    **under('patch_embed.conv_down', 'stem', _STEM),
+    **under('levels.0.blocks.#', 'stages.0.#', _CONV_BLOCK),
+    **under('levels.1.blocks.#', 'stages.1.#', _CONV_BLOCK),
+    **under('levels.2.blocks.#', 'stages.2.#', _WINDOW_BLOCK),
+    **under('levels.3.blocks.#', 'stages.3.#', _WINDOW_BLOCK),
+    'levels.#.downsample.reduction.0': 'downsamples.#',
+    'outnorm#': 'out_norms.#',
+}
 
 
 def mamba_vision(state_dict: StateDict) -> StateDict:
     """Converts a MambaVision classifier, or a detector of mmdet's on one, for the backbone :class:`MambaVision`.
 
-    Any size: how many blocks a stage has is read off the keys. The two convolutions of a mixer become one.
+    Any size. The two convolutions of a mixer become one.
 
     Args:
         state_dict: Keys as ``patch_embed.conv_down.0.weight``, of a detector after ``backbone.``; also after
@@ -38,14 +47,7 @@ def mamba_vision(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    names = under('patch_embed.conv_down', 'stem', _STEM)
-    keys = [key.removeprefix(BACKBONE) for key in without_wrappers(state_dict)]
-    for stage, block in enumerate(_STAGES):
-        names[f'levels.{stage}.downsample.reduction.0'] = f'downsamples.{stage}'
-        names[f'outnorm{stage}'] = f'out_norms.{stage}'
-        for index in indices(keys, f'levels.{stage}.blocks'):
-            names.update(under(f'levels.{stage}.blocks.{index}', f'stages.{stage}.{index}', block))
-    return _join_halves(rename_backbone(state_dict, names, _SYSTEM))
+    return _join_halves(rename_backbone(state_dict, _NAMES, _SYSTEM))
 
 
 def _join_halves(state_dict: StateDict) -> StateDict:

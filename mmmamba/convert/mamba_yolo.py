@@ -1,7 +1,7 @@
 """Mamba YOLO's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import SS2D, Names, StateDict, indices, rename, under, without_yolo_wrappers
+from mmmamba.convert.key_map import SS2D, Names, StateDict, rename, under, without_wrappers
 from mmmamba.convert.yolov8 import CONV, SPPF, flatten_projection, head_names
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
@@ -18,24 +18,40 @@ _BLOCK_BODY = {
     'lsblock.fc3': 'local.fc2',
 }
 _BACKBONE_BLOCK = {**under('proj_conv', 'in_proj', _CONV_NORM), **under('op', 'ss2d.0', SS2D), **_BLOCK_BODY}
+_NECK_BLOCK = {**under('in_proj', 'in_proj', _CONV_NORM), **under('ss2d.#', 'ss2d.#', SS2D), **_BLOCK_BODY}
+_MERGE = under('pw_linear', 'proj', _CONV_NORM)
 
-_STAGES = {f'model.{2 * i + 1}': f'backbone.stages.{i}' for i in range(4)}
-_MERGES = {f'model.{2 * i + 2}': f'backbone.downsamples.{i}' for i in range(3)}
-_NECK_BLOCKS = {
-    'model.11': 'neck.top_down_blocks.0',
-    'model.14': 'neck.top_down_blocks.1',
-    'model.17': 'neck.bottom_up_blocks.0',
-    'model.20': 'neck.bottom_up_blocks.1',
+
+def _stage(index: int) -> Names:
+    reference, ours = f'model.{2 * index + 1}', f'backbone.stages.{index}'
+    # The reference numbers the blocks only if there are several.
+    return {**under(reference, f'{ours}.0', _BACKBONE_BLOCK), **under(f'{reference}.#', f'{ours}.#', _BACKBONE_BLOCK)}
+
+
+_NAMES = {
+    **under('model.0.conv', 'backbone.stem', _STEM),
+    **_stage(0),
+    **under('model.2', 'backbone.downsamples.0', _MERGE),
+    **_stage(1),
+    **under('model.4', 'backbone.downsamples.1', _MERGE),
+    **_stage(2),
+    **under('model.6', 'backbone.downsamples.2', _MERGE),
+    **_stage(3),
+    **under('model.8', 'backbone.sppf', SPPF),
+    **under('model.11', 'neck.top_down_blocks.0', _NECK_BLOCK),
+    **under('model.14', 'neck.top_down_blocks.1', _NECK_BLOCK),
+    **under('model.15', 'neck.downsamples.0', CONV),
+    **under('model.17', 'neck.bottom_up_blocks.0', _NECK_BLOCK),
+    **under('model.18', 'neck.downsamples.1', CONV),
+    **under('model.20', 'neck.bottom_up_blocks.1', _NECK_BLOCK),
+    **head_names('model.21'),
 }
-_NECK_CONVS = {'model.15': 'neck.downsamples.0', 'model.18': 'neck.downsamples.1'}
-_HEAD = 'model.21'
 
 
 def mamba_yolo(state_dict: StateDict) -> StateDict:
     """Converts a Mamba YOLO detector for ODMamba, ODSSPAFPN and YOLOv8Head.
 
-    Any size, with or without LSBlocks, any number of classes: how many blocks a stage has, and how many scans a block
-    of the neck, is read off the keys.
+    Any size, with or without LSBlocks, any number of classes.
 
     Args:
         state_dict: Keys as ``model.0.conv.0.weight``, also after ``module.`` or a second ``model.``.
@@ -43,34 +59,4 @@ def mamba_yolo(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    state_dict = without_yolo_wrappers(state_dict)
-    names = {
-        **under('model.0.conv', 'backbone.stem', _STEM),
-        **under('model.8', 'backbone.sppf', SPPF),
-        **head_names(_HEAD),
-    }
-    for reference, ours in _STAGES.items():
-        names.update(_stage(reference, ours, len(indices(state_dict, reference))))
-    for reference, ours in _MERGES.items():
-        names.update(under(f'{reference}.pw_linear', f'{ours}.proj', _CONV_NORM))
-    for reference, ours in _NECK_BLOCKS.items():
-        names.update(under(reference, ours, _neck_block(len(indices(state_dict, f'{reference}.ss2d')))))
-    for reference, ours in _NECK_CONVS.items():
-        names.update(under(reference, ours, CONV))
-    return flatten_projection(rename(state_dict, names, 'mamba-yolo'))
-
-
-def _stage(reference: str, ours: str, blocks: int) -> Names:
-    if blocks == 0:  # the reference numbers the blocks only where there are several
-        return under(reference, f'{ours}.0', _BACKBONE_BLOCK)
-    names: Names = {}
-    for index in range(blocks):
-        names.update(under(f'{reference}.{index}', f'{ours}.{index}', _BACKBONE_BLOCK))
-    return names
-
-
-def _neck_block(scans: int) -> Names:
-    names = {**under('in_proj', 'in_proj', _CONV_NORM), **_BLOCK_BODY}
-    for index in range(scans):
-        names.update(under(f'ss2d.{index}', f'ss2d.{index}', SS2D))
-    return names
+    return flatten_projection(rename(without_wrappers(state_dict, yolo=True), _NAMES, 'mamba-yolo'))

@@ -3,19 +3,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmmamba.convert.backbone import BACKBONE, rename_backbone, without_wrappers
-from mmmamba.convert.key_map import SS2D, Names, StateDict, indices, under
+from mmmamba.convert.backbone import BACKBONE, rename_backbone
+from mmmamba.convert.key_map import SS2D, StateDict, under
 
 DIRECTIONS = 4
-_STAGES = 4
 
 _STEM = {'0': '0.conv', '2': '0.norm', '5': '1.conv', '7': '1.norm', 'proj': '0.conv', 'norm': '0.norm'}
 _DOWNSAMPLE = {'1': 'conv', '3': 'norm'}
-_SS2D = {
-    **SS2D,
-    'x_proj.weight': 'x_proj_weight',
-    'dt_projs.weight': 'dt_projs_weight',
-}
+_SS2D = {**SS2D, 'x_proj.weight': 'x_proj_weight', 'dt_projs.weight': 'dt_projs_weight'}
 _BLOCK = {
     'norm': 'norm1',
     'ln_1': 'norm1',
@@ -25,7 +20,12 @@ _BLOCK = {
     'mlp.fc1': 'mlp.fc1',
     'mlp.fc2': 'mlp.fc2',
 }
-
+_NAMES = {
+    **under('patch_embed', 'stem', _STEM),
+    **under('layers.#.blocks.#', 'stages.#.#', _BLOCK),
+    **under('layers.#.downsample', 'downsamples.#', _DOWNSAMPLE),
+    'outnorm#': 'out_norms.#',
+}
 _LINEAR = tuple(f'.{name}.weight' for name in ('in_proj', 'out_proj', 'fc1', 'fc2'))
 _OF_ALL_DIRECTIONS = ('.x_proj_weight', '.dt_projs_weight')
 
@@ -42,14 +42,7 @@ def vmamba(state_dict: StateDict) -> StateDict:
     Raises:
         InputError: A state dict of something else.
     """
-    keys = [key.removeprefix(BACKBONE) for key in without_wrappers(state_dict)]
-    names: Names = under('patch_embed', 'stem', _STEM)
-    for stage in range(_STAGES):
-        names[f'outnorm{stage}'] = f'out_norms.{stage}'
-        names.update(under(f'layers.{stage}.downsample', f'downsamples.{stage}', _DOWNSAMPLE))
-        for block in indices(keys, f'layers.{stage}.blocks'):
-            names.update(under(f'layers.{stage}.blocks.{block}', f'stages.{stage}.{block}', _BLOCK))
-    renamed = rename_backbone(state_dict, names, 'vmamba')
+    renamed = rename_backbone(state_dict, _NAMES, 'vmamba')
     return {key: _shaped(key, value) if key.startswith(BACKBONE) else value for key, value in renamed.items()}
 
 

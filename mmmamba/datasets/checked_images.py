@@ -14,8 +14,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from mmmamba.datasets.image_frame import check_frame
-from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
+from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError, check_frame
 from mmmamba.errors import InputError
 
 

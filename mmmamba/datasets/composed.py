@@ -30,7 +30,7 @@ PHOTOGRAPHS = {
     'val': ('skimage/coffee.png', 'skimage/gravel.png', 'sklearn/flower.jpg'),
 }
 VAL_EVERY = 5
-FOLDERS = {'skimage': ('skimage', 'data'), 'sklearn': ('sklearn', 'datasets', 'images')}
+FOLDERS = {'skimage': 'data', 'sklearn': 'datasets/images'}
 
 
 class Digit(NamedTuple):
@@ -42,8 +42,7 @@ class Digit(NamedTuple):
 
 def load_digits(split: str) -> list[Digit]:
     """Loads one split of scikit-learn's 1797 handwritten digits; every fifth is val."""
-    if find_spec('sklearn') is None:
-        raise InputError("the demo's data set needs scikit-learn: pip install mmmamba[demo]")
+    _find_package('sklearn')
     from sklearn import datasets
 
     bunch = datasets.load_digits()
@@ -54,20 +53,21 @@ def load_digits(split: str) -> list[Digit]:
 
 def load_photographs(split: str) -> dict[str, np.ndarray]:
     """Loads the photographs of one split, name → BGR (H, W, 3) uint8, in a fixed order."""
-    return {name: _load_photograph(name) for name in PHOTOGRAPHS[split]}
+    photographs = {}
+    for name in PHOTOGRAPHS[split]:
+        package, file_name = name.split('/')
+        path = _find_package(package) / FOLDERS[package] / file_name
+        photographs[name] = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if photographs[name] is None:
+            raise InputError(f'{path}: the photograph that this version of {package} should contain is missing')
+    return photographs
 
 
-def _load_photograph(name: str) -> np.ndarray:
-    origin, file_name = name.split('/')
-    package, *folder = FOLDERS[origin]
-    spec = find_spec(package)
+def _find_package(name: str) -> Path:
+    spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise InputError("the demo's data set needs scikit-learn and scikit-image: pip install mmmamba[demo]")
-    path = Path(spec.origin).parent.joinpath(*folder, file_name)
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f'{path}: the photograph that this version of {package} should contain is missing')
-    return image
+    return Path(spec.origin).parent
 
 
 @dataclass(frozen=True)

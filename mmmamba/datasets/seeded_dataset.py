@@ -30,8 +30,7 @@ class SampleIndex(int):
 
     def __new__(cls, index: int, seed: int, epoch: int) -> SampleIndex:
         self = super().__new__(cls, index)
-        self.seed = seed
-        self.epoch = epoch
+        self.seed, self.epoch = seed, epoch
         return self
 
     def __getnewargs__(self) -> tuple[int, int, int]:

@@ -1,10 +1,9 @@
 """Loading weights with the questions asked first: is this a checkpoint, and is it one of this model?"""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmmamba.convert import read_checkpoint, require_fit
 from mmmamba.errors import InputError
@@ -51,20 +50,6 @@ def load_checkpoint_checked(model: nn.Module, path: str) -> dict:
     """
     checkpoint = read_checkpoint(path)
     weights = {name.removeprefix('module.'): value for name, value in checkpoint.state_dict.items()}
-    check_weights_fit(model, weights, path)
+    require_fit(model.state_dict(), weights, f'{path} does not fit this {type(model).__name__}')
     model.load_state_dict(weights)
     return checkpoint.meta
-
-
-def check_weights_fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Checks that weights are exactly those that a model has.
-
-    Args:
-        model: The model.
-        weights: A state dict.
-        source: Where they are from, for the message.
-
-    Raises:
-        InputError: Names are missing or unknown, or shapes differ; it names the first of each kind.
-    """
-    require_fit(model.state_dict(), weights, f'{source} does not fit this {type(model).__name__}')

@@ -11,8 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmmamba.datasets import SeededSampler
-from mmmamba.datasets.image_frame import load_annotated_image
-from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError
+from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError, load_annotated_image
 from mmmamba.engine import UnreadableImagesHook
 from mmmamba.errors import InputError
 

@@ -12,7 +12,7 @@ from mmmamba.analysis.compare.evaluation import IOU_THRESHOLDS, RECALLS, read_de
 from mmmamba.analysis.compare.results import AP, ConfigSummary
 from mmmamba.analysis.compare.tide import ERROR_TYPES
 from mmmamba.analysis.drawing import draw_boxes, literal, predicted_boxes, true_boxes
-from mmmamba.datasets.image_frame import load_annotated_image
+from mmmamba.datasets.transforms.load_checked_image import load_annotated_image
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without their yellow, which is faint on white.
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#000000', '#e69f00', '#56b4e9')

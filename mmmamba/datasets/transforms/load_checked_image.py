@@ -1,5 +1,7 @@
-"""Image loading that notices damaged files."""
+"""Image loading that notices damaged files, and pictures other than those that were annotated."""
 from __future__ import annotations
+
+from pathlib import Path
 
 import cv2
 import mmcv
@@ -12,6 +14,7 @@ from mmmamba.errors import InputError
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', 0xDA, b'\xff\xd9'
 _PNG_START, _PNG_END = b'\x89PNG', b'IEND\xaeB`\x82'
+_AS_STORED = 'color_ignore_orientation'
 
 
 class UnreadableImageError(InputError):
@@ -37,9 +40,7 @@ class LoadCheckedImage(LoadImageFromFile):
         image = self._decode(content, path)
         if self.to_float32:
             image = image.astype(np.float32)
-        results['img'] = image
-        results['img_shape'] = image.shape[:2]
-        results['ori_shape'] = image.shape[:2]
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
     def _decode(self, content: bytes, path: str) -> np.ndarray:
@@ -73,3 +74,49 @@ def _scan_position(content: bytes) -> int:
     while content[position:position + 1] == b'\xff' and content[position + 1:position + 2] != bytes([_JPEG_SCAN]):
         position += 2 + int.from_bytes(content[position + 2:position + 4], 'big')
     return position
+
+
+def check_frame(shape: tuple[int, int], entry: dict, path: str, annotations: str) -> None:
+    """Checks that a decoded image has the size that its annotations were made for.
+
+    Args:
+        shape: Height and width of the decoded image.
+        entry: With the ``height`` and ``width`` of the annotation file.
+        path: Of the image.
+        annotations: The annotation file.
+
+    Raises:
+        UnreadableImageError: It has another one.
+    """
+    height, width = shape
+    expected = (entry['height'], entry['width'])
+    if (height, width) == expected:
+        return
+    if (width, height) == expected:
+        remedy = ('EXIF data may turn a picture whose boxes were drawn as it is stored; then load images with '
+                  f"color_type='{_AS_STORED}', else correct the file")
+    else:
+        remedy = 'correct the file, or put the image back that was annotated'
+    raise UnreadableImageError(f'image {path} has {width} x {height} pixels, but {annotations} has boxes for '
+                               f'{expected[1]:g} x {expected[0]:g}: {remedy}')
+
+
+def load_annotated_image(entry: dict, folder: Path) -> np.ndarray:
+    """Loads an image as it was annotated: turned by its EXIF data, or as it is stored.
+
+    Args:
+        entry: Of the annotation file's ``images``.
+        folder: Of the images.
+
+    Returns:
+        (height, width, 3), RGB.
+
+    Raises:
+        UnreadableImageError: The image cannot be read, or has another size both ways.
+    """
+    results = {'img_path': str(folder / entry['file_name'])}
+    image = LoadCheckedImage()(results)['img']
+    if image.shape[:2] == (entry['width'], entry['height']):
+        image = LoadCheckedImage(color_type=_AS_STORED)(results)['img']
+    check_frame(image.shape[:2], entry, results['img_path'], 'the annotation file')
+    return image[..., ::-1]

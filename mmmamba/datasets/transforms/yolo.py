@@ -20,12 +20,8 @@ class CenteredRandomAffine(RandomAffine):
     four images. Here the centre of the input maps to the centre of the output, up to the random shift.
 
     Args:
-        max_rotate_degree: Rotation is drawn from ± this.
-        max_translate_ratio: The shift is drawn from ± this share of the output's sides.
-        scaling_ratio_range: The scale is drawn from this range.
-        max_shear_degree: Shear is drawn from ± this.
-        border: Pixels (x, y) added on each side of the output; ``(-w // 2, -h // 2)`` cuts a mosaic of 2w x 2h down.
-        border_val: Colour of what lies outside the input.
+        max_rotate_degree, max_translate_ratio, scaling_ratio_range, max_shear_degree, border, border_val: See mmdet's
+            ``RandomAffine``; a border of ``(-w // 2, -h // 2)`` cuts a mosaic of 2w x 2h down.
         min_box_side: Boxes whose clipped width or height is not above this many pixels are dropped.
         min_area_ratio: Boxes of which clipping leaves no more than this share of the area are dropped.
     """
@@ -75,9 +71,7 @@ class RandomHSV(BaseTransform):
     Changes ``img`` (H, W, 3), which must be of uint8, in BGR.
 
     Args:
-        hue: Amount for the hue, between 0 and 1.
-        saturation: Amount for the saturation.
-        value: Amount for the value.
+        hue, saturation, value: The amounts, between 0 and 1.
     """
 
     def __init__(self, hue: float = 0.015, saturation: float = 0.7, value: float = 0.4) -> None:

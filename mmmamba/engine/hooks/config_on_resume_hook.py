@@ -74,9 +74,10 @@ class ConfigOnResumeHook(Hook):
         unchanged = self._changes == {} and all(_is_up_to_date(scheduler, configured, loop)
                                                 for scheduler, configured in zip(schedulers, self._schedules))
         if from_config and unchanged:
-            self._restore_groups(runner.optim_wrapper, kept={
-                name for scheduler in schedulers for name in (scheduler.param_name, 'betas')
-                if name != 'betas' or getattr(scheduler, 'use_betas', False)})  # Adam's momentum is its first beta
+            scheduled = {scheduler.param_name for scheduler in schedulers}
+            if any(getattr(scheduler, 'use_betas', False) for scheduler in schedulers):
+                scheduled.add('betas')  # Adam's momentum is its first beta
+            self._restore_groups(runner.optim_wrapper, kept=scheduled)
         elif from_config:
             self._restore_groups(runner.optim_wrapper)
             for scheduler, configured in zip(schedulers, self._schedules):
@@ -120,16 +121,14 @@ def _step_through(schedulers: list[_ParamScheduler], iterations: int, epoch_leng
         iterations: Those trained so far.
         epoch_length: Iterations of an epoch; None where training does not go by epochs.
     """
+    by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
+    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # that the optimizer has not stepped meanwhile
         for iteration in range(1, iterations + 1):
             epoch_ends = epoch_length is not None and iteration % epoch_length == 0
-            for scheduler in schedulers:  # as ParamSchedulerHook has them: after iterations first
-                if not scheduler.by_epoch:
-                    scheduler.step()
-            for scheduler in schedulers if epoch_ends else ():
-                if scheduler.by_epoch:
-                    scheduler.step()
+            for scheduler in [*by_iteration, *(by_epoch if epoch_ends else ())]:  # as ParamSchedulerHook orders them
+                scheduler.step()
 
 
 def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict,
@@ -192,9 +191,9 @@ def _leaves(name: str, node: ast.expr) -> Iterator[tuple[str, str]]:
 
 
 def _listed(changes: dict[str, tuple[str, str]]) -> str:
-    named = [f'{name} {_short(old)} → {_short(new)}' for name, (old, new) in list(changes.items())[:_NAMED]]
+    named = [f'{name} {_short(old)} → {_short(new)}' for name, (old, new) in changes.items()]
     more = [f'{len(changes) - _NAMED} more'] if len(changes) > _NAMED else []
-    return ', '.join([*named, *more])
+    return ', '.join([*named[:_NAMED], *more])
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmmamba.engine.checkpoint import check_weights_fit
+from mmmamba.convert import require_fit
 from mmmamba.seeding import seed_everything
 
 
@@ -60,9 +60,11 @@ class ExactResumeHook(Hook):
         """Refuses to resume from another model's checkpoint, which mmengine would do in part; restores gradients."""
         if not runner._resume:
             return
-        check_weights_fit(_model(runner), checkpoint['state_dict'], 'the checkpoint to resume from')
+        model = _model(runner)
+        require_fit(model.state_dict(), checkpoint['state_dict'],
+                    f'the checkpoint to resume from does not fit this {type(model).__name__}')
         gradients = checkpoint.get('pending_gradients', {})
-        for name, parameter in _model(runner).named_parameters():
+        for name, parameter in model.named_parameters():
             if name in gradients:
                 parameter.grad = gradients[name].to(parameter)
 

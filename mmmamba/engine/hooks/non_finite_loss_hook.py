@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import math
 import os.path as osp
-from collections.abc import Iterable
 
 import torch
 from mmdet.registry import HOOKS
@@ -29,9 +28,11 @@ class NonFiniteLossHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Checks the losses; costs nothing extra, for the log reads the same numbers in every iteration."""
-        bad = [f'{name} is {value}' for name, value in _losses(outputs) if not math.isfinite(value)]
+        losses = {name: torch.as_tensor(value).item() for name, value in (outputs or {}).items() if 'loss' in name}
+        bad = [f'{name} is {value}' for name, value in losses.items() if not math.isfinite(value)]
         if bad:
-            raise InputError(f'{", ".join(bad)} {_where(runner, batch_idx)}, images: {_images(data_batch)}; '
+            raise InputError(f'{", ".join(bad)} at epoch {runner.epoch + 1}, iteration {batch_idx + 1} of '
+                             f'{len(runner.train_dataloader)}, images: {_images(data_batch)}; '
                              f'{_last_checkpoint(runner)}')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -40,16 +41,6 @@ class NonFiniteLossHook(Hook):
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise InputError(f'the weights are no longer finite after epoch {runner.epoch + 1} (first: {name}); '
                                  f'this checkpoint is not saved, {_last_checkpoint(runner)}')
-
-
-def _losses(outputs: dict | None) -> Iterable[tuple[str, float]]:
-    for name, value in (outputs or {}).items():
-        if 'loss' in name:
-            yield name, torch.as_tensor(value).item()
-
-
-def _where(runner: Runner, batch_idx: int) -> str:
-    return f'at epoch {runner.epoch + 1}, iteration {batch_idx + 1} of {len(runner.train_dataloader)}'
 
 
 def _images(data_batch: dict | None) -> str:

@@ -30,13 +30,7 @@ class FusedInferenceHook(Hook):
         """Takes the layers for inference out."""
         unfuse_layers(runner.model)
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Puts the layers for inference in."""
-        self.before_val_epoch(runner)
-
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Takes the layers for inference out."""
-        unfuse_layers(runner.model)
+    before_test_epoch, after_test_epoch = before_val_epoch, after_val_epoch
 
 
 @HOOKS.register_module()

@@ -1,8 +1,6 @@
 """The optimizer of the YOLOv8 recipe, extended to state-space blocks: its parameter groups and its weight decay."""
 from __future__ import annotations
 
-from typing import Any
-
 from mmdet.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.hooks import Hook
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
@@ -12,7 +10,7 @@ from torch import nn
 from mmmamba.errors import InputError
 
 # What parametrises the scan's dynamics: decaying these would pull every channel towards one time scale.
-_SCAN_PARAMETERS = ('A_logs', 'A_log', 'Ds', 'D', 'dt_projs_bias', 'dt_proj.bias')
+_SCAN_PARAMETERS = ('.A_logs', '.A_log', '.Ds', '.D', '.dt_projs_bias', '.dt_proj.bias')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -48,26 +46,17 @@ class YOLOOptimWrapperConstructor:
             if parameter.requires_grad:
                 members[group_of(name, parameter)].append(parameter)
 
-        groups: list[dict[str, Any]] = [
-            {'params': parameters, 'group_name': name} for name, parameters in members.items() if parameters
-        ]
-        for group in groups:
-            if group['group_name'] != 'weights':
-                group['weight_decay'] = 0.0
+        groups = [{'params': parameters, 'group_name': name, **({} if name == 'weights' else {'weight_decay': 0.0})}
+                  for name, parameters in members.items() if parameters]
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': groups})
         return OPTIM_WRAPPERS.build({'type': 'OptimWrapper', **self.wrapper_cfg, 'optimizer': optimizer})
 
 
 def group_of(name: str, parameter: nn.Parameter) -> str:
-    """Names the group of a parameter: ``'weights'``, ``'no_decay'`` or ``'biases'``.
-
-    Args:
-        name: The parameter's dotted name inside the model.
-        parameter: The parameter itself; only its number of dimensions matters.
-    """
-    if any(name == special or name.endswith('.' + special) for special in _SCAN_PARAMETERS):
+    """Names the group of a parameter, from its dotted name: ``'weights'``, ``'no_decay'`` or ``'biases'``."""
+    if f'.{name}'.endswith(_SCAN_PARAMETERS):
         return 'no_decay'
-    if name == 'bias' or name.endswith('.bias'):
+    if f'.{name}'.endswith('.bias'):
         return 'biases'
     return 'weights' if parameter.ndim > 1 else 'no_decay'
 

@@ -1,3 +1,1 @@
-from mmmamba.engine.schedulers.warmup import WarmupLinearLR, WarmupMomentum
-
-__all__ = ['WarmupLinearLR', 'WarmupMomentum']
+"""Schedules; :mod:`mmmamba.engine` imports them all."""

@@ -20,7 +20,7 @@ class _WarmupScheduler(_ParamScheduler):
         optimizer: The optimizer, or the wrapper of it.
         param_name: The key in the optimizer's groups.
         epoch_length: Iterations of an epoch; mmengine supplies it.
-        warmup_epochs: Epochs of warm-up; 0 for none.
+        warmup_epochs: Epochs of warm-up; 0 for none, and it may be a fraction.
         min_warmup_iters: Iterations that the warm-up lasts at least, however short the epochs are.
     """
 
@@ -66,12 +66,9 @@ class WarmupLinearLR(_WarmupScheduler):
     epochs, where it is not given.
 
     Args:
-        optimizer: The optimizer, or the wrapper of it.
+        optimizer, epoch_length, warmup_epochs, min_warmup_iters: See :class:`_WarmupScheduler`.
         max_epochs: :math:`E`; ``end`` in a config.
-        epoch_length: Iterations of an epoch.
         end_factor: :math:`f`, the share of the initial rate that is left at the end.
-        warmup_epochs: Epochs of warm-up; may be a fraction.
-        min_warmup_iters: Iterations that the warm-up lasts at least.
         bias_start_lr: The rate that biases start from; 0 for Adam and its kin.
     """
 
@@ -106,11 +103,9 @@ class WarmupMomentum(MomentumSchedulerMixin, _WarmupScheduler):
     Write it with ``convert_to_iter_based=True`` and the same warm-up as :class:`WarmupLinearLR`.
 
     Args:
-        optimizer: The optimizer, or the wrapper of it; it must have a momentum or betas.
-        epoch_length: Iterations of an epoch; mmengine supplies it.
+        optimizer, epoch_length, warmup_epochs, min_warmup_iters: See :class:`_WarmupScheduler`. The optimizer must
+            have a momentum or betas.
         start: The momentum of the first iteration.
-        warmup_epochs: Epochs of warm-up; may be a fraction.
-        min_warmup_iters: Iterations that the warm-up lasts at least.
     """
 
     def __init__(self, optimizer: OptimizerType, epoch_length: int, start: float = 0.8, warmup_epochs: float = 3.0,

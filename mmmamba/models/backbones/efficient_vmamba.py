@@ -29,16 +29,12 @@ class EfficientVMamba(StagedBackbone):
 
     Args:
         arch: ``'t'``, ``'s'`` or ``'b'``; None where ``depths`` and ``widths`` are given.
-        depths: Blocks of each stage, instead of the arch's.
-        widths: Channels of C2 … C5, instead of the arch's.
+        depths, widths: Blocks and channels of each stage, C2 … C5, instead of the arch's.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
-        frozen_stages: -1 freezes nothing, 0 the patch embedding, k this and the first k stages.
-        norm_eval: Keep the batch norms' running statistics as they are while training.
+        out_indices, frozen_stages, norm_eval, init_cfg: See :class:`StagedBackbone`.
         with_cp: Recompute the scans in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         norm_cfg: mmdet's normalisation config, for all norms after convolutions; None for PyTorch's batch norm.
-        init_cfg: mmengine's initialisation config.
 
     Raises:
         InputError: An argument that names nothing, or out of range.
@@ -50,20 +46,10 @@ class EfficientVMamba(StagedBackbone):
         'b': Arch((2, 2, 9, 2), (96, 192, 384, 768)),
     })
 
-    def __init__(
-        self,
-        arch: str | None = 't',
-        depths: Sequence[int] | None = None,
-        widths: Sequence[int] | None = None,
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        drop_path_rate: float = 0.0,
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, arch: str | None = 't', depths: Sequence[int] | None = None,
+                 widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1, norm_eval: bool = False, with_cp: bool = False, drop_path_rate: float = 0.0,
+                 norm_cfg: dict | None = None, init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
         norm_layer = norm_layer_from_cfg(norm_cfg or dict(type='BN'))
@@ -75,8 +61,7 @@ class EfficientVMamba(StagedBackbone):
             return InvertedResidual(widths[stage], next(drop_paths), norm_layer)
 
         self.stem = PatchEmbed(in_channels, widths[0])
-        self.downsamples = nn.ModuleList(
-            PatchMerging(widths[i], widths[i + 1]) for i in range(self.num_stages - 1))
+        self.downsamples = nn.ModuleList(PatchMerging(widths[i], widths[i + 1]) for i in range(self.num_stages - 1))
         self.stages = nn.ModuleList(
             nn.Sequential(*(block(stage) for _ in range(depths[stage]))) for stage in range(self.num_stages))
         self.out_norms = self.make_out_norms(widths, partial(LayerNorm2d, eps=1e-5))

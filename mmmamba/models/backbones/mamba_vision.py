@@ -1,7 +1,7 @@
 """MambaVision: convolutions at high resolution, then scans and attention in windows."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -10,15 +10,8 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mmmamba.errors import InputError
-from mmmamba.layers import (
-    Attention,
-    ConvStem,
-    LayerNorm2d,
-    MambaVisionBlock,
-    MambaVisionMixer,
-    ResidualConvBlock,
-    Windowed,
-)
+from mmmamba.layers import ConvStem, LayerNorm2d
+from mmmamba.layers.mamba_vision import Attention, MambaVisionBlock, MambaVisionMixer, ResidualConvBlock, Windowed
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
 from mmmamba.models.utils import drop_path_rates, require_positive_integers, resolve_arch
 
@@ -48,8 +41,7 @@ class MambaVision(StagedBackbone):
     Args:
         arch: ``'t'``, ``'t2'``, ``'s'``, ``'b'``, ``'l'`` or ``'l2'``; None where ``depths`` and ``widths`` are given,
             with the other settings of ``'t'``.
-        depths: Blocks of each stage, instead of the arch's.
-        widths: Channels of C2 … C5, instead of the arch's; the last two are even.
+        depths, widths: Blocks and channels of each stage, C2 … C5, instead of the arch's; the last two are even.
         stem_width: Channels of the first convolution, instead of the arch's.
         num_heads: Heads of the attention in C4 and C5, instead of the arch's.
         layer_scale: What the scales of the window blocks' residual branches start from, instead of the arch's (None,
@@ -57,12 +49,9 @@ class MambaVision(StagedBackbone):
         window_sizes: Sides of the windows of C4 and C5, in pixels of these maps. The default is that of the published
             detectors; the classifiers were trained with ``(14, 7)``. No weight depends on it.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep the batch norms' running statistics as they are while training.
+        out_indices, frozen_stages, norm_eval, init_cfg: See :class:`StagedBackbone`.
         with_cp: Recompute the window blocks in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
-        init_cfg: mmengine's initialisation config.
 
     Raises:
         InputError: An argument that names nothing, or out of range.
@@ -77,23 +66,13 @@ class MambaVision(StagedBackbone):
         'l2': MambaVisionArch((3, 3, 12, 5), (196, 392, 784, 1568), 64, (16, 32), 1e-5),
     })
 
-    def __init__(
-        self,
-        arch: str | None = 't',
-        depths: Sequence[int] | None = None,
-        widths: Sequence[int] | None = None,
-        stem_width: int | None = None,
-        num_heads: Sequence[int] | None = None,
-        layer_scale: float | None = None,
-        window_sizes: Sequence[int] = (112, 56),
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        drop_path_rate: float = 0.0,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, arch: str | None = 't', depths: Sequence[int] | None = None,
+                 widths: Sequence[int] | None = None, stem_width: int | None = None,
+                 num_heads: Sequence[int] | None = None, layer_scale: float | None = None,
+                 window_sizes: Sequence[int] = (112, 56), in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1, norm_eval: bool = False,
+                 with_cp: bool = False, drop_path_rate: float = 0.0,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         depths, widths, stem_width, num_heads, layer_scale = resolve_arch(
             self.arch_settings, arch, depths=depths, widths=widths, stem_width=stem_width, num_heads=num_heads,
@@ -113,18 +92,10 @@ class MambaVision(StagedBackbone):
             for depth, width in zip(depths[:min(CONV_STAGES, self.num_stages)], widths)]
         for depth, width, heads, window_size in zip(
                 depths[CONV_STAGES:self.num_stages], widths[CONV_STAGES:], num_heads, window_sizes):
-            stages.append(Windowed(window_size, *(MambaVisionBlock(
-                width,
-                mixer,
-                layer_scale=layer_scale or None,
-                drop_path=next(drop_paths),
-                with_cp=with_cp) for mixer in _mixers(depth, width, heads))))
+            mixers = (MambaVisionMixer(width) if 2 * index < depth else Attention(width, heads)
+                      for index in range(depth))
+            stages.append(Windowed(window_size, *(
+                MambaVisionBlock(width, mixer, layer_scale or None, next(drop_paths), with_cp) for mixer in mixers)))
         self.stages = nn.ModuleList(stages)
         self.out_norms = self.make_out_norms(widths, partial(LayerNorm2d, eps=1e-5))
         self.freeze()
-
-
-def _mixers(depth: int, width: int, num_heads: int) -> Iterator[nn.Module]:
-    """Yields the mixer of each block of a stage: scans in the first half, then attention."""
-    for index in range(depth):
-        yield MambaVisionMixer(width) if 2 * index < depth else Attention(width, num_heads)

@@ -28,12 +28,9 @@ class ODMamba(StagedBackbone):
 
     Args:
         arch: ``'t'``, ``'b'`` or ``'l'``; None where ``depths`` and ``widths`` are given.
-        depths: ODSS blocks of each stage, instead of the arch's.
-        widths: Channels of C2 … C5, instead of the arch's.
+        depths, widths: ODSS blocks and channels of each stage, C2 … C5, instead of the arch's.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep the batch norms' running statistics as they are while training.
+        out_indices, frozen_stages, norm_eval, init_cfg: See :class:`StagedBackbone`.
         with_cp: Recompute scans and MLPs in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
@@ -44,7 +41,6 @@ class ODMamba(StagedBackbone):
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
         ssm_init: ``'mamba_yolo'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         norm_cfg: mmdet's normalisation config, for all norms after convolutions.
-        init_cfg: mmengine's initialisation config.
 
     Raises:
         InputError: An argument that names nothing, or out of range.
@@ -56,26 +52,12 @@ class ODMamba(StagedBackbone):
         'l': Arch((2, 4, 4, 2), (96, 192, 384, 576)),
     })
 
-    def __init__(
-        self,
-        arch: str | None = 't',
-        depths: Sequence[int] | None = None,
-        widths: Sequence[int] | None = None,
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        drop_path_rate: float = 0.0,
-        num_ss2d: int = 1,
-        local_spatial: bool = False,
-        mlp: str | None = 'rg',
-        gate_act: str = 'gelu',
-        downsample: str = 'clue_merge',
-        ssm_init: str = 'mamba_yolo',
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, arch: str | None = 't', depths: Sequence[int] | None = None,
+                 widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (1, 2, 3),
+                 frozen_stages: int = -1, norm_eval: bool = False, with_cp: bool = False, drop_path_rate: float = 0.0,
+                 num_ss2d: int = 1, local_spatial: bool = False, mlp: str | None = 'rg', gate_act: str = 'gelu',
+                 downsample: str = 'clue_merge', ssm_init: str = 'mamba_yolo', norm_cfg: dict | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
         if downsample not in DOWNSAMPLES:
@@ -87,26 +69,11 @@ class ODMamba(StagedBackbone):
         self.stem = SimpleStem(in_channels, widths[0], norm_layer)
         self.downsamples = nn.ModuleList(
             merge(widths[i], widths[i + 1], norm_layer=norm_layer) for i in range(self.num_stages - 1))
+        block = partial(ODSSBlock, num_ss2d=num_ss2d, local_spatial=local_spatial, mlp=mlp, gate_act=gate_act,
+                        ssm_init=ssm_init, with_cp=with_cp, norm_layer=norm_layer)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(ODSSBlock(
-                width,
-                width,
-                num_ss2d=num_ss2d,
-                local_spatial=local_spatial,
-                mlp=mlp,
-                gate_act=gate_act,
-                ssm_init=ssm_init,
-                drop_path=next(drop_paths),
-                with_cp=with_cp,
-                norm_layer=norm_layer) for _ in range(depth)))
+            nn.Sequential(*(block(width, width, drop_path=next(drop_paths)) for _ in range(depth)))
             for depth, width in zip(depths[:self.num_stages], widths))
         if self.num_stages == NUM_STAGES:
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = super().stage_modules(index)
-        return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
-
-    def absent_modules(self) -> list[str]:
-        return super().absent_modules() + (['sppf'] if self.num_stages < NUM_STAGES else [])

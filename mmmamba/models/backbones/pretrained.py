@@ -14,22 +14,14 @@ from mmengine.dist import barrier
 from mmengine.logging import print_log
 from torch import nn
 
-from mmmamba.convert import (
-    BACKBONE,
-    SYSTEMS,
-    dropped,
-    read_checkpoint,
-    require_fit,
-    split,
-    system_of,
-    without_wrappers,
-)
+from mmmamba.convert import SYSTEMS, dropped, read_checkpoint, require_fit, system_of
+from mmmamba.convert.backbone import BACKBONE, split
+from mmmamba.convert.key_map import without_wrappers
 from mmmamba.errors import InputError, first_names
 
 
-def load_pretrained(
-    backbone: nn.Module, checkpoint: str, prefix: str | None = None, absent: Sequence[str] = ()
-) -> None:
+def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = None,
+                    absent: Sequence[str] = ()) -> None:
     """Loads a backbone's weights from a classifier or a detector, of this project or of a reference implementation.
 
     mmengine's own loading warns and goes on where weights fit in part only, and the numbers that follow are wrong.
@@ -87,20 +79,15 @@ def _local(checkpoint: str) -> Path:
     if not checkpoint.lower().startswith(('http://', 'https://')):
         raise InputError(f'{checkpoint} is neither a file nor an HTTP address')
     try:
-        path = _cached(checkpoint)
+        name = Path(unquote(urlsplit(checkpoint).path)).name
     except ValueError as error:
         raise InputError(f'{checkpoint} is no address: {error}') from error
+    tag = hashlib.sha256(checkpoint.encode()).hexdigest()[:8]  # two addresses may end in the same name
+    path = Path(torch.hub.get_dir(), 'checkpoints', f'{tag}-{name}')
     if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():  # for all processes of the machine
         _download(checkpoint, path)
     barrier()
     return path
-
-
-def _cached(address: str) -> Path:
-    """Returns where an address is kept; two addresses may end in the same name."""
-    name = Path(unquote(urlsplit(address).path)).name
-    tag = hashlib.sha256(address.encode()).hexdigest()[:8]
-    return Path(torch.hub.get_dir(), 'checkpoints', f'{tag}-{name}')
 
 
 def _download(address: str, path: Path) -> None:

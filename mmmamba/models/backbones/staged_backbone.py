@@ -17,8 +17,8 @@ from mmmamba.models.utils import NUM_STAGES
 class StagedBackbone(BaseModule):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
-    A subclass makes ``self.stem``, ``self.downsamples`` and ``self.stages``, then calls :meth:`freeze`; it overrides
-    :meth:`stage_modules` if a stage is more than a down-sampling and its blocks. Stages after the last of
+    A subclass makes ``self.stem``, ``self.stages``, ``self.downsamples`` (one for each stage, or for each but the
+    first) and, if the fourth stage ends with one, ``self.sppf``, then calls :meth:`freeze`. Stages after the last of
     ``out_indices`` are not made: their parameters would never get a gradient. If the returned maps have norms of their
     own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
 
@@ -38,13 +38,8 @@ class StagedBackbone(BaseModule):
     downsamples: nn.ModuleList
     stages: nn.ModuleList
 
-    def __init__(
-        self,
-        out_indices: Sequence[int],
-        frozen_stages: int,
-        norm_eval: bool,
-        init_cfg: dict | list[dict] | None,
-    ) -> None:
+    def __init__(self, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool,
+                 init_cfg: dict | list[dict] | None) -> None:
         super().__init__(init_cfg)
         out_indices = tuple(out_indices)
         if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(NUM_STAGES))):
@@ -57,10 +52,14 @@ class StagedBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.out_norms = nn.ModuleDict()
+        self.sppf: nn.Module | None = None
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         """Returns the modules of stage ``index``, in the order in which they run."""
-        return [self.downsamples[index - 1], self.stages[index]] if index else [self.stages[0]]
+        first = len(self.stages) - len(self.downsamples)  # 1 if the stem alone comes before the first stage
+        downsample = [self.downsamples[index - first]] if index >= first else []
+        sppf = [self.sppf] if index == NUM_STAGES - 1 and self.sppf is not None else []
+        return [*downsample, self.stages[index], *sppf]
 
     def make_out_norms(self, widths: Sequence[int], norm_layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
         """Makes a norm for each of the maps that are returned."""
@@ -69,6 +68,8 @@ class StagedBackbone(BaseModule):
     def absent_modules(self) -> list[str]:
         """Returns names of modules that the whole backbone has and this one, for its ``out_indices``, has not."""
         absent = [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
+        if self.num_stages < NUM_STAGES:
+            absent.append('sppf')
         for later in range(NUM_STAGES - self.num_stages):
             absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}']
         return absent

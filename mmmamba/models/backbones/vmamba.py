@@ -37,18 +37,15 @@ class VMamba(StagedBackbone):
     Args:
         arch: ``'t'`` (s1l8), ``'s'``, ``'b'`` (s1l20), or those that scan twice as many channels in fewer blocks:
             ``'t_s2l5'``, ``'s_s2l15'``, ``'b_s2l15'``. None where ``depths`` and ``widths`` are given.
-        depths: VSS blocks of each stage, instead of the arch's.
-        widths: Channels of the four stages, instead of the arch's.
+        depths, widths: VSS blocks and channels of each stage, instead of the arch's.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 has stride 4 … 3 has stride 32. Stages after the last are not made.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
+        out_indices, frozen_stages, init_cfg: See :class:`StagedBackbone`.
         with_cp: Recompute the blocks in the backward pass, for less memory and more time.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
         ssm_ratio: Scanned channels over a stage's channels, instead of the arch's.
         d_state: N, states of every scanned channel.
         mlp_ratio: Hidden channels of the MLPs over a stage's channels.
         ssm_init: ``'mamba'`` or ``'mamba_yolo'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
-        init_cfg: mmengine's initialisation config.
 
     Raises:
         InputError: An argument that names nothing, or out of range.
@@ -63,22 +60,11 @@ class VMamba(StagedBackbone):
         'b_s2l15': VMambaArch((2, 2, 15, 2), (128, 256, 512, 1024), ssm_ratio=2.0),
     })
 
-    def __init__(
-        self,
-        arch: str | None = 't',
-        depths: Sequence[int] | None = None,
-        widths: Sequence[int] | None = None,
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        drop_path_rate: float = 0.0,
-        ssm_ratio: float | None = None,
-        d_state: int = 1,
-        mlp_ratio: float = 4.0,
-        ssm_init: str = 'mamba',
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, arch: str | None = 't', depths: Sequence[int] | None = None,
+                 widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1, with_cp: bool = False, drop_path_rate: float = 0.0,
+                 ssm_ratio: float | None = None, d_state: int = 1, mlp_ratio: float = 4.0, ssm_init: str = 'mamba',
+                 init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval=False, init_cfg=init_cfg)
         depths, widths, ssm_ratio = resolve_arch(
             self.arch_settings, arch, depths=depths, widths=widths, ssm_ratio=ssm_ratio)
@@ -87,21 +73,15 @@ class VMamba(StagedBackbone):
             raise InputError(f'widths, ssm_ratio and mlp_ratio must leave a channel everywhere, got {widths}, '
                              f'{ssm_ratio} and {mlp_ratio}')
         drop_paths = drop_path_rates(drop_path_rate, depths)
-        conv = partial(
-            ConvNormAct, kernel_size=3, stride=2, bias=True, norm_layer=LAYER_NORM, act_layer=nn.Identity)
+        conv = partial(ConvNormAct, kernel_size=3, stride=2, bias=True, norm_layer=LAYER_NORM, act_layer=nn.Identity)
+        block = partial(VSSBlock, d_state=d_state, ssm_ratio=ssm_ratio, mlp_ratio=mlp_ratio, ssm_init=ssm_init,
+                        with_cp=with_cp)
 
-        self.stem = nn.Sequential(
-            conv(in_channels, widths[0] // 2, act_layer=nn.GELU), conv(widths[0] // 2, widths[0]))
+        half = widths[0] // 2
+        self.stem = nn.Sequential(conv(in_channels, half, act_layer=nn.GELU), conv(half, widths[0]))
         self.downsamples = nn.ModuleList(conv(widths[i], widths[i + 1]) for i in range(self.num_stages - 1))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(VSSBlock(
-                width,
-                d_state=d_state,
-                ssm_ratio=ssm_ratio,
-                mlp_ratio=mlp_ratio,
-                ssm_init=ssm_init,
-                drop_path=next(drop_paths),
-                with_cp=with_cp) for _ in range(depth)))
+            nn.Sequential(*(block(width, drop_path=next(drop_paths)) for _ in range(depth)))
             for depth, width in zip(depths[:self.num_stages], widths))
         self.out_norms = self.make_out_norms(widths, LAYER_NORM)
         self.freeze()

@@ -18,14 +18,11 @@ class YOLOv8CSPDarknet(StagedBackbone):
 
     Args:
         arch: ``'n'``, ``'s'``, ``'m'``, ``'l'`` or ``'x'``; None where ``depths`` and ``widths`` are given.
-        depths: Bottlenecks of each stage's C2f, instead of the arch's.
-        widths: Channels of C2 … C5, instead of the arch's; the stem has half of the first.
+        depths, widths: Bottlenecks of the C2f and channels of each stage, C2 … C5, instead of the arch's; the stem has
+            half of the first one's channels.
         in_channels: Channels of the image.
-        out_indices: Maps to return: 0 is C2 (stride 4) … 3 is C5 (stride 32). Stages after the last are not made.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        norm_eval: Keep the batch norms' running statistics as they are while training.
+        out_indices, frozen_stages, norm_eval, init_cfg: See :class:`StagedBackbone`.
         norm_cfg: mmdet's normalisation config.
-        init_cfg: mmengine's initialisation config.
 
     Raises:
         InputError: An argument that names nothing, or out of range.
@@ -39,18 +36,10 @@ class YOLOv8CSPDarknet(StagedBackbone):
         'x': Arch((3, 6, 6, 3), (160, 320, 640, 640)),
     })
 
-    def __init__(
-        self,
-        arch: str | None = 'n',
-        depths: Sequence[int] | None = None,
-        widths: Sequence[int] | None = None,
-        in_channels: int = 3,
-        out_indices: Sequence[int] = (1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, arch: str | None = 'n', depths: Sequence[int] | None = None,
+                 widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (1, 2, 3),
+                 frozen_stages: int = -1, norm_eval: bool = False, norm_cfg: dict | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
         norm_layer = norm_layer_from_cfg(norm_cfg)
@@ -65,10 +54,3 @@ class YOLOv8CSPDarknet(StagedBackbone):
         if self.num_stages == NUM_STAGES:
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = [self.downsamples[index], self.stages[index]]
-        return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
-
-    def absent_modules(self) -> list[str]:
-        return super().absent_modules() + (['sppf'] if self.num_stages < NUM_STAGES else [])

@@ -12,6 +12,7 @@ from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct
@@ -44,20 +45,13 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         InputError: ``in_channels`` and ``strides`` differ in number.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: Sequence[int],
-        strides: Sequence[int] = (8, 16, 32),
-        reg_max: int = 16,
-        loss_cls: dict = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.5),  # noqa: B006  (never written)
-        loss_bbox: dict = dict(type='CompleteIoULoss', loss_weight=7.5),  # noqa: B006
-        loss_dfl: dict = dict(type='DistributionFocalLoss', loss_weight=1.5),  # noqa: B006
-        train_cfg: dict | None = None,
-        test_cfg: dict | None = None,
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: Sequence[int], strides: Sequence[int] = (8, 16, 32),
+                 reg_max: int = 16,
+                 loss_cls: dict = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.5),  # noqa: B006  (never written)
+                 loss_bbox: dict = dict(type='CompleteIoULoss', loss_weight=7.5),  # noqa: B006
+                 loss_dfl: dict = dict(type='DistributionFocalLoss', loss_weight=1.5),  # noqa: B006
+                 train_cfg: dict | None = None, test_cfg: dict | None = None, norm_cfg: dict | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg)
         if len(in_channels) != len(strides):
             raise InputError(f'in_channels names {len(in_channels)} levels, strides {len(strides)}')
@@ -109,14 +103,9 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         """Returns the expected distances (..., 4), in strides, of box logits (..., 4·reg_max)."""
         return bbox_logits.unflatten(-1, (4, self.reg_max)).softmax(dim=-1) @ self.project.to(bbox_logits)
 
-    def loss_by_feat(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        batch_gt_instances: list[InstanceData],
-        batch_img_metas: list[dict],
-        batch_gt_instances_ignore: list[InstanceData] | None = None,
-    ) -> dict[str, Tensor]:
+    def loss_by_feat(self, cls_scores: list[Tensor], bbox_preds: list[Tensor], batch_gt_instances: list[InstanceData],
+                     batch_img_metas: list[dict],
+                     batch_gt_instances_ignore: list[InstanceData] | None = None) -> dict[str, Tensor]:
         """Losses of a batch (YOLOv8's: class BCE, CIoU and DFL, all over the sum of the target scores).
 
         Each is multiplied by the images of a step, over all processes, as the recipe's learning rate expects.
@@ -135,16 +124,12 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         with torch.autocast(cls_scores[0].device.type, enabled=False):
             scores = _flatten([score.float() for score in cls_scores])
             logits = _flatten([pred.float() for pred in bbox_preds])
-            points = torch.cat(
-                self.prior_generator.grid_priors([score.shape[-2:] for score in cls_scores],
-                                                 dtype=scores.dtype,
-                                                 device=scores.device,
-                                                 with_stride=True))
+            points = torch.cat(self.prior_generator.grid_priors(
+                [score.shape[-2:] for score in cls_scores], scores.dtype, scores.device, with_stride=True))
             priors, strides = points[:, :2], points[:, 2:3]
             bboxes = self.bbox_coder.decode(priors.expand(len(logits), -1, -1), self.distances(logits) * strides)
 
-            targets = self.assigner(bboxes.detach(), scores.detach().sigmoid(), priors,
-                                    *_pad_gt(batch_gt_instances, scores))
+            targets = self.assigner(bboxes.detach(), scores.detach().sigmoid(), priors, *_pad_gt(batch_gt_instances))
             avg_factor = reduce_mean(targets.scores.sum()).clamp(min=1)
             loss_cls = self.loss_cls(scores, targets.scores, avg_factor=avg_factor)
             if targets.foreground.any():
@@ -163,22 +148,12 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         loss_bbox = self.loss_bbox(bboxes[foreground] / stride, target / stride, weight, avg_factor)
 
         sides = self.bbox_coder.encode(prior / stride, target / stride, max_dis=self.reg_max - 1, eps=0.01)
-        loss_dfl = self.loss_dfl(
-            logits[foreground].reshape(-1, self.reg_max),
-            sides.reshape(-1),
-            weight=weight[:, None].expand(-1, 4).reshape(-1),
-            avg_factor=4 * avg_factor)
+        loss_dfl = self.loss_dfl(logits[foreground].reshape(-1, self.reg_max), sides.reshape(-1),
+                                 weight.repeat_interleave(4), avg_factor=4 * avg_factor)
         return loss_bbox, loss_dfl
 
-    def predict_by_feat(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        batch_img_metas: list[dict],
-        cfg: dict | None = None,
-        rescale: bool = False,
-        with_nms: bool = True,
-    ) -> list[InstanceData]:
+    def predict_by_feat(self, cls_scores: list[Tensor], bbox_preds: list[Tensor], batch_img_metas: list[dict],
+                        cfg: dict | None = None, rescale: bool = False, with_nms: bool = True) -> list[InstanceData]:
         """Makes the boxes of each image from the raw predictions: decoding, score threshold, class-wise NMS.
 
         Args:
@@ -195,21 +170,16 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         with torch.autocast(cls_scores[0].device.type, enabled=False):
             distances = [(self.distances(pred.float().permute(0, 2, 3, 1)) * stride).permute(0, 3, 1, 2)
                          for pred, stride in zip(bbox_preds, self.strides)]
-            return super().predict_by_feat([score.float() for score in cls_scores],
-                                           distances,
-                                           batch_img_metas=batch_img_metas,
-                                           cfg=cfg,
-                                           rescale=rescale,
-                                           with_nms=with_nms)
+            return super().predict_by_feat([score.float() for score in cls_scores], distances, cfg=cfg,
+                                           batch_img_metas=batch_img_metas, rescale=rescale, with_nms=with_nms)
 
 
 def _branch(in_channels: int, channels: int, out_channels: int, bias: float, norm_layer: NormLayer) -> nn.Sequential:
     """Makes two 3x3 convolutions and a 1x1 convolution whose bias starts from ``bias``."""
     last = nn.Conv2d(channels, out_channels, 1)
     nn.init.constant_(last.bias, bias)
-    return nn.Sequential(
-        ConvNormAct(in_channels, channels, 3, norm_layer=norm_layer),
-        ConvNormAct(channels, channels, 3, norm_layer=norm_layer), last)
+    return nn.Sequential(ConvNormAct(in_channels, channels, 3, norm_layer=norm_layer),
+                         ConvNormAct(channels, channels, 3, norm_layer=norm_layer), last)
 
 
 def _flatten(maps: list[Tensor]) -> Tensor:
@@ -217,14 +187,9 @@ def _flatten(maps: list[Tensor]) -> Tensor:
     return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
 
 
-def _pad_gt(instances: list[InstanceData], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pad_gt(instances: list[InstanceData]) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (B, G), boxes (B, G, 4) and validity (B, G) of images that have at most G boxes each."""
-    most = max(len(instance) for instance in instances)
-    labels = torch.zeros(len(instances), most, dtype=torch.long, device=like.device)
-    bboxes = like.new_zeros(len(instances), most, 4)
-    valid = torch.zeros(len(instances), most, dtype=torch.bool, device=like.device)
-    for i, instance in enumerate(instances):
-        labels[i, :len(instance)] = instance.labels
-        bboxes[i, :len(instance)] = instance.bboxes
-        valid[i, :len(instance)] = True
+    labels = pad_sequence([instance.labels for instance in instances], batch_first=True)
+    bboxes = pad_sequence([instance.bboxes for instance in instances], batch_first=True)
+    valid = pad_sequence([torch.ones_like(instance.labels, dtype=torch.bool) for instance in instances], True)
     return labels, bboxes, valid

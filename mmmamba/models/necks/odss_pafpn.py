@@ -1,10 +1,11 @@
 """ODSS-PAFPN: the neck of Mamba YOLO."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mmdet.registry import MODELS
+from torch import nn
 
 from mmmamba.layers import ConvNormAct, ODSSBlock
 from mmmamba.models.necks.yolo_pafpn import YOLOPAFPN
@@ -25,45 +26,19 @@ class ODSSPAFPN(YOLOPAFPN):
     levels may be any, as the paper's table 4 has P2–P5 too.
 
     Args:
-        in_channels: Channels of the maps, finest first.
-        out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
+        in_channels, out_channels, init_cfg: See :class:`YOLOPAFPN`.
         num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
         ssm: False leaves the ODSS blocks out (table 4): only their 1x1 projection follows each joining.
-        local_spatial: Whether an LSBlock comes before the scans.
-        mlp: The blocks' MLP, as in :class:`ODMamba`.
-        gate_act: Activation inside the MLPs.
-        ssm_init: ``'mamba_yolo'`` or ``'mamba'``.
-        with_cp: Recompute scans and MLPs in the backward pass.
-        norm_cfg: mmdet's normalisation config.
-        init_cfg: mmengine's initialisation config.
-
-    Raises:
-        InputError: Fewer than two levels, or another number of ``out_channels`` than of ``in_channels``.
+        local_spatial, mlp, gate_act, ssm_init, with_cp, norm_cfg: See :class:`ODMamba`.
     """
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        out_channels: int | Sequence[int] | None = None,
-        num_ss2d: int = 1,
-        ssm: bool = True,
-        local_spatial: bool = False,
-        mlp: str | None = 'rg',
-        gate_act: str = 'gelu',
-        ssm_init: str = 'mamba_yolo',
-        with_cp: bool = False,
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], out_channels: int | Sequence[int] | None = None, num_ss2d: int = 1,
+                 ssm: bool = True, local_spatial: bool = False, mlp: str | None = 'rg', gate_act: str = 'gelu',
+                 ssm_init: str = 'mamba_yolo', with_cp: bool = False, norm_cfg: dict | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         norm_layer = norm_layer_from_cfg(norm_cfg)
-        make_block = partial(
-            ODSSBlock,
-            num_ss2d=num_ss2d,
-            proj_bias=False,
-            local_spatial=local_spatial,
-            mlp=mlp,
-            gate_act=gate_act,
-            ssm_init=ssm_init,
-            with_cp=with_cp,
-            norm_layer=norm_layer) if ssm else partial(ConvNormAct, norm_layer=norm_layer)
+        make_block: Callable[[int, int], nn.Module] = partial(ConvNormAct, norm_layer=norm_layer)
+        if ssm:
+            make_block = partial(ODSSBlock, num_ss2d=num_ss2d, proj_bias=False, local_spatial=local_spatial, mlp=mlp,
+                                 gate_act=gate_act, ssm_init=ssm_init, with_cp=with_cp, norm_layer=norm_layer)
         super().__init__(in_channels, out_channels, make_block, norm_layer, init_cfg)

@@ -30,14 +30,9 @@ class YOLOPAFPN(BaseModule):
         InputError: ``in_channels`` has fewer than two levels, or ``out_channels`` another length.
     """
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        out_channels: int | Sequence[int] | None,
-        make_block: Callable[[int, int], nn.Module],
-        norm_layer: NormLayer,
-        init_cfg: dict | list[dict] | None,
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], out_channels: int | Sequence[int] | None,
+                 make_block: Callable[[int, int], nn.Module], norm_layer: NormLayer,
+                 init_cfg: dict | list[dict] | None) -> None:
         super().__init__(init_cfg)
         inputs = tuple(in_channels)
         if out_channels is None:
@@ -83,24 +78,14 @@ class YOLOv8PAFPN(YOLOPAFPN):
     """PAFPN of C2f blocks, YOLOv8's neck.
 
     Args:
-        in_channels: Channels of the maps, finest first.
-        out_channels: Channels of the outputs: one number for all, one for each level, or None for ``in_channels``.
+        in_channels, out_channels, init_cfg: See :class:`YOLOPAFPN`.
         num_blocks: Bottlenecks in each C2f.
         norm_cfg: mmdet's normalisation config.
-        init_cfg: mmengine's initialisation config.
-
-    Raises:
-        InputError: Fewer than two levels, or another number of ``out_channels`` than of ``in_channels``.
     """
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        out_channels: int | Sequence[int] | None = None,
-        num_blocks: int = 1,
-        norm_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], out_channels: int | Sequence[int] | None = None,
+                 num_blocks: int = 1, norm_cfg: dict | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         norm_layer = norm_layer_from_cfg(norm_cfg)
         make_block = partial(C2f, num_blocks=num_blocks, norm_layer=norm_layer)
         super().__init__(in_channels, out_channels, make_block, norm_layer, init_cfg)

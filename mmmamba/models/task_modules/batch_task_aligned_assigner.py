@@ -50,15 +50,8 @@ class BatchTaskAlignedAssigner:
         self.eps = eps
 
     @torch.no_grad()
-    def __call__(
-        self,
-        pred_bboxes: Tensor,
-        pred_scores: Tensor,
-        priors: Tensor,
-        gt_labels: Tensor,
-        gt_bboxes: Tensor,
-        gt_valid: Tensor,
-    ) -> BatchAssignment:
+    def __call__(self, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor,
+                 gt_valid: Tensor) -> BatchAssignment:
         """Assigns ground truth to priors.
 
         Args:
