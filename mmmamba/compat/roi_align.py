@@ -14,6 +14,12 @@ from torch import Tensor
 
 from mmmamba.compat.torchvision_ops import compiled_ops, compute_dtype
 
+NO_SAMPLE = -1.0
+"""What the argmax maps hold where a bin has no sample."""
+
+MAX_POOL_FLOOR = -10000.0
+"""Where mmcv's maximum starts: what a bin without samples, or with lower ones, returns."""
+
 
 class Samples(NamedTuple):
     """The sampling points of all bins, ordered by region, bin and position within the bin; S of them."""
@@ -34,20 +40,18 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         input: (N, C, H, W).
         rois: (R, 5) image index and corners, in pixels of the image.
         output: (R, C, aligned_height, aligned_width), written.
-        argmax_y, argmax_x: where the maximum of max pooling lies; without meaning here.
+        argmax_y, argmax_x: where the maximum lies; like ``output`` and written for max pooling, otherwise empty.
         spatial_scale: pixels of the map per pixel of the image.
         sampling_ratio: samples per bin and side; 0 takes one per pixel of the map, rounded up.
-        pool_mode: 1 takes the mean of the samples; 0, their maximum, is not supplied: no detector of mmdet takes it.
+        pool_mode: 0 takes the greatest sample, 1 their mean.
         aligned: whether pixel centres lie at half-integer positions; if not, regions are at least one pixel long.
 
     Raises:
-        NotImplementedError: for ``pool_mode`` 0.
         RuntimeError: when ``aligned`` and a region on the CPU has a negative extent.
     """
-    if pool_mode != 1:
-        raise NotImplementedError("RoIAlign: mmmamba.compat supplies pool_mode='avg' alone; 'max' needs full mmcv")
     # Where only deterministic algorithms are allowed, torchvision takes a slower one of its own on GPUs.
-    ops = None if torch.are_deterministic_algorithms_enabled() else compiled_ops(input.device)
+    compiled = pool_mode == 1 and not torch.are_deterministic_algorithms_enabled()
+    ops = compiled_ops(input.device) if compiled else None
     if ops is not None:
         dtype = compute_dtype(input)
         regions = rois.detach().to(dtype)
@@ -56,10 +60,23 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                                    sampling_ratio, aligned))
         return
     samples = _samples(rois, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
-    pixels, weights = _bilinear_taps(samples, *input.shape[2:])
-    pooled = _weighted_sums(_channels_last_table(input), pixels, weights, samples.bin.repeat_interleave(4),
-                            len(rois) * aligned_height * aligned_width)
-    output.copy_(pooled.view(len(rois), aligned_height, aligned_width, input.shape[1]).permute(0, 3, 1, 2))
+    table = _channels_last_table(input)
+    pixels, weights = _bilinear_taps(samples.y, samples.x, samples.image, *input.shape[2:])
+    bins = len(rois) * aligned_height * aligned_width
+    shape = (len(rois), aligned_height, aligned_width, input.shape[1])
+    if pool_mode == 1:
+        weights = weights / samples.bin_samples[:, None]
+        pooled = _weighted_sums(table, pixels.flatten(), weights.flatten(), samples.bin.repeat_interleave(4), bins)
+        output.copy_(pooled.view(shape).permute(0, 3, 1, 2))
+        return
+    sample_ids = torch.arange(len(pixels), device=pixels.device)
+    values = _weighted_sums(table, pixels.flatten(), weights.flatten(), sample_ids.repeat_interleave(4), len(pixels))
+    pooled, winner = _segment_max(values, samples.bin, bins)
+    output.copy_(pooled.view(shape).permute(0, 3, 1, 2))
+    for argmax, coordinate in ((argmax_y, samples.y), (argmax_x, samples.x)):
+        # The last entry answers for bins without a winner.
+        padded = torch.cat((coordinate, coordinate.new_full((1,), NO_SAMPLE)))
+        argmax.copy_(padded[winner].view(shape).permute(0, 3, 1, 2))
 
 
 def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
@@ -69,16 +86,29 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
 
     Args:
         grad_output: (R, C, aligned_height, aligned_width).
+        argmax_y, argmax_x: as the forward wrote them.
         grad_input: (N, C, H, W), added to.
-        rois and all others: as in the forward.
+        rois, aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned: as in the forward.
     """
     images, channels, height, width = grad_input.shape
-    samples = _samples(rois, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
-    pixels, weights = _bilinear_taps(samples, height, width)
-    pixels, order = pixels.sort(stable=True)
-    bins = samples.bin.repeat_interleave(4)[order]
-    grad = _weighted_sums(_channels_last_table(grad_output), bins, weights[order], pixels, images * height * width)
-    grad_input += grad.view(images, height, width, channels).permute(0, 3, 1, 2)
+    if pool_mode == 1:
+        samples = _samples(rois, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+        pixels, weights = _bilinear_taps(samples.y, samples.x, samples.image, height, width)
+        weights = (weights / samples.bin_samples[:, None]).flatten()
+        pixels, order = pixels.flatten().sort(stable=True)
+        bins = samples.bin.repeat_interleave(4)[order]
+        table = _channels_last_table(grad_output)
+        grad = _weighted_sums(table, bins, weights[order], pixels, images * height * width)
+        grad_input += grad.view(images, height, width, channels).permute(0, 3, 1, 2)
+        return
+    wide = compute_dtype(grad_output)
+    image = rois[:, 0].long().view(-1, 1, 1, 1).expand_as(argmax_y).flatten()
+    pixels, weights = _bilinear_taps(argmax_y.flatten().to(wide), argmax_x.flatten().to(wide), image, height, width)
+    weights = weights * (argmax_y.flatten() != NO_SAMPLE)[:, None] * grad_output.flatten().to(wide)[:, None]
+    channel = torch.arange(channels, device=rois.device).view(1, -1, 1, 1).expand_as(argmax_y).reshape(-1, 1)
+    flat = weights.new_zeros(images * height * width * channels)
+    flat.index_add_(0, (pixels * channels + channel).flatten(), weights.flatten())
+    grad_input += flat.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _samples(rois: Tensor, height: int, width: int, spatial_scale: float, sampling_ratio: int,
@@ -104,9 +134,8 @@ def _samples(rois: Tensor, height: int, width: int, spatial_scale: float, sampli
     k = k % per_bin[roi]
     column, row = bin_of_roi % width, bin_of_roi // width
     grid_x, grid_y = grid[roi].unbind(1)
-    # Rounded as mmcv rounds them.
-    x = start[roi, 0] + column * bin_size[roi, 0] + (k % grid_x + 0.5) * bin_size[roi, 0] / grid_x
-    y = start[roi, 1] + row * bin_size[roi, 1] + (k // grid_x + 0.5) * bin_size[roi, 1] / grid_y
+    x = _positions(start[roi, 0], bin_size[roi, 0], column, k % grid_x, grid_x)
+    y = _positions(start[roi, 1], bin_size[roi, 1], row, k // grid_x, grid_y)
     return Samples(y, x, rois[roi, 0].long(), roi * (height * width) + bin_of_roi, per_bin[roi])
 
 
@@ -116,22 +145,26 @@ def _refuse_negative_sizes(size: Tensor, aligned: bool) -> None:
         raise RuntimeError('RoIAlign: regions must not have a negative width or height')
 
 
-def _bilinear_taps(samples: Samples, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Returns the four pixels around each sample and their weights in the mean of its bin.
+def _positions(start: Tensor, bin_size: Tensor, bin_index: Tensor, k: Tensor, count: Tensor) -> Tensor:
+    """Returns the sample positions along one axis, (S,), rounded as mmcv rounds them."""
+    return start + bin_index * bin_size + (k + 0.5) * bin_size / count
+
+
+def _bilinear_taps(y: Tensor, x: Tensor, image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Returns the four pixels around each point and their weights.
 
     Points up to one pixel outside take the border's value; those further outside weigh nothing.
 
     Returns:
-        (4 S,) indices into the pixels of the whole batch, and (4 S,) weights.
+        (S, 4) indices into the pixels of the whole batch, and (S, 4) weights.
     """
-    y, x, image = samples.y, samples.x, samples.image
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y0, y1, wy = _neighbours(torch.where(inside, y, 0), height)
     x0, x1, wx = _neighbours(torch.where(inside, x, 0), width)
     top, bottom = (image * height + y0) * width, (image * height + y1) * width
     pixels = torch.stack((top + x0, top + x1, bottom + x0, bottom + x1), 1)
     weights = torch.stack(((1 - wy) * (1 - wx), (1 - wy) * wx, wy * (1 - wx), wy * wx), 1)
-    return pixels.flatten(), (weights * inside[:, None] / samples.bin_samples[:, None]).flatten()
+    return pixels, weights * inside[:, None]
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,6 +190,24 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, bags: Tensor, n
         return table.new_zeros(num_bags, table.shape[1])
     offsets = torch.searchsorted(bags, torch.arange(num_bags, device=bags.device))
     return F.embedding_bag(rows, table, offsets, mode='sum', per_sample_weights=weights.to(table.dtype))
+
+
+def _segment_max(values: Tensor, segments: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
+    """Finds the greatest value of each segment and channel above ``MAX_POOL_FLOOR``, and the first row that has it.
+
+    Args:
+        values: (S, C).
+        segments: (S,) segment of each row.
+
+    Returns:
+        (num_segments, C) values, and (num_segments, C) rows, ``S`` where there is none.
+    """
+    index = segments[:, None].expand_as(values)
+    best = values.new_full((num_segments, values.shape[1]), MAX_POOL_FLOOR).scatter_reduce(0, index, values, 'amax')
+    is_best = (values == best[segments]) & (values > MAX_POOL_FLOOR)
+    rows = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
+    rows = torch.where(is_best, rows, len(values))
+    return best, torch.full_like(best, len(values), dtype=torch.long).scatter_reduce(0, index, rows, 'amin')
 
 
 def _channels_last_table(maps: Tensor) -> Tensor:

@@ -60,14 +60,14 @@ def roi_align_cases() -> list[dict]:
     rois = torch.tensor([[0, 1, 2, 30, 25], [1, -8, -3, 50, 60], [0, 5, 5, 5, 5], [1, 80, 80, 90, 90],
                          [1, 3.3, 7.1, 9.9, 41.7], [0, -90, -90, -70, -60], [0, 0, 0, 43, 35]], dtype=torch.float32)
     cases = []
-    for seed, (aligned, ratio) in enumerate(product((False, True), (0, 1, 3)), start=6):
+    for seed, (mode, aligned, ratio) in enumerate(product(('max', 'avg'), (False, True), (0, 1, 3))):
         generator = torch.Generator().manual_seed(seed)
         maps = torch.randn(2, 3, 9, 11, generator=generator).requires_grad_()
         grad_output = torch.randn(len(rois), 3, 3, 2, generator=generator)
-        output = roi_align(maps, rois, (3, 2), 0.25, ratio, 'avg', aligned)
+        output = roi_align(maps, rois, (3, 2), 0.25, ratio, mode, aligned)
         output.backward(grad_output)
-        cases.append(dict(input=maps, rois=rois, spatial_scale=0.25, sampling_ratio=ratio, aligned=aligned,
-                          output=output, grad_output=grad_output, grad_input=maps.grad))
+        cases.append(dict(input=maps, rois=rois, spatial_scale=0.25, sampling_ratio=ratio, pool_mode=mode,
+                          aligned=aligned, output=output, grad_output=grad_output, grad_input=maps.grad))
     return cases
 
 

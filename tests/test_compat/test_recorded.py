@@ -49,9 +49,10 @@ def test_softnms(case: dict):
 def test_roi_align(case: dict):
     expected = case['output']
     output = torch.full_like(expected, float('nan'))
-    argmax = [torch.empty(0), torch.empty(0)]
+    argmax = [torch.full_like(expected, float('nan')) if case['pool_mode'] == 'max' else torch.empty(0)
+              for _ in range(2)]
     arguments = dict(aligned_height=3, aligned_width=2, spatial_scale=case['spatial_scale'],
-                     sampling_ratio=case['sampling_ratio'], pool_mode=1,
+                     sampling_ratio=case['sampling_ratio'], pool_mode=('max', 'avg').index(case['pool_mode']),
                      aligned=case['aligned'])
     roi_align_forward(case['input'], case['rois'], output, *argmax, **arguments)
     assert_close(output, expected)

@@ -17,10 +17,11 @@ def roi_align(*args: object) -> Tensor:
 
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('aligned', [False, True])
-def test_gradient(aligned: bool, sampling_ratio: int):
+@pytest.mark.parametrize('pool_mode', ['avg', 'max'])
+def test_gradient(pool_mode: str, aligned: bool, sampling_ratio: int):
     maps = torch.randn(2, 3, 9, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rois = torch.tensor(ROIS, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: roi_align(x, rois, (3, 2), 0.25, sampling_ratio, 'avg', aligned),
+    assert torch.autograd.gradcheck(lambda x: roi_align(x, rois, (3, 2), 0.25, sampling_ratio, pool_mode, aligned),
                                     maps.requires_grad_())
 
 
@@ -34,9 +35,10 @@ def test_a_plane_is_sampled_exactly():
     torch.testing.assert_close(pooled[0, 0], 2 * centre_x - 3 * centre_y + 1)
 
 
-def test_no_regions():
+@pytest.mark.parametrize('pool_mode', ['avg', 'max'])
+def test_no_regions(pool_mode: str):
     maps = torch.randn(2, 3, 9, 11, requires_grad=True)
-    pooled = roi_align(maps, torch.empty(0, 5), 7, 0.25, 0, 'avg', True)
+    pooled = roi_align(maps, torch.empty(0, 5), 7, 0.25, 0, pool_mode, True)
     assert pooled.shape == (0, 3, 7, 7)
     pooled.sum().backward()
     assert not maps.grad.any()
@@ -67,8 +69,3 @@ def test_the_gradient_arrives_whole_and_in_the_right_image():
 def test_a_region_turned_inside_out_is_refused():
     with pytest.raises(RuntimeError, match='negative'):
         roi_align(torch.randn(1, 1, 4, 4), torch.tensor([[0, 3.0, 0.0, 1.0, 2.0]]), 2, 1.0, 0, 'avg', True)
-
-
-def test_maxima_are_not_supplied():
-    with pytest.raises(NotImplementedError, match="'max' needs full mmcv"):
-        roi_align(torch.randn(1, 1, 4, 4), torch.tensor([[0, 0.0, 0.0, 1.0, 2.0]]), 2, 1.0, 0, 'max', True)

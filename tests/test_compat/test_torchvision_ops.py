@@ -92,7 +92,10 @@ def test_nms_computes_in_the_precision_of_ours(calls, dtype):
 
 def test_what_torchvision_does_not_have_is_ours(calls):
     assert nms.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.ones(1), 0.5, offset=1).tolist() == [0]
-    assert not calls
+    maps, rois = torch.ones(1, 1, 4, 4), torch.tensor([[0, 0.0, 0, 4, 4]])
+    outputs = [torch.zeros(1, 1, 2, 2) for _ in range(3)]
+    roi_align.roi_align_forward(maps, rois, *outputs, 2, 2, 1.0, 0, pool_mode=0, aligned=True)
+    assert not calls and (outputs[0] == 1).all()
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
