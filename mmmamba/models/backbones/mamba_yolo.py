@@ -55,6 +55,7 @@ class ODMamba(StagedBackbone):
         'b': Arch((1, 2, 2, 1), (64, 128, 256, 512)),
         'l': Arch((2, 4, 4, 2), (96, 192, 384, 576)),
     })
+    has_sppf = True
 
     def __init__(
         self,
@@ -103,10 +104,3 @@ class ODMamba(StagedBackbone):
         if self.num_stages == NUM_STAGES:
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = super().stage_modules(index)
-        return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
-
-    def absent_modules(self) -> list[str]:
-        return super().absent_modules() + (['sppf'] if self.num_stages < NUM_STAGES else [])

@@ -17,10 +17,11 @@ from mmmamba.models.utils import NUM_STAGES
 class StagedBackbone(BaseModule):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
-    A subclass makes ``self.stem``, ``self.downsamples`` and ``self.stages``, then calls :meth:`freeze`; it overrides
-    :meth:`stage_modules` if a stage is more than a down-sampling and its blocks. Stages after the last of
-    ``out_indices`` are not made: their parameters would never get a gradient. If the returned maps have norms of their
-    own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
+    A subclass makes ``self.stem``, ``self.downsamples`` (for every stage, or for every one but the first) and
+    ``self.stages``, then calls :meth:`freeze`. Stages after the last of ``out_indices`` are not made: their parameters
+    would never get a gradient. If the last stage ends in an SPPF, the subclass sets ``has_sppf`` and, with that stage,
+    makes ``self.sppf``. If the returned maps have norms of their own, it makes ``self.out_norms`` with
+    :meth:`make_out_norms`.
 
     Args:
         out_indices: Stages whose maps are returned, ascending: 0 is C2 (stride 4), 3 is C5 (stride 32).
@@ -37,6 +38,8 @@ class StagedBackbone(BaseModule):
     stem: nn.Module
     downsamples: nn.ModuleList
     stages: nn.ModuleList
+    sppf: nn.Module
+    has_sppf = False
 
     def __init__(
         self,
@@ -60,7 +63,9 @@ class StagedBackbone(BaseModule):
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         """Returns the modules of stage ``index``, in the order in which they run."""
-        return [self.downsamples[index - 1], self.stages[index]] if index else [self.stages[0]]
+        first = self.num_stages - len(self.downsamples)  # stage with a down-sampling
+        modules = [self.stages[index]] if index < first else [self.downsamples[index - first], self.stages[index]]
+        return [*modules, self.sppf] if self.has_sppf and index == NUM_STAGES - 1 else modules
 
     def make_out_norms(self, widths: Sequence[int], norm_layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
         """Makes a norm for each of the maps that are returned."""
@@ -71,7 +76,7 @@ class StagedBackbone(BaseModule):
         absent = [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
         for later in range(NUM_STAGES - self.num_stages):
             absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}']
-        return absent
+        return [*absent, 'sppf'] if self.has_sppf and self.num_stages < NUM_STAGES else absent
 
     def init_weights(self) -> None:
         """Initialises as mmengine does, but pretrained weights have to fit.

@@ -38,6 +38,7 @@ class YOLOv8CSPDarknet(StagedBackbone):
         'l': Arch((3, 6, 6, 3), (128, 256, 512, 512)),
         'x': Arch((3, 6, 6, 3), (160, 320, 640, 640)),
     })
+    has_sppf = True
 
     def __init__(
         self,
@@ -65,10 +66,3 @@ class YOLOv8CSPDarknet(StagedBackbone):
         if self.num_stages == NUM_STAGES:
             self.sppf = SPPF(widths[-1], norm_layer)
         self.freeze()
-
-    def stage_modules(self, index: int) -> list[nn.Module]:
-        modules = [self.downsamples[index], self.stages[index]]
-        return [*modules, self.sppf] if index == NUM_STAGES - 1 else modules
-
-    def absent_modules(self) -> list[str]:
-        return super().absent_modules() + (['sppf'] if self.num_stages < NUM_STAGES else [])
