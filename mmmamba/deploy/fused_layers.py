@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmmamba.deploy.fused_ops import inverted_bottleneck, pointwise_conv
 from mmmamba.layers import SS2D, DropPath, LayerNorm2d, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
 from mmmamba.layers.common import ACTIVATIONS
+from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
 
 
 def _name(activation: nn.Module) -> str:
@@ -35,31 +36,31 @@ class FusedSS2D(SS2D):
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
         activation = _name(self.act)
         x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
-        u = inverted_bottleneck(
-            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation=activation, **_norm_arguments(norm))
+        u = inverted_bottleneck(BottleneckInputs(
+            x, x_proj, None, self.conv2d.weight, self.conv2d.bias, activation=activation, **_norm_arguments(norm)))
         gate = dict(gate=x, gate_weight=z_proj[0], gate_activation=activation,
                     **_norm_arguments(norm, 'gate_')) if self.gated else {}
-        return pointwise_conv(
-            self.scan(u), self.out_proj.weight, residual=residual, **_norm_arguments(self.out_norm), **gate)
+        return pointwise_conv(PointwiseInputs(
+            self.scan(u), self.out_proj.weight, residual=residual, **_norm_arguments(self.out_norm), **gate))
 
 
 class FusedRGBlock(RGBlock):
     """:class:`RGBlock` of ``norm(x)``, plus ``residual``, each if it is given."""
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        return inverted_bottleneck(
+        return inverted_bottleneck(BottleneckInputs(
             x, self.fc1.weight, self.fc1.bias, self.dwconv.weight, self.dwconv.bias, skip=True,
             activation=_name(self.act), reduce_weight=self.fc2.weight, reduce_bias=self.fc2.bias, residual=residual,
-            **_norm_arguments(norm))
+            **_norm_arguments(norm)))
 
 
 class FusedMlp(Mlp):
     """:class:`Mlp` of ``norm(x)``, plus ``residual``, each if it is given."""
 
     def forward(self, x: Tensor, norm: LayerNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-        hidden = pointwise_conv(
-            x, self.fc1.weight, self.fc1.bias, activation=_name(self.act), **_norm_arguments(norm))
-        return pointwise_conv(hidden, self.fc2.weight, self.fc2.bias, residual=residual)
+        hidden = pointwise_conv(PointwiseInputs(
+            x, self.fc1.weight, self.fc1.bias, activation=_name(self.act), **_norm_arguments(norm)))
+        return pointwise_conv(PointwiseInputs(hidden, self.fc2.weight, self.fc2.bias, residual=residual))
 
 
 class FusedLSBlock(LSBlock):
@@ -67,8 +68,8 @@ class FusedLSBlock(LSBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x))
-        y = pointwise_conv(y, self.fc1.weight, self.fc1.bias, activation='gelu')
-        return pointwise_conv(y, self.fc2.weight, self.fc2.bias, residual=x)
+        y = pointwise_conv(PointwiseInputs(y, self.fc1.weight, self.fc1.bias, activation='gelu'))
+        return pointwise_conv(PointwiseInputs(y, self.fc2.weight, self.fc2.bias, residual=x))
 
 
 class FusedODSSBlock(ODSSBlock):

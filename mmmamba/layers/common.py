@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ def build_activation(name: str) -> nn.Module:
         raise InputError(f'activation must be one of {sorted(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()
 
+
+Outputs = TypeVar('Outputs')
 
 NormLayer = Callable[[int], nn.Module]
 """Makes a normalisation layer for a number of channels, e.g. ``partial(nn.BatchNorm2d, eps=1e-3)``."""
@@ -158,7 +161,7 @@ def join_squares(x: Tensor) -> Tensor:
     return torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=1)
 
 
-def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def recomputed(function: Callable[..., Outputs], *inputs: Tensor) -> Outputs:
     """Returns ``function(*inputs)``; for a backward pass, what goes in is kept instead of what arises within.
 
     The backward pass calls the function again as far as the last result that it needs. So a matrix product or a
@@ -167,7 +170,7 @@ def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     transforms of ``torch.func``, which allow no checkpointing, everything is kept.
 
     Args:
-        function: Deterministic, and without changes to anything outside of it.
+        function: Deterministic, and without changes to anything outside of it. Returns a tensor or several.
         inputs: Its arguments; gradients also reach tensors that it takes from elsewhere.
     """
     if not torch.is_grad_enabled() or in_transform():

@@ -5,7 +5,6 @@ import math
 import warnings
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmamba.errors import InputError
@@ -76,6 +75,9 @@ class SS2D(nn.Module):
     ``scan`` walks the map in four directions, each with its own data-dependent step, input and output matrices, and
     sums what the four return.
 
+    All but the scan is computed again in the backward pass. So what takes the place of a part, as an adapter of
+    ``in_proj`` does, has to be deterministic: without dropout of its own.
+
     Args:
         channels: C of the input and the output.
         d_state: N, states of every scanned channel.
@@ -126,17 +128,20 @@ class SS2D(nn.Module):
         init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # x, z = self.in_proj(x).chunk(2, dim=1), but z is made when it is used: the backward pass need not keep it.
-        x_proj, *z_proj = self.in_proj.weight.split(self.conv2d.in_channels)
 
-        def gate_and_project(y: Tensor, x: Tensor) -> Tensor:
+        def project(x: Tensor) -> tuple[Tensor, ...]:
+            x, *z = self.in_proj(x).split(self.conv2d.in_channels, dim=1)
+            return *map(self.act, z), self.act(self.conv2d(x))
+
+        def gate_and_project(y: Tensor, *gate: Tensor) -> Tensor:
             y = self.out_norm(y)
             if self.gated:
-                y = y * self.act(F.conv2d(x, *z_proj))
-            return self.out_proj(y.to(x.dtype))
+                y = y * gate[0]
+            return self.out_proj(y.to(u.dtype))
 
-        u = recomputed(lambda x: self.act(self.conv2d(x)), F.conv2d(x, x_proj))
-        return recomputed(gate_and_project, self.scan(u), x)
+        # For the backward pass this keeps the input, the gate, and what goes into and comes out of the scan.
+        *gate, u = recomputed(project, x)
+        return recomputed(gate_and_project, self.scan(u), *gate)
 
     def scan(self, u: Tensor) -> Tensor:
         """Returns the sum of the four directions' scans of u, (B, D, H, W)."""

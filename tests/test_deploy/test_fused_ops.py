@@ -11,8 +11,9 @@ from torch.autograd import forward_ad, functional
 from torch.func import grad, jvp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmmamba.deploy.fused_ops import inverted_bottleneck, pointwise_conv
+from mmmamba.deploy import fused_ops
 from mmmamba.ops.cpu import native
+from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
 
 GATE_ACTIVATIONS = {None: 'silu', 'gelu': None, 'silu': 'relu', 'relu': 'gelu'}  # beside another after the product
 needs_library = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
@@ -20,6 +21,14 @@ WAYS = ('torch', *(f'cpu-{isa}' for isa in native.ISAS))
 # Odd channels, fewer than a vector has lanes, more than a panel of weights; maps of a pixel, a row, a column.
 SHAPES = [(1, 3, 5, 1, 1), (2, 17, 33, 1, 5), (2, 8, 16, 7, 1), (1, 32, 85, 5, 4), (2, 50, 70, 9, 18),
           (1, 5, 49, 23, 2)]
+
+
+def pointwise_conv(*inputs, backend: str | None = None, **others) -> Tensor:
+    return fused_ops.pointwise_conv(PointwiseInputs(*inputs, **others), backend=backend)
+
+
+def inverted_bottleneck(*inputs, backend: str | None = None, **others) -> Tensor:
+    return fused_ops.inverted_bottleneck(BottleneckInputs(*inputs, **others), backend=backend)
 
 
 def maps(*size: int) -> Tensor:

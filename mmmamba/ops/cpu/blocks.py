@@ -1,7 +1,11 @@
-"""Calls the native kernels of the blocks around the scan with channels-last maps. The structures mirror blocks.h."""
+"""The blocks around the scan: what their operations take, and calls of the native kernels with channels-last maps.
+
+The structures mirror blocks.h.
+"""
 from __future__ import annotations
 
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +15,86 @@ from mmmamba.ops.cpu.native import addresses
 
 ABI = 2
 ACTIVATIONS = (None, 'gelu', 'silu', 'relu')  # in the order of blocks.h; GELU is the exact one
+
+
+class PointwiseInputs(NamedTuple):
+    """What a 1x1 convolution takes, with what comes before and after it in a block, each part if it is given::
+
+        activation(weight ∗ (LN(x) · gate_activation(g)) + bias) + residual     g = gate, or gate_weight ∗ LN(gate)
+
+    LN is the layer norm over the channels of a pixel.
+
+    Attributes:
+        x: Map (batch, inputs, height, width). Memory in channels_last spares a copy, in all maps.
+        weight: (outputs, inputs, 1, 1).
+        bias: (outputs,).
+        norm_weight: γ of the layer norm (inputs,); None for no norm.
+        norm_bias: β of the layer norm (inputs,), with ``norm_weight``.
+        eps: ε of the layer norm.
+        gate: (batch, gate inputs, height, width); as many channels as ``x`` unless ``gate_weight`` makes them.
+        gate_weight: (inputs, gate inputs, 1, 1).
+        gate_norm_weight: γ of the gate's layer norm (gate inputs,), with ``gate_weight``; None for no norm.
+        gate_norm_bias: β of the gate's layer norm (gate inputs,), with ``gate_norm_weight``.
+        gate_eps: ε of the gate's layer norm.
+        gate_activation: As ``activation``.
+        activation: 'gelu' (the exact one), 'silu', 'relu', or None.
+        residual: (batch, outputs, height, width).
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    norm_weight: Tensor | None = None
+    norm_bias: Tensor | None = None
+    eps: float = 1e-6
+    gate: Tensor | None = None
+    gate_weight: Tensor | None = None
+    gate_norm_weight: Tensor | None = None
+    gate_norm_bias: Tensor | None = None
+    gate_eps: float = 1e-6
+    gate_activation: str | None = 'gelu'
+    activation: str | None = None
+    residual: Tensor | None = None
+
+
+class BottleneckInputs(NamedTuple):
+    """What a 1x1, a depthwise 3x3 and a 1x1 convolution take (MobileNetV2, arXiv 1801.04381), each if it is given::
+
+        h, v   = split(expand_weight ∗ LN(x) + expand_bias)               no v without twice the hidden channels
+        hidden = activation(depthwise_weight ∗ h + depthwise_bias + h) · v                  "+ h" with ``skip``
+        output = reduce_weight ∗ hidden + reduce_bias + residual                        hidden without a reduction
+
+    LN is the layer norm over the channels of a pixel.
+
+    Attributes:
+        x: Map (batch, inputs, height, width). Memory in channels_last spares a copy, in all maps.
+        expand_weight: (hidden, inputs, 1, 1), or (2 hidden, inputs, 1, 1) for a gate v, with ``reduce_weight``.
+        expand_bias: (hidden,) or (2 hidden,), or None.
+        depthwise_weight: (hidden, 1, 3, 3).
+        depthwise_bias: (hidden,), or None.
+        norm_weight: γ of the layer norm (inputs,); None for no norm.
+        norm_bias: β of the layer norm (inputs,), with ``norm_weight``.
+        eps: ε of the layer norm.
+        skip: Whether the depthwise convolution has a residual.
+        activation: 'gelu' (the exact one), 'silu', 'relu', or None.
+        reduce_weight: (outputs, hidden, 1, 1).
+        reduce_bias: (outputs,).
+        residual: Shaped as the output.
+    """
+
+    x: Tensor
+    expand_weight: Tensor
+    expand_bias: Tensor | None
+    depthwise_weight: Tensor
+    depthwise_bias: Tensor | None
+    norm_weight: Tensor | None = None
+    norm_bias: Tensor | None = None
+    eps: float = 1e-6
+    skip: bool = False
+    activation: str | None = None
+    reduce_weight: Tensor | None = None
+    reduce_bias: Tensor | None = None
+    residual: Tensor | None = None
 
 
 class LayerNorm(Structure):
@@ -72,85 +156,51 @@ def unavailable() -> str | None:
     return REASON
 
 
-def pointwise(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    gate: Tensor | None,
-    gate_weight: Tensor | None,
-    gate_norm_weight: Tensor | None,
-    gate_norm_bias: Tensor | None,
-    gate_eps: float,
-    gate_activation: str | None,
-    activation: str | None,
-    residual: Tensor | None,
-    isa: str | None = None,
-) -> Tensor:
-    """Runs ``pointwise_conv`` of mmmamba.deploy on float32 tensors, with the instruction set ``isa`` or the best."""
-    x, gate, residual = map(_channels_last, (x, gate, residual))
-    weight, bias, gate_weight = map(_dense, (weight, bias, gate_weight))
-    norm_weight, norm_bias = map(_dense, (norm_weight, norm_bias))
-    gate_norm_weight, gate_norm_bias = map(_dense, (gate_norm_weight, gate_norm_bias))
-    batch, inputs, height, width = x.shape
+def pointwise(inputs: PointwiseInputs) -> Tensor:
+    """Convolves float32 tensors on the CPU."""
+    x, gate, residual = map(_channels_last, (inputs.x, inputs.gate, inputs.residual))
+    weight, bias, gate_weight = map(_dense, (inputs.weight, inputs.bias, inputs.gate_weight))
+    norm_weight, norm_bias = map(_dense, (inputs.norm_weight, inputs.norm_bias))
+    gate_norm_weight, gate_norm_bias = map(_dense, (inputs.gate_norm_weight, inputs.gate_norm_bias))
+    batch, channels, height, width = x.shape
     outputs = weight.shape[0]
-    output = _empty_map(x, outputs)
+    output = empty_map(x, outputs)
     if not output.numel():
         return output
-    gate_inputs = 0 if gate_weight is None else gate_weight.shape[1]
-    sizes = (batch * height * width, inputs, outputs, gate_inputs, ACTIVATIONS.index(activation),
-             ACTIVATIONS.index(gate_activation))
+    sizes = (batch * height * width, channels, outputs, 0 if gate_weight is None else gate_weight.shape[1])
+    activations = ACTIVATIONS.index(inputs.activation), ACTIVATIONS.index(inputs.gate_activation)
     x_at, gate_at, residual_at, output_at = addresses(
         (x, gate, residual, output), memory_format=torch.channels_last)
     weight_at, bias_at, gate_weight_at = addresses((weight, bias, gate_weight))
-    norm = LayerNorm(*addresses((norm_weight, norm_bias)), eps)
-    gate_norm = LayerNorm(*addresses((gate_norm_weight, gate_norm_bias)), gate_eps)
-    _run('blocks_pointwise',
-         Pointwise(*sizes, x_at, weight_at, bias_at, norm, gate_at, gate_weight_at, gate_norm, residual_at, output_at),
-         isa)
+    norm = LayerNorm(*addresses((norm_weight, norm_bias)), inputs.eps)
+    gate_norm = LayerNorm(*addresses((gate_norm_weight, gate_norm_bias)), inputs.gate_eps)
+    _run('blocks_pointwise', Pointwise(
+        *sizes, *activations, x_at, weight_at, bias_at, norm, gate_at, gate_weight_at, gate_norm, residual_at,
+        output_at))
     return output
 
 
-def inverted_bottleneck(
-    x: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    skip: bool,
-    activation: str | None,
-    reduce_weight: Tensor | None,
-    reduce_bias: Tensor | None,
-    residual: Tensor | None,
-    isa: str | None = None,
-) -> Tensor:
-    """Runs ``inverted_bottleneck`` of mmmamba.deploy likewise."""
-    x, residual = map(_channels_last, (x, residual))
-    norm_weight, norm_bias = map(_dense, (norm_weight, norm_bias))
-    expand_weight, expand_bias = map(_dense, (expand_weight, expand_bias))
-    depthwise_weight, depthwise_bias = map(_dense, (depthwise_weight, depthwise_bias))
-    reduce_weight, reduce_bias = map(_dense, (reduce_weight, reduce_bias))
-    batch, inputs, height, width = x.shape
-    hidden = depthwise_weight.shape[0]
-    outputs = hidden if reduce_weight is None else reduce_weight.shape[0]
-    output = _empty_map(x, outputs)
+def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
+    """Convolves float32 tensors on the CPU."""
+    x, residual = map(_channels_last, (inputs.x, inputs.residual))
+    norm = tuple(map(_dense, (inputs.norm_weight, inputs.norm_bias)))
+    expand = tuple(map(_dense, (inputs.expand_weight, inputs.expand_bias)))
+    depthwise = tuple(map(_dense, (inputs.depthwise_weight, inputs.depthwise_bias)))
+    reduce = tuple(map(_dense, (inputs.reduce_weight, inputs.reduce_bias)))
+    hidden = inputs.depthwise_weight.shape[0]
+    outputs = hidden if inputs.reduce_weight is None else inputs.reduce_weight.shape[0]
+    output = empty_map(x, outputs)
     if not output.numel():
         return output
     if not hidden:
         raise ValueError('inverted_bottleneck: nothing to reduce, there are no hidden channels.')
-    gated = expand_weight.shape[0] > hidden
-    sizes = (batch, height, width, inputs, hidden, outputs, ACTIVATIONS.index(activation), gated)
+    batch, channels, height, width = x.shape
+    gated = inputs.expand_weight.shape[0] > hidden
+    sizes = (batch, height, width, channels, hidden, outputs, ACTIVATIONS.index(inputs.activation), gated)
     x_at, residual_at, output_at = addresses((x, residual, output), memory_format=torch.channels_last)
-    stencil = Stencil(*addresses((depthwise_weight, depthwise_bias)), skip)
-    _run('blocks_inverted_bottleneck',
-         InvertedBottleneck(*sizes, native.threads(), x_at, LayerNorm(*addresses((norm_weight, norm_bias)), eps),
-                            *addresses((expand_weight, expand_bias)), stencil,
-                            *addresses((reduce_weight, reduce_bias)), residual_at, output_at), isa)
+    _run('blocks_inverted_bottleneck', InvertedBottleneck(
+        *sizes, native.threads(), x_at, LayerNorm(*addresses(norm), inputs.eps), *addresses(expand),
+        Stencil(*addresses(depthwise), inputs.skip), *addresses(reduce), residual_at, output_at))
     return output
 
 
@@ -163,12 +213,13 @@ def _dense(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 
-def _empty_map(like: Tensor, channels: int) -> Tensor:
+def empty_map(like: Tensor, channels: int) -> Tensor:
+    """Returns an uninitialised map of the size of ``like``, in channels_last memory."""
     size = (like.shape[0], channels, *like.shape[2:])
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _run(function: str, problem: Structure, isa: str | None) -> None:
-    index = native.isa_index(isa)
-    if getattr(native.NATIVE.library, function)(byref(problem), index, native.threads()):
+def _run(function: str, problem: Structure) -> None:
+    """Runs a kernel with the best instruction set."""
+    if getattr(native.NATIVE.library, function)(byref(problem), native.isa_index(None), native.threads()):
         raise MemoryError('The native kernel could not allocate its workspace.')

@@ -1,0 +1,80 @@
+"""What is registered on a layer within a block is called: hooks, adapters, quantisation."""
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmmamba import layers
+
+MAP, TOKENS = (2, 16, 5, 6), (3, 9, 16)
+LAYERS = {
+    'attention': (lambda: layers.Attention(16, 2), TOKENS),
+    'c2f': (lambda: layers.C2f(16, 16), MAP),
+    'conv_norm_act': (lambda: layers.ConvNormAct(16, 8), MAP),
+    'conv_stem': (lambda: layers.ConvStem(16, 8, 12), MAP),
+    'evss': (lambda: layers.EVSSBlock(16), MAP),
+    'inverted_residual': (lambda: layers.InvertedResidual(16), MAP),
+    'ls': (lambda: layers.LSBlock(16), MAP),
+    'mamba_vision': (lambda: layers.MambaVisionBlock(16, layers.Attention(16, 2), layer_scale=0.5), TOKENS),
+    'mamba_vision_mixer': (lambda: layers.MambaVisionMixer(16), TOKENS),
+    'odss': (lambda: layers.ODSSBlock(16, 12, num_ss2d=2, local_spatial=True), MAP),
+    'patch_embed': (lambda: layers.PatchEmbed(16, 8), MAP),
+    'patch_merging': (lambda: layers.PatchMerging(16, 8), MAP),
+    'residual_conv': (lambda: layers.ResidualConvBlock(16), MAP),
+    'simple_stem': (lambda: layers.SimpleStem(16, 8), MAP),
+    'sppf': (lambda: layers.SPPF(16), MAP),
+    'squeeze_excitation': (lambda: layers.SqueezeExcitation(16, 4), MAP),
+    'ss2d': (lambda: layers.SS2D(16), MAP),
+    'ss2d_ungated': (lambda: layers.SS2D(16, gated=False), MAP),
+    'vision_clue_merge': (lambda: layers.VisionClueMerge(16, 8), MAP),
+    'vss': (lambda: layers.VSSBlock(16), MAP),
+    'windowed': (lambda: layers.Windowed(3, layers.MambaVisionBlock(16, layers.MambaVisionMixer(16))), MAP),
+    **{f'mlp_{name}': (lambda mlp=mlp: mlp(16), MAP) for name, mlp in layers.MLPS.items()},
+}
+
+
+def test_every_layer_with_others_in_it_is_here():
+    classes = {value for name in layers.__all__ if inspect.isclass(value := getattr(layers, name))}
+    assert {type(make()) for make, _ in LAYERS.values()} == classes - {layers.DropPath, layers.LayerNorm2d}
+
+
+@pytest.mark.parametrize('make, shape', LAYERS.values(), ids=LAYERS)
+@torch.no_grad()
+def test_every_convolution_and_linear_layer_is_called_once(make, shape):
+    layer, called = make(), Counter()
+    names = [name for name, part in layer.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
+    for name in names:
+        layer.get_submodule(name).register_forward_hook(lambda *_, name=name: called.update([name]))
+    layer(torch.randn(shape))
+    # An EVSS block has one squeeze-and-excitation for its two branches.
+    twice = {name for name in names if name.startswith('se.') and isinstance(layer, layers.EVSSBlock)}
+    assert called == {name: 1 + (name in twice) for name in names}
+
+
+@pytest.mark.parametrize('gated', [True, False])
+def test_ss2d_takes_what_its_projection_returns(gated):
+    """An adapter around ``in_proj``, with a parameter of its own, counts in the output and gets its gradient."""
+
+    class Scaled(nn.Module):
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.scale = inner, nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * self.inner(x)
+
+    torch.manual_seed(0)
+    layer, x = layers.SS2D(16, gated=gated), torch.randn(MAP)
+    layer.in_proj = Scaled(layer.in_proj)
+    out = layer(x)
+    out.square().sum().backward()
+    assert layer.in_proj.scale.grad.abs() > 0
+    layer.in_proj = layer.in_proj.inner
+    with torch.no_grad():
+        layer.in_proj.weight *= 3
+    torch.testing.assert_close(layer(x), out)
