@@ -12,12 +12,11 @@ from typing import Any, Callable, NoReturn
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mmmamba.layers.common import layer_norm_2d, recomputed
 from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
-from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, select
+from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, register_flops, select
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
     zip(blocks.ACTIVATIONS, (lambda x: x, F.gelu, F.silu, F.relu)))  # older PyTorch traces no read-only mapping
@@ -282,11 +281,12 @@ def _register(
         size = (x.shape[0], outputs(*others), *x.shape[2:])
         return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
-    @register_flop_formula(getattr(torch.ops.mmmamba, name))
-    def _(x: torch.Size, *others: Any, **_: Any) -> int:
+    def flops(x: torch.Size, *others: Any, **_: Any) -> int:
         return 2 * x[0] * x[2] * x[3] * sum(others[i].numel() for i in weights if others[i] is not None)
 
-    return getattr(torch.ops.mmmamba, name)
+    operator = getattr(torch.ops.mmmamba, name)
+    register_flops(operator, flops)
+    return operator
 
 
 def _refuse_gradient(ctx: Any, grad: Tensor) -> NoReturn:
