@@ -33,6 +33,23 @@ _ASPECTS = ((1, 1), (2, 1), (1, 2))
 _COLOURS = ((40, 40, 220), (40, 220, 40), (220, 40, 40))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line('markers', 'needs_torch(version, reason): skips the test on a PyTorch older than version')
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Obeys ``needs_torch``.
+
+    2.11 means: works with 2.11 or 2.13 and fails with 2.4; no version between was tried. torch.export of 2.4 refuses
+    the switch of autocast around a scan (``Node.meta _enter_autocast is missing val field``), and its torch.compile
+    cannot trace a function that writes to ``out=`` while gradients are recorded, as the torch backend's does.
+    """
+    for mark in item.iter_markers('needs_torch'):
+        version, reason = mark.args
+        if torch.__version__ < version:  # compares as a version
+            pytest.skip(f'needs PyTorch {version}: {reason}')
+
+
 def compose_coco_folder(root: Path, images: int = 8, size: tuple[int, int] = (64, 48), split: str = 'train',
                         seed: int = 0) -> Path:
     """Writes ``root/SPLIT/*.jpg`` and ``root/annotations/SPLIT.json``: coloured rectangles of three classes on noise.

@@ -12,13 +12,12 @@ from typing import Any, Callable, NoReturn
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mmmamba.layers.common import layer_norm_2d, recomputed
 from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
-from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, select
+from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, register_flops, select
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
     zip(blocks.ACTIVATIONS, (lambda x: x, F.gelu, F.silu, F.relu)))  # older PyTorch traces no read-only mapping
@@ -196,13 +195,14 @@ def _register(
         inputs = inputs_type(*arguments)
         return blocks.empty_map(inputs.x, last_weight(inputs).shape[0])
 
-    @register_flop_formula(getattr(torch.ops.mmmamba, name))
-    def _(*shapes: Any, **_: Any) -> int:
+    def flops(*shapes: Any, **_: Any) -> int:
         inputs = inputs_type(*shapes)
         batch, _, height, width = inputs.x
         return 2 * batch * height * width * sum(weight.numel() for weight in weights(inputs) if weight is not None)
 
-    return getattr(torch.ops.mmmamba, name)
+    operator = getattr(torch.ops.mmmamba, name)
+    register_flops(operator, flops)
+    return operator
 
 
 def _refuse_gradient(ctx: Any, grad: Tensor) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 TRACES_TRANSFORMS = torch.torch_version.TorchVersion(torch.__version__) >= '2.11'
 """Whether torch.compile can trace the question about transforms: 2.11 can, 2.4 cannot; nothing between was tried."""
@@ -144,6 +145,14 @@ def refusing_forward_mode(kernel: Callable[..., Any]) -> Callable[..., Any]:
         return kernel(*inputs)
 
     return run
+
+
+def register_flops(operator: Any, formula: Callable[..., int]) -> None:
+    """Has ``FlopCounterMode`` count an operator, ``torch.ops.mmmamba.<name>``, by a formula of its inputs' shapes.
+
+    PyTorch 2.4 files the formula by overload, but looks for the operator.
+    """
+    flop_registry[operator] = register_flop_formula(operator)(formula)
 
 
 def refuse_second_derivative() -> None:

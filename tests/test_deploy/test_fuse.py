@@ -261,10 +261,16 @@ def test_what_cannot_be_folded_is_named():
 
 
 @torch.no_grad()
-def test_fused_blocks_compile_and_export_as_one_graph():
+def test_fused_blocks_compile_as_one_graph():
     torch.compiler.reset()
     fused = fuse(with_statistics(BLOCKS['odss_rg']()))
     x = torch.randn(2, CHANNELS, 9, 7)
-    expected = fused(x)
-    torch.testing.assert_close(torch.compile(fused, fullgraph=True, backend='aot_eager')(x), expected)
-    torch.testing.assert_close(torch.export.export(fused, (x, )).module()(x), expected)
+    torch.testing.assert_close(torch.compile(fused, fullgraph=True, backend='aot_eager')(x), fused(x))
+
+
+@pytest.mark.needs_torch('2.11', 'exports a scan')
+@torch.no_grad()
+def test_fused_blocks_export():
+    fused = fuse(with_statistics(BLOCKS['odss_rg']()))
+    x = torch.randn(2, CHANNELS, 9, 7)
+    torch.testing.assert_close(torch.export.export(fused, (x, )).module()(x), fused(x))

@@ -364,7 +364,8 @@ def inverted_call() -> tuple[Callable[[Tensor], Tensor], Tensor]:
 def test_the_operators_refuse_forward_mode(make):
     operator, x = make()
     assert operator(x).abs().max() > 0
-    with pytest.raises(RuntimeError, match='no forward-mode derivative'):
+    # PyTorch 2.4 refuses the operators itself, in all of its transforms.
+    with pytest.raises(RuntimeError, match='no forward-mode derivative|with functorch transforms'):
         jvp(operator, (x,), (x,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='no forward-mode derivative'):
         operator(forward_ad.make_dual(x, x))

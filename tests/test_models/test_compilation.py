@@ -54,6 +54,7 @@ def test_trains_compiled_without_a_graph_break(network):
         torch.testing.assert_close(traced, eager)
 
 
+@pytest.mark.needs_torch('2.11', 'exports a scan')
 def test_exports_with_any_batch_and_size(network):
     sizes = {0: Dim('batch', max=64), 2: 32 * Dim('rows', min=2, max=60), 3: 32 * Dim('columns', min=2, max=60)}
     exported = torch.export.export(network, (images(2, 64, 96),), dynamic_shapes=(sizes,))
@@ -68,10 +69,14 @@ def test_exports_with_any_batch_and_size(network):
 BACKBONES = {'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24))}
 
 
-@pytest.mark.parametrize('name', BACKBONES)
-def test_backbones_train_compiled_and_export(name, mmdet_scope):
+@pytest.fixture(params=BACKBONES)
+def backbone(request, mmdet_scope) -> nn.Module:
     torch.manual_seed(0)
-    backbone = MODELS.build(dict(type=name, **BACKBONES[name])).train()
+    return MODELS.build(dict(type=request.param, **BACKBONES[request.param]))
+
+
+def test_backbones_train_compiled(backbone):
+    backbone.train()
     compiled = torch.compile(backbone, fullgraph=True, backend='aot_eager')
     gradients = []
     for run in (backbone, compiled):
@@ -81,6 +86,9 @@ def test_backbones_train_compiled_and_export(name, mmdet_scope):
     for eager, traced in zip(*gradients):
         torch.testing.assert_close(traced, eager)
 
+
+@pytest.mark.needs_torch('2.11', 'exports a scan')
+def test_backbones_export(backbone):
     backbone.eval()
     sizes = {0: Dim('batch', max=64), 2: 32 * Dim('rows', min=2, max=60), 3: 32 * Dim('columns', min=2, max=60)}
     exported = torch.export.export(backbone, (images(2, 64, 96),), dynamic_shapes=(sizes,)).module()

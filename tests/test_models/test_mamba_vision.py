@@ -110,6 +110,7 @@ def test_trains_compiled_without_a_graph_break():
         torch.testing.assert_close(traced, eager)
 
 
+@pytest.mark.needs_torch('2.11', 'exports a scan')
 def test_exports_with_any_batch_and_size_within_one_window():
     # The traced program holds for as many windows as it was traced with, or it could not tell how they are laid out.
     model = build(window_sizes=(32, 16)).eval()
@@ -123,6 +124,7 @@ def test_exports_with_any_batch_and_size_within_one_window():
                 torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.needs_torch('2.11', 'exports a scan')
 def test_exports_a_fixed_size_in_many_windows():
     model = build().eval()
     exported = torch.export.export(model, (images(1, 96, 160),))

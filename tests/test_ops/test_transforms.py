@@ -179,7 +179,8 @@ def test_the_operator_refuses_forward_mode(requires):
         return BACKENDS[0].run(x, u, A, B, B, None, None, True)[0]
 
     assert operator(u).abs().max() > 0
-    with pytest.raises(RuntimeError, match='no forward-mode derivative'):
+    # PyTorch 2.4 refuses the operators itself, in all of its transforms.
+    with pytest.raises(RuntimeError, match='no forward-mode derivative|with functorch transforms'):
         jvp(operator, (u,), (u,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='no forward-mode derivative'):
         operator(forward_ad.make_dual(u, u))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmdet.models.utils import multi_apply
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
@@ -96,8 +95,9 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         channels = tuple(feat.shape[1] for feat in feats)
         if channels != self.in_channels:
             raise InputError(f'YOLOv8Head was made for maps of {self.in_channels} channels, got {channels}')
-        return multi_apply(lambda feat, cls_branch, reg_branch: (cls_branch(feat), reg_branch(feat)), feats,
-                           self.cls_branches, self.reg_branches)
+        # Not mmdet's multi_apply, which PyTorch 2.4 cannot compile.
+        return ([branch(feat) for branch, feat in zip(self.cls_branches, feats)],
+                [branch(feat) for branch, feat in zip(self.reg_branches, feats)])
 
     def distances(self, bbox_logits: Tensor) -> Tensor:
         """Returns the expected distances (..., 4), in strides, of box logits (..., 4·reg_max)."""

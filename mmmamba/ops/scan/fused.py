@@ -12,9 +12,8 @@ from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from mmmamba.ops.dispatch import refuse_second_derivative, refusing_forward_mode
+from mmmamba.ops.dispatch import refuse_second_derivative, refusing_forward_mode, register_flops
 from mmmamba.ops.scan.orders import token_count
 
 
@@ -137,13 +136,14 @@ def register(
 
     torch.library.register_autograd(qualified, differentiate, setup_context=setup_context)
 
-    @register_flop_formula(getattr(torch.ops.mmmamba, name))
-    def _(*shapes: Any, **_: Any) -> int:
+    def flops(*shapes: Any, **_: Any) -> int:
         return scan_flops(*_sizes(ScanInputs(*shapes[:-1])))
 
-    @register_flop_formula(getattr(torch.ops.mmmamba, f'{name}_backward'))
-    def _(grad_y: Any, grad_last_state: Any, *shapes: Any, **_: Any) -> int:
+    def backward_flops(grad_y: Any, grad_last_state: Any, *shapes: Any, **_: Any) -> int:
         return scan_backward_flops(*_sizes(ScanInputs(*shapes[:TENSORS], *shapes[TENSORS + 1:])))
+
+    register_flops(getattr(torch.ops.mmmamba, name), flops)
+    register_flops(getattr(torch.ops.mmmamba, f'{name}_backward'), backward_flops)
 
     def scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
         arguments: list[Any] = list(inputs)

@@ -14,7 +14,8 @@ def _cross(height: int, width: int, device: torch.device) -> Tensor:
 
 def _atrous(height: int, width: int, device: torch.device) -> Tensor:
     pixels = torch.arange(height * width, device=device).view(height, width)
-    pixels = F.pad(pixels, (0, width % 2, 0, height % 2), value=height * width)
+    if height and width:  # PyTorch 2.4 pads no empty map
+        pixels = F.pad(pixels, (0, width % 2, 0, height % 2), value=height * width)
     submaps = [pixels[0::2, 0::2], pixels[1::2, 0::2].t(), pixels[0::2, 1::2], pixels[1::2, 1::2].t()]
     return torch.stack([submap.flatten() for submap in submaps])
 
