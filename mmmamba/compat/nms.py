@@ -59,7 +59,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
             won = int(winners.sum())
             first, second = _overlapping_pairs(torch.cat((block[winners], boxes)), iou_threshold, offset)
             alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-            alive[second[first < won] - won] = False
+            alive[second[(first < won) & (second >= won)] - won] = False
             rest, boxes = rest[alive], boxes[alive]
     return torch.cat(kept) if kept else rest
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from mmmamba.convert.key_map import Names, StateDict, rename, without_wrappers
 
 BACKBONE = 'backbone.'
+OUT_NORMS: Names = {f'outnorm{stage}': f'out_norms.{stage}' for stage in range(4)}
 
 CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     'mamba-vision': ('norm', 'head'),

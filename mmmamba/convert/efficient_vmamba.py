@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import re
 
-from mmmamba.convert.backbone import rename_backbone
-from mmmamba.convert.key_map import SS2D, StateDict, under
+from mmmamba.convert.backbone import OUT_NORMS, rename_backbone
+from mmmamba.convert.key_map import SS2D, StateDict, repeated, under
 
 _CONV_NORM = {'0': 'conv', '1': 'norm'}
 _STEM = {'0': 'conv', '2': 'norm', 'proj': 'conv', 'norm': 'norm'}  # the last two as older checkpoints have them
@@ -30,9 +30,9 @@ _INVERTED_RESIDUAL = {
 _MERGE = {'norm': 'norm', 'reduction': 'reduction'}
 _NAMES = {
     **under('patch_embed', 'stem', _STEM),
-    **under('layers.#.blocks.#', 'stages.#.#', _EVSS_BLOCK),
-    **under('layers.#.downsample', 'downsamples.#', _MERGE),
-    'outnorm#': 'out_norms.#',
+    **repeated(4, 'layers.{}.blocks.#', 'stages.{}.#', _EVSS_BLOCK),
+    **repeated(3, 'layers.{}.downsample', 'downsamples.{}', _MERGE),
+    **OUT_NORMS,
 }
 # Blocks of stages 2 and 3 are numbered from 1 among layers without weights, and the merging after them by its place.
 _MEMBER = re.compile(r'(?:.*\.)?layers\.(\d+)\.([1-9]\d*)\.')

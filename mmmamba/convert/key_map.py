@@ -39,6 +39,12 @@ def under(reference: str, ours: str, names: Names) -> Names:
     return {f'{reference}.{name}': f'{ours}.{our_name}' for name, our_name in names.items()}
 
 
+def repeated(count: int, reference: str, ours: str, names: Names) -> Names:
+    """Returns ``under`` of each number below ``count``, which ``{}`` stands for in both names."""
+    tables = (under(reference.format(number), ours.format(number), names) for number in range(count))
+    return {name: our_name for table in tables for name, our_name in table.items()}
+
+
 def system_of(keys: Iterable[str]) -> str | None:
     """Guesses the system that a state dict of these keys comes from."""
     keys = list(keys)
@@ -58,15 +64,20 @@ def without_wrappers(state_dict: StateDict, yolo: bool = False) -> StateDict:
         yolo: Keep the last ``model.`` if a number follows, which YOLO's own keys begin with.
 
     Raises:
-        InputError: Two keys become one: the state dict holds two models, or one twice.
+        InputError: Two keys become one, or those of a YOLO are wrapped in two ways: it holds two models, or one twice.
     """
-    wrappers = re.compile(r'((module|model)\.)*?(?=model\.\d+\.)' if yolo else r'((module|model)\.)*')
+    wrappers = re.compile(r'((module|model)\.)*?(?=model\.[0-9]+\.)' if yolo else r'((module|model)\.)*')
     full: dict[str, str] = {}
+    wrapped: dict[str, str] = {}
     for key in state_dict:
         match = wrappers.match(key)
         other = full.setdefault(key[match.end():] if match else key, key)
         if other != key:
             raise InputError(f'ambiguous state dict: {other} and {key} differ in their prefixes only')
+        if yolo and match:
+            wrapped.setdefault(match.group(), key)
+    if len(wrapped) > 1:
+        raise InputError(f'ambiguous state dict: {" and ".join(wrapped.values())} have different prefixes')
     return {bare: state_dict[key] for bare, key in full.items()}
 
 
@@ -75,13 +86,17 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
 
     Args:
         state_dict: In the reference's names.
-        names: Table of all modules, and of the parameters that are in none. Numbers are taken over in their order.
+        names: Table of all modules, and of the parameters that are in none. Numbers are taken over, and
+            have to be 0, 1, 2 and so on.
         system: What the user asked for, for the error message.
 
     Raises:
-        InputError: Tensors that the table lacks; says which other system they look like, if any. Or two of one name.
+        InputError: Tensors that the table lacks; says which other system they look like, if any. Or two of one name,
+            or a number that is left out.
     """
-    patterns = [(re.compile(re.escape(reference).replace(r'\#', r'(\d+)')), ours) for reference, ours in names.items()]
+    patterns = [(re.compile(re.escape(reference).replace(r'\#', '(0|[1-9][0-9]*)')), ours)
+                for reference, ours in names.items()]
+    numbers: dict[str, set[int]] = {}
 
     @cache
     def our_name(name: str) -> str | None:
@@ -89,7 +104,9 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
             match = pattern.fullmatch(name)
             if match:
                 for number in match.groups():
-                    ours = ours.replace('#', number, 1)
+                    sequence, _, rest = ours.partition('#')
+                    numbers.setdefault(sequence, set()).add(int(number))
+                    ours = f'{sequence}{number}{rest}'
                 return ours
         return None
 
@@ -106,6 +123,9 @@ def rename(state_dict: StateDict, names: Names, system: str) -> StateDict:
         raise InputError(_complaint(list(state_dict), unknown, system))
     if len(renamed) < len(state_dict):
         raise InputError('ambiguous state dict: it has some tensors under two names')
+    for sequence, found in numbers.items():
+        if found != set(range(len(found))):
+            raise InputError(f'no {system} state dict: for {sequence}# it has the numbers {sorted(found)}')
     return renamed
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from mmmamba.convert.backbone import rename_backbone
+from mmmamba.convert.backbone import OUT_NORMS, rename_backbone
 from mmmamba.convert.key_map import StateDict, under
 from mmmamba.errors import InputError
 
@@ -30,8 +30,8 @@ _NAMES = {
     **under('levels.1.blocks.#', 'stages.1.#', _CONV_BLOCK),
     **under('levels.2.blocks.#', 'stages.2.#', _WINDOW_BLOCK),
     **under('levels.3.blocks.#', 'stages.3.#', _WINDOW_BLOCK),
-    'levels.#.downsample.reduction.0': 'downsamples.#',
-    'outnorm#': 'out_norms.#',
+    **{f'levels.{stage}.downsample.reduction.0': f'downsamples.{stage}' for stage in range(3)},
+    **OUT_NORMS,
 }
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmmamba.convert.backbone import BACKBONE, rename_backbone
-from mmmamba.convert.key_map import SS2D, StateDict, under
+from mmmamba.convert.backbone import BACKBONE, OUT_NORMS, rename_backbone
+from mmmamba.convert.key_map import SS2D, StateDict, repeated, under
 
 DIRECTIONS = 4
 
@@ -22,9 +22,9 @@ _BLOCK = {
 }
 _NAMES = {
     **under('patch_embed', 'stem', _STEM),
-    **under('layers.#.blocks.#', 'stages.#.#', _BLOCK),
-    **under('layers.#.downsample', 'downsamples.#', _DOWNSAMPLE),
-    'outnorm#': 'out_norms.#',
+    **repeated(4, 'layers.{}.blocks.#', 'stages.{}.#', _BLOCK),
+    **repeated(3, 'layers.{}.downsample', 'downsamples.{}', _DOWNSAMPLE),
+    **OUT_NORMS,
 }
 _LINEAR = tuple(f'.{name}.weight' for name in ('in_proj', 'out_proj', 'fc1', 'fc2'))
 _OF_ALL_DIRECTIONS = ('.x_proj_weight', '.dt_projs_weight')

@@ -1,7 +1,7 @@
 """YOLOv8's reference names to ours."""
 from __future__ import annotations
 
-from mmmamba.convert.key_map import Names, StateDict, rename, under, without_wrappers
+from mmmamba.convert.key_map import Names, StateDict, rename, repeated, under, without_wrappers
 
 CONV = {'conv': 'conv', 'bn': 'norm'}
 SPPF = {**under('cv1', 'conv1', CONV), **under('cv2', 'conv2', CONV)}
@@ -13,8 +13,8 @@ def head_names(reference: str) -> Names:
     branch = {**under('0', '0', CONV), **under('1', '1', CONV), '2': '2'}
     return {
         f'{reference}.dfl.conv.weight': 'bbox_head.project',
-        **under(f'{reference}.cv2.#', 'bbox_head.reg_branches.#', branch),
-        **under(f'{reference}.cv3.#', 'bbox_head.cls_branches.#', branch),
+        **repeated(3, reference + '.cv2.{}', 'bbox_head.reg_branches.{}', branch),
+        **repeated(3, reference + '.cv3.{}', 'bbox_head.cls_branches.{}', branch),
     }
 
 

@@ -161,7 +161,7 @@ def join_squares(x: Tensor) -> Tensor:
     return torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=1)
 
 
-def recomputed(function: Callable[..., Outputs], *inputs: Tensor) -> Outputs:
+def recomputed(function: Callable[..., Outputs], *inputs: Tensor, random: bool = False) -> Outputs:
     """Returns ``function(*inputs)``; for a backward pass, what goes in is kept instead of what arises within.
 
     The backward pass calls the function again as far as the last result that it needs. So a matrix product or a
@@ -170,9 +170,15 @@ def recomputed(function: Callable[..., Outputs], *inputs: Tensor) -> Outputs:
     transforms of ``torch.func``, which allow no checkpointing, everything is kept.
 
     Args:
-        function: Deterministic, and without changes to anything outside of it. Returns a tensor or several.
+        function: Changes nothing outside of it. Returns a tensor or several.
         inputs: Its arguments; gradients also reach tensors that it takes from elsewhere.
+        random: Whether it may draw random numbers, which the backward pass then has to draw again.
     """
     if not torch.is_grad_enabled() or in_transform():
         return function(*inputs)
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
+
+
+def replaced(*layers: nn.Module) -> bool:
+    """Returns whether something else has taken the place of a convolution, as an adapter does, which may have dropout."""
+    return any(type(layer) is not nn.Conv2d for layer in layers)

@@ -16,6 +16,7 @@ from mmmamba.layers.common import (
     build_activation,
     join_squares,
     recomputed,
+    replaced,
 )
 from mmmamba.layers.ss2d import SS2D
 
@@ -111,7 +112,8 @@ class RGBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, v = self.fc1(x).chunk(2, dim=1)
-        return recomputed(lambda x, v: self.fc2(self.act(self.dwconv(x) + x) * v), x, v)
+        return recomputed(
+            lambda x, v: self.fc2(self.act(self.dwconv(x) + x) * v), x, v, random=replaced(self.dwconv, self.fc2))
 
 
 class ConvMlp(nn.Module):

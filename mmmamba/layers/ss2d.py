@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmamba.errors import InputError
-from mmmamba.layers.common import LayerNorm2d, build_activation, recomputed
+from mmmamba.layers.common import LayerNorm2d, build_activation, recomputed, replaced
 from mmmamba.ops import ss2d_scan
 from mmmamba.ops.scan.orders import MAP_PATTERNS
 
@@ -75,9 +75,6 @@ class SS2D(nn.Module):
     ``scan`` walks the map in four directions, each with its own data-dependent step, input and output matrices, and
     sums what the four return.
 
-    All but the scan is computed again in the backward pass. So what takes the place of a part, as an adapter of
-    ``in_proj`` does, has to be deterministic: without dropout of its own.
-
     Args:
         channels: C of the input and the output.
         d_state: N, states of every scanned channel.
@@ -137,11 +134,13 @@ class SS2D(nn.Module):
             y = self.out_norm(y)
             if self.gated:
                 y = y * gate[0]
-            return self.out_proj(y.to(u.dtype))
+            return self.out_proj(y.to(dtype))
 
         # For the backward pass this keeps the input, the gate, and what goes into and comes out of the scan.
-        *gate, u = recomputed(project, x)
-        return recomputed(gate_and_project, self.scan(u), *gate)
+        random = replaced(self.in_proj, self.conv2d, self.out_proj)
+        *gate, u = recomputed(project, x, random=random)
+        dtype = u.dtype
+        return recomputed(gate_and_project, self.scan(u), *gate, random=random)
 
     def scan(self, u: Tensor) -> Tensor:
         """Returns the sum of the four directions' scans of u, (B, D, H, W)."""

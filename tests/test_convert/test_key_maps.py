@@ -128,6 +128,30 @@ def test_unknown_tensors_are_named(extra, message):
         yolov8({**_tensors(_shapes('yolov8n')), **_tensors(extra)})
 
 
+def without(pattern: str, keys) -> list[str]:
+    return [key for key in keys if not re.match(pattern, key)]
+
+
+@pytest.mark.parametrize('system, name, change, message', [
+    ('mamba-yolo', 'mamba_yolo_t_paper', lambda keys: without(r'model\.3\.0\.', keys), r'stages\.1\.# .*\[1\]'),
+    ('mamba-yolo', 'mamba_yolo_t_paper', lambda keys: [*keys, 'model.11.ss2d.2.Ds'], r'ss2d\.# .*\[0, 2\]'),
+    ('mamba-yolo', 'mamba_yolo_t_paper', lambda keys: [*keys, 'model.21.cv2.3.2.weight'], 'unknown'),
+    ('yolov8', 'yolov8n', lambda keys: without(r'model\.4\.m\.0\.', keys), r'blocks\.# .*\[1\]'),
+    ('yolov8', 'yolov8n', lambda keys: [*keys, 'model.2.m.00.cv1.conv.weight'], 'unknown'),
+    ('yolov8', 'yolov8n', lambda keys: [*keys, 'model.2.m.\u0663.cv1.conv.weight'], 'unknown'),
+    ('yolov8', 'yolov8n', lambda keys: [*keys, 'model.22.cv3.3.2.weight'], 'unknown'),
+    ('yolov8', 'yolov8n', lambda keys: ['module.' * key.startswith('model.0.') + key for key in keys], 'prefixes'),
+    ('vmamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'layers.4.blocks.0.op.Ds'], 'unknown layers.4'),
+    ('vmamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'outnorm4.weight'], 'unknown outnorm4'),
+    ('mamba-vision', None, lambda _: ['levels.2.blocks.0.norm1.weight', 'levels.3.downsample.reduction.0.weight'],
+     'unknown levels.3'),
+])
+def test_modules_that_no_model_of_the_system_has_are_refused(system, name, change, message):
+    keys = change(list(_shapes(name)) if name else [])
+    with pytest.raises(InputError, match=message):
+        SYSTEMS[system](_tensors(keys))
+
+
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_an_empty_state_dict_is_refused(system):
     with pytest.raises(InputError, match='it is empty'):

@@ -1,4 +1,4 @@
-"""What is registered on a layer within a block is called: hooks, adapters, quantisation."""
+"""Hooks on a layer within a block are called, and an adapter in its place computes and is trained."""
 from __future__ import annotations
 
 import inspect
@@ -78,3 +78,44 @@ def test_ss2d_takes_what_its_projection_returns(gated):
     with torch.no_grad():
         layer.in_proj.weight *= 3
     torch.testing.assert_close(layer(x), out)
+
+
+class Dropped(nn.Module):
+    """A low-rank adapter with dropout, in float64."""
+
+    def __init__(self, inner: nn.Conv2d) -> None:
+        super().__init__()
+        self.inner, self.dropout = inner, nn.Dropout(0.5)
+        self.down = nn.Conv2d(inner.in_channels, 2, 1, bias=False)
+        self.up = nn.Conv2d(2, inner.out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + self.up(self.down(self.dropout(x)))
+
+
+@pytest.mark.parametrize('make, part', [
+    (lambda: layers.SS2D(16, scan_backend='torch'), 'in_proj'),
+    (lambda: layers.SS2D(16, scan_backend='torch'), 'out_proj'),
+    (lambda: layers.MLPS['rg'](16), 'fc2'),
+], ids=['in_proj', 'out_proj', 'fc2'])
+def test_an_adapter_with_dropout_gets_the_gradient_of_what_it_computed(make, part):
+    torch.manual_seed(0)
+    layer, x = make(), torch.randn(MAP, dtype=torch.float64)
+    setattr(layer, part, Dropped(getattr(layer, part)))
+    layer.double()
+    weight = getattr(layer, part).up.weight
+
+    def loss() -> Tensor:
+        torch.manual_seed(1)
+        return layer(x).square().sum()
+
+    value = loss()
+    torch.rand(3)  # a backward pass comes when other random numbers have been drawn
+    gradient, = torch.autograd.grad(value, weight)
+    direction = torch.randn_like(weight)
+    with torch.no_grad():
+        weight += 1e-6 * direction
+        above = loss()
+        weight -= 2e-6 * direction
+        below = loss()
+    torch.testing.assert_close((above - below) / 2e-6, (gradient * direction).sum(), rtol=1e-5, atol=0)

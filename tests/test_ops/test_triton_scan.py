@@ -23,6 +23,9 @@ from mmmamba.ops.triton.geometry import Geometry, geometry
 from mmmamba.ops.triton.scan import unavailable
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
 
+if unavailable() is None:
+    from triton.runtime.interpreter import InterpreterOptions, interpreter_builder
+
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
 INPUTS = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')
@@ -164,6 +167,13 @@ def test_wide_offsets(monkeypatch):
     """The arithmetic of maps beyond 2^31 elements, on a small one."""
     monkeypatch.setattr(Geometry, 'wide', True)
     check('cross', 1, 3, 5, 9, 1, 2)
+    check('sequence', 1, 1, 9, 3, 1, 0)
+
+
+def test_integers_do_not_overflow(monkeypatch):
+    """With the interpreter's check of sums and products, which triton_interpreter.py leaves out elsewhere."""
+    monkeypatch.setattr(interpreter_builder, 'options', InterpreterOptions(sanitize_overflow=True))
+    check('cross', 1, 2, 3, 3, 1, 1)
     check('sequence', 1, 1, 9, 3, 1, 0)
 
 

@@ -1,1 +1,3 @@
-"""Schedules; :mod:`mmmamba.engine` imports them all."""
+from mmmamba.engine.schedulers.warmup import WarmupLinearLR, WarmupMomentum
+
+__all__ = ['WarmupLinearLR', 'WarmupMomentum']

@@ -41,7 +41,7 @@ class MambaVision(StagedBackbone):
     Args:
         arch: ``'t'``, ``'t2'``, ``'s'``, ``'b'``, ``'l'`` or ``'l2'``; None where ``depths`` and ``widths`` are given,
             with the other settings of ``'t'``.
-        depths, widths: Blocks and channels of each stage, C2 … C5, instead of the arch's; the last two are even.
+        depths, widths: Blocks and channels of each stage, instead of the arch's; the last two widths are even.
         stem_width: Channels of the first convolution, instead of the arch's.
         num_heads: Heads of the attention in C4 and C5, instead of the arch's.
         layer_scale: What the scales of the window blocks' residual branches start from, instead of the arch's (None,

@@ -51,6 +51,7 @@ class ODMamba(StagedBackbone):
         'b': Arch((1, 2, 2, 1), (64, 128, 256, 512)),
         'l': Arch((2, 4, 4, 2), (96, 192, 384, 576)),
     })
+    has_sppf = True
 
     def __init__(self, arch: str | None = 't', depths: Sequence[int] | None = None,
                  widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (1, 2, 3),

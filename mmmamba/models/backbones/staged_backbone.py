@@ -18,9 +18,9 @@ class StagedBackbone(BaseModule):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
     A subclass makes ``self.stem``, ``self.stages``, ``self.downsamples`` (one for each stage, or for each but the
-    first) and, if the fourth stage ends with one, ``self.sppf``, then calls :meth:`freeze`. Stages after the last of
-    ``out_indices`` are not made: their parameters would never get a gradient. If the returned maps have norms of their
-    own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
+    first) and, if ``has_sppf``, ``self.sppf`` at the end of the fourth, then calls :meth:`freeze`. Stages after the
+    last of ``out_indices`` are not made: their parameters would never get a gradient. If the returned maps have norms
+    of their own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
 
     Args:
         out_indices: Stages whose maps are returned, ascending: 0 is C2 (stride 4), 3 is C5 (stride 32).
@@ -34,6 +34,7 @@ class StagedBackbone(BaseModule):
         InputError: ``out_indices`` or ``frozen_stages`` name no stage.
     """
 
+    has_sppf = False  # whether the fourth stage ends with one
     stem: nn.Module
     downsamples: nn.ModuleList
     stages: nn.ModuleList
@@ -68,7 +69,7 @@ class StagedBackbone(BaseModule):
     def absent_modules(self) -> list[str]:
         """Returns names of modules that the whole backbone has and this one, for its ``out_indices``, has not."""
         absent = [f'out_norms.{index}' for index in range(NUM_STAGES) if index not in self.out_indices]
-        if self.num_stages < NUM_STAGES:
+        if self.has_sppf and self.num_stages < NUM_STAGES:
             absent.append('sppf')
         for later in range(NUM_STAGES - self.num_stages):
             absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}']

@@ -35,6 +35,7 @@ class YOLOv8CSPDarknet(StagedBackbone):
         'l': Arch((3, 6, 6, 3), (128, 256, 512, 512)),
         'x': Arch((3, 6, 6, 3), (160, 320, 640, 640)),
     })
+    has_sppf = True
 
     def __init__(self, arch: str | None = 'n', depths: Sequence[int] | None = None,
                  widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (1, 2, 3),

@@ -129,7 +129,8 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
             priors, strides = points[:, :2], points[:, 2:3]
             bboxes = self.bbox_coder.decode(priors.expand(len(logits), -1, -1), self.distances(logits) * strides)
 
-            targets = self.assigner(bboxes.detach(), scores.detach().sigmoid(), priors, *_pad_gt(batch_gt_instances))
+            targets = self.assigner(bboxes.detach(), scores.detach().sigmoid(), priors,
+                                    *_pad_gt(batch_gt_instances, scores))
             avg_factor = reduce_mean(targets.scores.sum()).clamp(min=1)
             loss_cls = self.loss_cls(scores, targets.scores, avg_factor=avg_factor)
             if targets.foreground.any():
@@ -187,9 +188,9 @@ def _flatten(maps: list[Tensor]) -> Tensor:
     return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
 
 
-def _pad_gt(instances: list[InstanceData]) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels (B, G), boxes (B, G, 4) and validity (B, G) of images that have at most G boxes each."""
-    labels = pad_sequence([instance.labels for instance in instances], batch_first=True)
-    bboxes = pad_sequence([instance.bboxes for instance in instances], batch_first=True)
-    valid = pad_sequence([torch.ones_like(instance.labels, dtype=torch.bool) for instance in instances], True)
+def _pad_gt(instances: list[InstanceData], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels (B, G), boxes (B, G, 4) and validity (B, G) of images with at most G boxes each; boxes as ``like``."""
+    labels = pad_sequence([instance.labels.to(like.device, torch.long) for instance in instances], batch_first=True)
+    bboxes = pad_sequence([instance.bboxes.to(like) for instance in instances], batch_first=True)
+    valid = pad_sequence([like.new_ones(len(instance), dtype=torch.bool) for instance in instances], batch_first=True)
     return labels, bboxes, valid

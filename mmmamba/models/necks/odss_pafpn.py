@@ -26,7 +26,7 @@ class ODSSPAFPN(YOLOPAFPN):
     levels may be any, as the paper's table 4 has P2–P5 too.
 
     Args:
-        in_channels, out_channels, init_cfg: See :class:`YOLOPAFPN`.
+        in_channels, out_channels, init_cfg: See :class:`YOLOPAFPN`, also for errors.
         num_ss2d: SS2D in each block; 0 leaves the scans out (the paper's table 2).
         ssm: False leaves the ODSS blocks out (table 4): only their 1x1 projection follows each joining.
         local_spatial, mlp, gate_act, ssm_init, with_cp, norm_cfg: See :class:`ODMamba`.

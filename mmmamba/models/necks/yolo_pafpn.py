@@ -78,7 +78,7 @@ class YOLOv8PAFPN(YOLOPAFPN):
     """PAFPN of C2f blocks, YOLOv8's neck.
 
     Args:
-        in_channels, out_channels, init_cfg: See :class:`YOLOPAFPN`.
+        in_channels, out_channels, init_cfg: See :class:`YOLOPAFPN`, also for errors.
         num_blocks: Bottlenecks in each C2f.
         norm_cfg: mmdet's normalisation config.
     """
