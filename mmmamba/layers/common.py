@@ -180,5 +180,5 @@ def recomputed(function: Callable[..., Outputs], *inputs: Tensor, random: bool =
 
 
 def replaced(*layers: nn.Module) -> bool:
-    """Returns whether something else has taken the place of a convolution, as an adapter does, which may have dropout."""
+    """Returns whether a convolution has been replaced, for example by an adapter, which may have dropout."""
     return any(type(layer) is not nn.Conv2d for layer in layers)
