@@ -96,6 +96,20 @@ def test_constant_matrices_of_short_types(way, dtype, way_of):
     assert_close(got, expected, TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize('forms', [('constant', 'constant'), ('constant', 'groups'), ('one group', 'groups')], ids=str)
+@pytest.mark.parametrize('backend', ['cpu', 'torch', 'reference', 'triton'])
+def test_gradients_of_short_types_are_rounded_once(backend, forms, requires):
+    """As those of the same numbers in float32, rounded: a gradient that is a sum is not one of rounded parts."""
+    requires(backend)
+    inputs = selective_inputs(2, 6, 9, 2, 3)
+    inputs |= {name: matrix(form, 2, 3, 2, 2, 9, seed=1) for name, form in zip('BC', forms)}
+    inputs = cast(inputs, torch.bfloat16)
+    scan = partial(selective_scan, delta_softplus=True, return_last_state=True, backend=backend)
+    short, long = results(scan, inputs), results(scan, cast(inputs, torch.float32))
+    for name in ('grad_B', 'grad_C'):
+        torch.testing.assert_close(short[name], long[name].bfloat16(), rtol=2**-7, atol=1e-5)
+
+
 @pytest.mark.parametrize('C', FORMS)
 @pytest.mark.parametrize('B', FORMS)
 @pytest.mark.parametrize('sizes', [(0, 2, 3, 5), (2, 2, 0, 5), (2, 2, 3, 0)], ids=str)

@@ -31,13 +31,13 @@ def scan(
         y (batch, channels, length) and the last state (batch, channels, N), in float32, or float64 if an input is.
     """
     dtype = compute_dtype(u, delta, A, B, C, D, delta_bias)
-    u, A = u.to(dtype), A.to(dtype)
+    u, A, B, C = (tensor.to(dtype) for tensor in (u, A, B, C))  # once: gradients add up, then are rounded
     delta = step_sizes(delta.to(dtype), delta_bias, delta_softplus)
     batch, channels, length = u.shape
     state = u.new_zeros(batch, channels, A.shape[1])
     outputs = []
     for t in range(length):
-        B_t, C_t = (_of_step(matrix, t, channels).to(dtype) for matrix in (B, C))
+        B_t, C_t = (_of_step(matrix, t, channels) for matrix in (B, C))
         delta_t = delta[..., t, None]
         state = torch.exp(delta_t * A) * state + delta_t * B_t * u[..., t, None]
         outputs.append((state * C_t).sum(-1))

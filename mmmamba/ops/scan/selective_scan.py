@@ -126,7 +126,8 @@ def _as_many_groups(B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
         raise ValueError(
             f'selective_scan: the {B.shape[1]} groups of B and the {C.shape[1]} groups of C do not fit together.'
         )
-    return tuple(m.repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m for m in (B, C))
+    return tuple(m.to(compute_dtype(m)).repeat_interleave(groups // m.shape[1], dim=1) if m.shape[1] < groups else m
+                 for m in (B, C))
 
 
 def fused(
@@ -150,12 +151,13 @@ def fused(
     states = A.shape[1]
     groups = B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
     heads = (groups, channels // groups)
+    B, C = B.float(), C.float()  # once: gradients add up, then are rounded
     W = None
     for matrix in (B, C):
         if matrix.dim() == 2:
-            W = matrix.float() if W is None else W * matrix.float()
+            W = matrix if W is None else W * matrix
     per_token = [
-        matrix.float() if matrix.dim() == 4 else
+        matrix if matrix.dim() == 4 else
         torch.ones((), dtype=torch.float32, device=u.device).expand(batch, groups, states, length)
         for matrix in (B, C)
     ]
@@ -173,7 +175,7 @@ def fused(
         softplus=delta_softplus,
     ))
     last_state = last_state.reshape(batch, channels, states)
-    return y.transpose(1, 2), last_state if B.dim() == 4 else last_state * B.float()
+    return y.transpose(1, 2), last_state if B.dim() == 4 else last_state * B
 
 
 BACKENDS = (
