@@ -55,13 +55,19 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         winners = _greedy(len(block), first, second)
         kept.append(rest[:BLOCK][winners])
         rest, boxes = rest[BLOCK:], boxes[BLOCK:]
-        if rest.numel():  # and now without those that the block's winners, which come first here, suppress
-            won = int(winners.sum())
-            first, second = _overlapping_pairs(torch.cat((block[winners], boxes)), iou_threshold, offset)
-            alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-            alive[second[(first < won) & (second >= won)] - won] = False
+        if rest.numel():
+            alive = _not_suppressed(block[winners], boxes, iou_threshold, offset)
             rest, boxes = rest[alive], boxes[alive]
     return torch.cat(kept) if kept else rest
+
+
+def _not_suppressed(winners: Tensor, boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Returns (N,) bool: the ``boxes`` that no box of ``winners``, which do not suppress each other, suppresses."""
+    both = torch.cat((winners, boxes))
+    first, second = _overlapping_pairs(both, iou_threshold, offset)
+    alive = torch.ones(len(both), dtype=torch.bool, device=boxes.device)
+    alive[second[first < len(winners)]] = False
+    return alive[len(winners):]
 
 
 def _overlapping_pairs(boxes: Tensor, iou_threshold: float, offset: int) -> tuple[Tensor, Tensor]:

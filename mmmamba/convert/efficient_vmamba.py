@@ -35,7 +35,7 @@ _NAMES = {
     **OUT_NORMS,
 }
 # Blocks of stages 2 and 3 are numbered from 1 among layers without weights, and the merging after them by its place.
-_MEMBER = re.compile(r'(?:.*\.)?layers\.(\d+)\.([1-9]\d*)\.')
+_MEMBER = re.compile(r'(?:.*\.)?layers\.([23])\.([1-9][0-9]*)\.')
 _LINEAR = re.compile(r'.*\.(in_proj|out_proj|se\.reduce|se\.expand|reduction)\.weight')
 
 

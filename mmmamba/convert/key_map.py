@@ -10,7 +10,7 @@ from torch import Tensor
 from mmmamba.errors import InputError
 
 Names = dict[str, str]
-"""Reference name to our name, of modules and of parameters in no module of their own; ``#`` stands for any number."""
+"""The reference's names of modules, and of parameters that are in none, to ours; ``#`` stands for any number."""
 
 StateDict = dict[str, Tensor]
 
@@ -40,7 +40,7 @@ def under(reference: str, ours: str, names: Names) -> Names:
 
 
 def repeated(count: int, reference: str, ours: str, names: Names) -> Names:
-    """Returns ``under`` of each number below ``count``, which ``{}`` stands for in both names."""
+    """Returns the table once for each number from 0 to ``count - 1``, which replaces ``{}`` in both names."""
     tables = (under(reference.format(number), ours.format(number), names) for number in range(count))
     return {name: our_name for table in tables for name, our_name in table.items()}
 

@@ -53,13 +53,12 @@ class StagedBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.out_norms = nn.ModuleDict()
-        self.sppf: nn.Module | None = None
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         """Returns the modules of stage ``index``, in the order in which they run."""
         first = len(self.stages) - len(self.downsamples)  # 1 if the stem alone comes before the first stage
         downsample = [self.downsamples[index - first]] if index >= first else []
-        sppf = [self.sppf] if index == NUM_STAGES - 1 and self.sppf is not None else []
+        sppf = [self.sppf] if self.has_sppf and index == NUM_STAGES - 1 else []
         return [*downsample, self.stages[index], *sppf]
 
     def make_out_norms(self, widths: Sequence[int], norm_layer: Callable[[int], nn.Module]) -> nn.ModuleDict:
