@@ -365,7 +365,8 @@ def test_the_operators_refuse_forward_mode(make):
     operator, x = make()
     assert operator(x).abs().max() > 0
     # PyTorch 2.4 refuses the operators itself, in all of its transforms.
-    with pytest.raises(RuntimeError, match='no forward-mode derivative|with functorch transforms'):
+    words = 'no forward-mode derivative' if torch.__version__ >= '2.11' else 'with functorch transforms'
+    with pytest.raises(RuntimeError, match=words):
         jvp(operator, (x,), (x,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='no forward-mode derivative'):
         operator(forward_ad.make_dual(x, x))

@@ -180,7 +180,8 @@ def test_the_operator_refuses_forward_mode(requires):
 
     assert operator(u).abs().max() > 0
     # PyTorch 2.4 refuses the operators itself, in all of its transforms.
-    with pytest.raises(RuntimeError, match='no forward-mode derivative|with functorch transforms'):
+    words = 'no forward-mode derivative' if torch.__version__ >= '2.11' else 'with functorch transforms'
+    with pytest.raises(RuntimeError, match=words):
         jvp(operator, (u,), (u,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match='no forward-mode derivative'):
         operator(forward_ad.make_dual(u, u))
