@@ -21,6 +21,7 @@ from mmmamba.layers import (
     RGBlock,
     VisionClueMerge,
 )
+from mmmamba.ops.scan.orders import PATTERNS
 
 BACKBONES = {
     'EfficientVMamba': dict(widths=(16, 24, 32, 40)),
@@ -206,7 +207,7 @@ def test_efficient_vmamba_arguments_have_their_effect():
     plain = build('EfficientVMamba')
     assert [{type(block) for block in stage} for stage in plain.stages] == [{EVSSBlock}] * 2 + [{InvertedResidual}] * 2
     assert [len(stage) for stage in build('EfficientVMamba', depths=(1, 3, 2, 1)).stages] == [1, 3, 2, 1]
-    assert {block.ss2d.pattern for stage in plain.stages[:2] for block in stage} == {'atrous'}
+    assert {block.ss2d.directions for stage in plain.stages[:2] for block in stage} == {PATTERNS['atrous']}
     rates = [block.drop_path.drop_prob for stage in build('EfficientVMamba', drop_path_rate=0.9).stages
              for block in stage]
     assert rates == pytest.approx([0.1 * index for index in range(10)])
