@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmamba.errors import InputError
 from mmmamba.layers.common import DropPath
 from mmmamba.layers.ss2d import init_ssm_
 from mmmamba.ops import selective_scan
@@ -24,7 +23,7 @@ ROPE_GRID = 14
 
 def resize_bicubic(maps: Tensor, height: int, width: int) -> Tensor:
     """Resizes (B, C, h, w) to (B, C, height, width) in float32 at least; what has that size already is returned."""
-    if maps.shape[2:] == (height, width):
+    if not torch.compiler.is_compiling() and maps.shape[2:] == (height, width):  # a traced program is for all sizes
         return maps
     precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
     return F.interpolate(precise, (height, width), mode='bicubic', align_corners=False).to(maps.dtype)
@@ -204,9 +203,3 @@ class VimBlock(nn.Module):
             residual = rotate(residual, *rope)
         # A model in half precision has norms in it too.
         return self.mixer(self.norm(residual.to(self.norm.weight.dtype))), residual  # type: ignore[arg-type]
-
-
-def require_rope_channels(channels: int) -> None:
-    """Raises InputError unless rotary positions are possible: a half for each axis, each of whole pairs."""
-    if channels % 4:
-        raise InputError(f'rotary positions need a width that is a multiple of 4, got {channels}')

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmmamba.layers.vim import PositionedPatches, require_rope_channels, rope_tables
+from mmmamba.errors import InputError
+from mmmamba.layers.vim import PositionedPatches, rope_tables
 from mmmamba.models.backbones.base_backbone import BaseBackbone
 from mmmamba.models.utils import require_positive_integers
 
@@ -39,8 +40,8 @@ class PlainBackbone(BaseBackbone):
                          (depth - 1, ) if out_indices is None else out_indices, frozen_stages, init_cfg)
         height, width_of_image = (img_size, img_size) if isinstance(img_size, int) else img_size
         require_positive_integers('img_size', (height, width_of_image), 2)
-        if rope:
-            require_rope_channels(width)
+        if rope and width % 4:  # half of the channels for each axis, in pairs
+            raise InputError(f'rotary positions need a width that is a multiple of 4, got {width}')
         self.depth, self.width, self.rope = depth, width, rope
         self.stem = PositionedPatches(in_channels, width, (height, width_of_image))
 
