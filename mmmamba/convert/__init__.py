@@ -3,6 +3,7 @@ from mmmamba.convert.backbone import dropped
 from mmmamba.convert.checkpoint import Checkpoint, read_checkpoint, require_fit, write_checkpoint
 from mmmamba.convert.efficient_vmamba import efficient_vmamba
 from mmmamba.convert.key_map import system_of
+from mmmamba.convert.local_mamba import local_mamba
 from mmmamba.convert.mamba_vision import mamba_vision
 from mmmamba.convert.mamba_yolo import mamba_yolo
 from mmmamba.convert.vim import vim
@@ -11,6 +12,7 @@ from mmmamba.convert.yolov8 import yolov8
 
 SYSTEMS = {
     'efficient-vmamba': efficient_vmamba,
+    'local-mamba': local_mamba,
     'mamba-vision': mamba_vision,
     'mamba-yolo': mamba_yolo,
     'vim': vim,
@@ -18,5 +20,5 @@ SYSTEMS = {
     'yolov8': yolov8,
 }
 
-__all__ = ['SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'mamba_vision', 'mamba_yolo', 'read_checkpoint',
+__all__ = ['SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'local_mamba', 'mamba_vision', 'mamba_yolo', 'read_checkpoint',
            'require_fit', 'system_of', 'vim', 'vmamba', 'write_checkpoint', 'yolov8']

@@ -14,6 +14,7 @@ CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     'mamba-vision': ('norm', 'head'),
     'efficient-vmamba': ('norm', 'head', 'classifier'),
     'vmamba': ('norm', 'head', 'classifier'),
+    'local-mamba': ('norm', 'norm_f', 'head', 'classifier', 'cls_token', 'rope'),
     'vim': ('norm_f', 'head', 'cls_token', 'rope'),
 })
 """What a detector has no use for in a reference's classifier, by system: modules after its backbone, a class token and

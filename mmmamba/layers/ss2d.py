@@ -146,3 +146,13 @@ class SS2D(nn.Module):
         return ss2d_scan(
             u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
             pattern=self.directions, backend=self.scan_backend)
+
+    def scan_direction(self, u: Tensor, k: int) -> Tensor:
+        """Returns the scan of u, (B, D, H, W), in direction number k alone."""
+        if u.dtype == torch.float16:
+            u = u.float()  # as above
+        own = slice(k, k + 1)
+        A_logs, Ds = (parameter.chunk(len(self.directions))[k] for parameter in (self.A_logs, self.Ds))
+        return ss2d_scan(
+            u, self.x_proj_weight[own], self.dt_projs_weight[own], self.dt_projs_bias[own], A_logs, Ds,
+            pattern=self.directions[own], backend=self.scan_backend)
