@@ -20,5 +20,5 @@ SYSTEMS = {
     'yolov8': yolov8,
 }
 
-__all__ = ['SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'local_mamba', 'mamba_vision', 'mamba_yolo', 'read_checkpoint',
-           'require_fit', 'system_of', 'vim', 'vmamba', 'write_checkpoint', 'yolov8']
+__all__ = ['SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'local_mamba', 'mamba_vision', 'mamba_yolo',
+           'read_checkpoint', 'require_fit', 'system_of', 'vim', 'vmamba', 'write_checkpoint', 'yolov8']

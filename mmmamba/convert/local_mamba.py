@@ -50,7 +50,7 @@ _PYRAMID = {
 
 
 def local_mamba(state_dict: StateDict) -> StateDict:
-    """Converts a LocalVMamba or LocalVim classifier, or mmdet's Mask R-CNN on one; the backbone is under ``backbone.``.
+    """Converts a LocalVMamba or LocalVim classifier, or mmdet's Mask R-CNN on one; the backbone: under ``backbone.``.
 
     Any size. The directions are no weights: they are arguments of our backbones. LocalVim's position embedding becomes
     a map of its square grid, without the row of a class token in its middle.

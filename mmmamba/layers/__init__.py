@@ -28,8 +28,8 @@ from mmmamba.layers.yolov8 import SPPF, C2f
 
 __all__ = [
     'MLPS', 'SPPF', 'SS2D', 'Attention', 'C2f', 'ConvMlp', 'ConvNormAct', 'ConvStem', 'DropPath', 'EVSSBlock',
-    'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'LocalSS2D', 'LocalVSSBlock', 'LocalVimMixer', 'MambaBranch', 'MambaVisionBlock',
-    'MambaVisionMixer', 'Mlp', 'ODSSBlock', 'PatchEmbed', 'PatchMerging', 'PositionedPatches', 'RGBlock',
-    'ResConvMlp', 'ResidualConvBlock', 'SimpleStem', 'SqueezeExcitation', 'VSSBlock', 'VimBlock', 'VimMixer',
-    'VisionClueMerge', 'Windowed'
+    'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'LocalSS2D', 'LocalVSSBlock', 'LocalVimMixer',
+    'MambaBranch', 'MambaVisionBlock', 'MambaVisionMixer', 'Mlp', 'ODSSBlock', 'PatchEmbed', 'PatchMerging',
+    'PositionedPatches', 'RGBlock', 'ResConvMlp', 'ResidualConvBlock', 'SimpleStem', 'SqueezeExcitation',
+    'VSSBlock', 'VimBlock', 'VimMixer', 'VisionClueMerge', 'Windowed'
 ]

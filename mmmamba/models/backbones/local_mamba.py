@@ -29,7 +29,7 @@ def _found(blocks: str) -> Directions:
 
 
 class LocalVMambaArch(NamedTuple):
-    """Size of a LocalVMamba: blocks and channels of its four stages, and the directions of each block, if not cross."""
+    """Size of a LocalVMamba: blocks and channels of its four stages, and each block's directions if not cross."""
 
     depths: Sequence[int]
     widths: Sequence[int]
@@ -151,7 +151,8 @@ class LocalVim(PlainBackbone):
     def __init__(self, arch: str | None = 't', depth: int | None = None, width: int | None = None,
                  directions: Directions | None = None, rms_norm: bool = False, img_size: int | Sequence[int] = 1024,
                  in_channels: int = 3, out_indices: Sequence[int] | None = None, frozen_stages: int = -1,
-                 with_cp: bool = False, drop_path_rate: float = 0.0, init_cfg: dict | list[dict] | None = None) -> None:
+                 with_cp: bool = False, drop_path_rate: float = 0.0,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         depth, width, directions = resolve_arch(
             self.arch_settings, arch, depth=depth, width=width, directions=directions)
         super().__init__(depth, width, img_size, in_channels, True, out_indices, frozen_stages, init_cfg)
