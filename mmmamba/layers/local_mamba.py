@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,8 +57,12 @@ class LocalSS2D(SS2D):
             y = self.scan_direction(u, k)
             if self.released_columns and direction in ('v', 'v_flip'):
                 y = reorder_twice(y)
-            total = total + self.gate(y)
+            total = total + self.weigh(k, y)
         return total
+
+    def weigh(self, k: int, y: Tensor) -> Tensor:
+        """Returns what direction number k, whose scan returned y, (B, D, H, W), adds to the sum."""
+        return self.gate(y)
 
 
 def reorder_twice(y: Tensor) -> Tensor:
@@ -127,20 +132,28 @@ class LocalVimMixer(nn.Module):
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.directions = directions_of(directions)
+        self.make_branch = partial(MambaBranch, 2 * channels, math.ceil(channels / 16), d_state, scan_backend)
         self.in_proj = nn.Linear(channels, 4 * channels, bias=False)
-        self.branches = nn.ModuleList(
-            MambaBranch(2 * channels, math.ceil(channels / 16), d_state, scan_backend) for _ in self.directions)
+        self.set_directions(directions)
         self.gate = channel_gate(2 * channels)
         self.out_proj = nn.Linear(2 * channels, channels, bias=False)
+
+    def set_directions(self, directions: Sequence[str]) -> None:
+        """Gives the mixer these directions, with branches that start anew."""
+        self.directions = directions_of(directions)
+        self.branches = nn.ModuleList(self.make_branch() for _ in self.directions)
 
     def forward(self, inputs: Tensor) -> Tensor:
         _, height, width, _ = inputs.shape
         xz = F.pad(self.in_proj(inputs).flatten(1, 2), (0, 0, 0, 1))  # the last token is that of padded pixels
         total = xz.new_zeros(())
-        for direction, branch in zip(self.directions, self.branches):
+        for k, (direction, branch) in enumerate(zip(self.directions, self.branches)):
             order = scan_order(direction, height, width, inputs.device)
             y = branch(*xz[:, order].chunk(2, dim=2))
             y = y[:, order.argsort()[:height * width]]  # padded pixels come last
-            total = total + self.gate(y.transpose(1, 2).unflatten(2, (height, width)))
+            total = total + self.weigh(k, y.transpose(1, 2).unflatten(2, (height, width)))
         return self.out_proj(total.permute(0, 2, 3, 1))
+
+    def weigh(self, k: int, y: Tensor) -> Tensor:
+        """Returns what direction number k, whose branch returned y, (B, D, H, W), adds to the sum."""
+        return self.gate(y)

@@ -101,25 +101,29 @@ class SS2D(nn.Module):
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.directions = directions_of(pattern)
-        count = len(self.directions)
         inner = int(ssm_ratio * channels)
-        rank = math.ceil(channels / 16)
+        self.d_state = d_state
+        self.ssm_init = ssm_init
         self.act = build_activation(act)
         self.gated = gated
         self.scan_backend = scan_backend
         self.in_proj = nn.Conv2d(channels, 2 * inner if gated else inner, 1, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=conv_bias)
-        self.x_proj_weight = nn.Parameter(torch.empty(count, rank + 2 * d_state, inner))
-        self.dt_projs_weight = nn.Parameter(torch.empty(count, inner, rank))
-        self.dt_projs_bias = nn.Parameter(torch.empty(count, inner))
-        self.A_logs = nn.Parameter(torch.empty(count * inner, d_state))
-        self.Ds = nn.Parameter(torch.empty(count * inner))
         self.out_norm = LayerNorm2d(inner, eps=1e-5)
         self.out_proj = nn.Conv2d(inner, channels, 1, bias=False)
+        self.set_directions(pattern)
 
+    def set_directions(self, pattern: str | Sequence[str]) -> None:
+        """Gives the layer these directions, with scans that start anew; see the argument ``pattern``."""
+        self.directions = directions_of(pattern)
+        count, inner, rank = len(self.directions), self.conv2d.in_channels, math.ceil(self.in_proj.in_channels / 16)
+        self.x_proj_weight = nn.Parameter(torch.empty(count, rank + 2 * self.d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(count, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(count, inner))
+        self.A_logs = nn.Parameter(torch.empty(count * inner, self.d_state))
+        self.Ds = nn.Parameter(torch.empty(count * inner))
         nn.init.uniform_(self.x_proj_weight, -inner**-0.5, inner**-0.5)  # nn.Linear's own, for each direction
-        init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
+        init_ssm_(self.ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
 
     def forward(self, x: Tensor) -> Tensor:
 

@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 
 from mmmamba.errors import InputError
 from mmmamba.layers.common import YOLO_BATCH_NORM, LayerNorm2d, NormLayer
+from mmmamba.ops.scan.orders import PATTERNS
 
 # For norm_cfg=dict(type='LayerNorm2d', eps=1e-6) of mmdet's heads and necks; mmcv's own 'LN' is not for maps.
 MODELS.register_module(module=LayerNorm2d)
@@ -52,6 +53,23 @@ def resolve_arch(table: Mapping[str, Row], name: str | None, **given: Any) -> Ro
         for field in sizes:
             require_positive_integers(field, getattr(row, field), NUM_STAGES)
     return row
+
+
+Directions = Sequence[Sequence[str]]
+"""Names in :data:`mmmamba.ops.scan.orders.ORDERS` for each scan of a model, from the first scan to the last."""
+
+
+def directions_of_scans(directions: Directions | None, scans: int) -> Iterator[Sequence[str]]:
+    """Yields the directions of each scan; those of 'cross' for None.
+
+    Raises:
+        InputError: There are not as many as scans.
+    """
+    if directions is None:
+        directions = [PATTERNS['cross']] * scans
+    if len(directions) != scans:
+        raise InputError(f'directions must name those of each of the {scans} scans, got {len(directions)}')
+    return iter(directions)
 
 
 def require_positive_integers(name: str, values: Sequence[int], count: int) -> None:

@@ -3,22 +3,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from mmmamba.errors import InputError
 from mmmamba.layers import LayerNorm2d, LocalVimMixer, LocalVSSBlock, PatchEmbed, PatchMerging, VimBlock
 from mmmamba.layers.vim import resize_bicubic, rope_tables
 from mmmamba.models.backbones.plain_backbone import PlainBackbone
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
-from mmmamba.models.utils import drop_path_rates, resolve_arch
-from mmmamba.ops.scan.orders import PATTERNS
-
-Directions = Sequence[Sequence[str]]
-"""The directions of each block's scans, from the first block to the last."""
+from mmmamba.models.utils import Directions, directions_of_scans, drop_path_rates, resolve_arch
 
 _LETTERS = {'h': 'h', 'H': 'h_flip', 'v': 'v', 'V': 'v_flip', 'a': 'w2', 'A': 'w2_flip', 'b': 'w7', 'B': 'w7_flip'}
 
@@ -46,19 +42,6 @@ class LocalVimArch(NamedTuple):
 
 _VIM_DIRECTIONS = _found(
     'hVbB HAbB hHvb hHvV hHvV hHvV HvVb HvVA hHvV hHvV hvVa hvVA hHVb HvVa hHvV hvaA vVab hHva hHAb vVaA')
-
-
-def _of_blocks(directions: Directions | None, blocks: int) -> Directions:
-    """Returns the directions of each block; cross for None.
-
-    Raises:
-        InputError: There are not as many as blocks.
-    """
-    if directions is None:
-        return [PATTERNS['cross']] * blocks
-    if len(directions) != blocks:
-        raise InputError(f'directions must name those of each of the {blocks} blocks, got {len(directions)}')
-    return directions
 
 
 @MODELS.register_module()
@@ -105,7 +88,7 @@ class LocalVMamba(StagedBackbone):
         super().__init__(out_indices, frozen_stages, norm_eval=False, init_cfg=init_cfg)
         depths, widths, directions = resolve_arch(
             self.arch_settings, arch, depths=depths, widths=widths, directions=directions)
-        of_blocks = iter(_of_blocks(directions, sum(depths)))
+        of_blocks = directions_of_scans(directions, sum(depths))
         drop_paths = drop_path_rates(drop_path_rate, depths)
 
         def block(stage: int) -> nn.Module:
@@ -158,10 +141,11 @@ class LocalVim(PlainBackbone):
         super().__init__(depth, width, img_size, in_channels, True, out_indices, frozen_stages, init_cfg)
         # What a block drops is the hidden state of the block before it.
         drop_paths = [0.0, *drop_path_rates(drop_path_rate, (depth, ))]
+        scans = directions_of_scans(directions, depth)
         norm = nn.RMSNorm if rms_norm else nn.LayerNorm
         self.blocks = nn.ModuleList(
             VimBlock(LocalVimMixer(width, directions), norm(width, eps=1e-5), drop_path, with_cp)
-            for directions, drop_path in zip(_of_blocks(directions, depth)[:self.num_stages], drop_paths))
+            for directions, drop_path in islice(zip(scans, drop_paths), self.num_stages))
         self.out_norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-5) for _ in self.out_indices)
         self.freeze()
 
