@@ -17,8 +17,8 @@ CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     'local-mamba': ('norm', 'norm_f', 'head', 'classifier', 'cls_token', 'rope'),
     'vim': ('norm_f', 'head', 'cls_token', 'rope'),
 })
-"""What a detector has no use for in a reference's classifier, by system: modules after its backbone, a class token and
-its tables."""
+"""What a detector has no use for in a reference's classifier, by system: the modules after its backbone; of Vim also
+the class token and the rotary tables."""
 
 
 def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmmamba.errors import InputError
 from mmmamba.models.backbones import Vim
@@ -60,6 +61,16 @@ def test_autocast_is_near_float32_and_has_finite_gradients(dtype, tolerance, wit
     assert out.dtype == torch.float32 and (out - expected).norm() < tolerance * expected.norm()
     out.square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_flops_include_both_scans_of_every_block():
+    model = build().eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.rand(2, 3, 48, 64))
+    scans = [flops for operator, flops in counter.get_flop_counts()['Global'].items() if 'scan' in str(operator)]
+    tokens, channels, states = 2 * 3 * 4, 2 * 16, 16
+    assert scans == [2 * 3 * tokens * channels * (9 * states + 2)]
 
 
 def test_layers_for_decaying_rates():
