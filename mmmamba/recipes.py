@@ -23,6 +23,8 @@ RECIPES = MappingProxyType({
 """Data set → the file of configs/_base_ with its pipelines, schedule, optimizer and evaluator."""
 FOLDER_RECIPE = 'bccd'
 """The recipe for a user's own folder."""
+LARGEST_STRIDE = 32
+"""Images padded to multiples of this suit every model."""
 SHORT = ('bccd', 'demo')
 """Data sets on which a run is some hundred iterations long."""
 
@@ -33,10 +35,11 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
     data set's file in ``configs/_base_``, the same for every detector; but settings that the config lists in
     ``own_settings`` (DINO's optimizer) stay, and so do its ``custom_imports``. Heads get the data set's number of
-    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. A DETR
-    gets a preprocessor that counts padding as picture, as in its training, and heads that do not clip boxes to the
-    picture are replaced by those of ours that do. On the small sets the scans start from Mamba's initialisation
-    (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to learn anything.
+    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. So
+    does padding to one size (Vim's, to 1024 x 1024). A DETR gets a preprocessor that counts padding as picture, as
+    in its training, and heads that do not clip boxes to the picture are replaced by those of ours that do. On the
+    small sets the scans start from Mamba's initialisation (``ssm_init='mamba'``), since with 'mamba_yolo' it takes
+    longer to learn anything.
 
     Args:
         cfg: With a ``model``; not changed.
@@ -62,7 +65,10 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         recipe[key] = copy.deepcopy(cfg[key])
     if 'optim_wrapper' in own:
         recipe.custom_hooks = [hook for hook in recipe.custom_hooks if hook.type != 'ScaleWeightDecayHook']
-    recipe.model.get('data_preprocessor', {}).pop('batch_augments', None)
+    preprocessor = recipe.model.get('data_preprocessor', {})
+    preprocessor.pop('batch_augments', None)
+    if preprocessor.get('pad_size_divisor', 1) > LARGEST_STRIDE:
+        preprocessor.pad_size_divisor = LARGEST_STRIDE
     kind = recipe.model.type
     detector = MODELS.get(kind) if isinstance(kind, str) else kind
     if detector is not None and issubclass(detector, DetectionTransformer):

@@ -51,6 +51,12 @@ def test_every_baseline_goes_on_every_data_set(name, data):
     assert 'batch_augments' not in cfg.model.data_preprocessor
 
 
+def test_padding_to_one_size_is_part_of_a_recipe():
+    vim = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
+    assert vim.model.data_preprocessor.pad_size_divisor == 1024
+    assert under_recipe(vim, 'bccd', CONFIGS).model.data_preprocessor.pad_size_divisor == 32
+
+
 @pytest.mark.parametrize('own, merged', [
     (dict(imports=['mmmamba', 'os']), dict(imports=['mmmamba', 'os'])),
     (dict(imports='os', allow_failed_imports=True), dict(imports=['mmmamba', 'os'], allow_failed_imports=True)),

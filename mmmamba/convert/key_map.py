@@ -29,6 +29,7 @@ _FINGERPRINTS = {
     'mamba-vision': r'.*patch_embed\.conv_down\.',
     'efficient-vmamba': r'.*\.conv_branch\.0\.',
     'vmamba': r'.*\.(op|self_attention)\.x_proj(\.|_weight)',
+    'vim': r'.*\.mixer\.x_proj_b\.',
     'yolov8': r'.*\.m\.\d+\.cv1\.conv\.weight',
 }
 """A key that only one system has; the first that matches decides."""

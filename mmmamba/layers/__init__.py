@@ -21,12 +21,14 @@ from mmmamba.layers.mamba_yolo import (
     VisionClueMerge,
 )
 from mmmamba.layers.ss2d import SS2D
+from mmmamba.layers.vim import MambaBranch, PositionedPatches, VimBlock, VimMixer
 from mmmamba.layers.vmamba import VSSBlock
 from mmmamba.layers.yolov8 import SPPF, C2f
 
 __all__ = [
     'MLPS', 'SPPF', 'SS2D', 'Attention', 'C2f', 'ConvMlp', 'ConvNormAct', 'ConvStem', 'DropPath', 'EVSSBlock',
-    'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'MambaVisionBlock', 'MambaVisionMixer', 'Mlp',
-    'ODSSBlock', 'PatchEmbed', 'PatchMerging', 'RGBlock', 'ResConvMlp', 'ResidualConvBlock', 'SimpleStem',
-    'SqueezeExcitation', 'VSSBlock', 'VisionClueMerge', 'Windowed'
+    'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'MambaBranch', 'MambaVisionBlock',
+    'MambaVisionMixer', 'Mlp', 'ODSSBlock', 'PatchEmbed', 'PatchMerging', 'PositionedPatches', 'RGBlock',
+    'ResConvMlp', 'ResidualConvBlock', 'SimpleStem', 'SqueezeExcitation', 'VSSBlock', 'VimBlock', 'VimMixer',
+    'VisionClueMerge', 'Windowed'
 ]

@@ -110,6 +110,7 @@ def test_two_models_in_one_state_dict_are_ambiguous():
     ('yolov8', 'patch_embed.conv_down.0.weight', 'mamba-vision'),
     ('mamba-yolo', 'layers.0.blocks.0.conv_branch.0.weight', 'efficient-vmamba'),
     ('yolov8', 'layers.0.blocks.0.op.x_proj.weight', 'vmamba'),
+    ('vmamba', 'layers.0.mixer.x_proj_b.weight', 'vim'),
     ('mamba-yolo', 'backbone.stem.conv1.conv.weight', 'this project'),
 ])
 def test_another_system_is_named(system, key, looks_like):

@@ -66,7 +66,10 @@ def test_exports_with_any_batch_and_size(network):
                 torch.testing.assert_close(got, expected)
 
 
-BACKBONES = {'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24))}
+BACKBONES = {
+    'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24)),
+    'Vim': dict(arch=None, depth=2, width=16, img_size=48),
+}
 
 
 @pytest.fixture(params=BACKBONES)

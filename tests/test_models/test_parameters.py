@@ -41,6 +41,13 @@ BACKBONES = {  # with the norms of the four outputs
 }
 
 
+VIM = {  # position embedding of 64 x 64 tokens, and without it, and with both it and the pyramid
+    'ti': (7_703_232, 6_916_800, 10_368_112),
+    's': (26_908_032, 25_335_168, 30_206_176),
+    'b': (99_822_336, 96_676_608, 105_382_336),
+}
+
+
 @pytest.mark.parametrize('name', EXPECTED)
 def test_parameters(name):
     model = MODELS.build(Config.fromfile(CONFIGS / name).model)
@@ -52,6 +59,15 @@ def test_backbone(name, arch):
     with torch.device('meta'):
         model = MODELS.build(dict(type=name, arch=arch))
     assert sum(parameter.numel() for parameter in model.parameters()) == BACKBONES[name, arch]
+
+
+@pytest.mark.parametrize('arch', VIM)
+def test_vim_and_its_pyramid(arch):
+    with torch.device('meta'):
+        backbone = MODELS.build(dict(type='Vim', arch=arch))
+        neck = MODELS.build(dict(type='SimpleFeaturePyramid', in_channels=backbone.width))
+    count, pyramid = (sum(parameter.numel() for parameter in model.parameters()) for model in (backbone, neck))
+    assert (count, count - backbone.stem.pos_embed.numel(), count + pyramid) == VIM[arch]
 
 
 @pytest.mark.parametrize(('arch', 'expected'), [('t', 5_879_924), ('b', 20_882_468), ('l', 53_466_160)])

@@ -18,6 +18,10 @@ from mmmamba.convert import SYSTEMS, dropped, read_checkpoint, require_fit, syst
 from mmmamba.convert.backbone import BACKBONE, split
 from mmmamba.convert.key_map import without_wrappers
 from mmmamba.errors import InputError, first_names
+from mmmamba.layers.vim import resize_bicubic
+
+POSITIONS = 'stem.pos_embed'
+"""The position embedding of a plain backbone, (1, d, rows, columns)."""
 
 
 def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = None,
@@ -27,7 +31,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     mmengine's own loading warns and goes on where weights fit in part only, and the numbers that follow are wrong.
     Here every parameter of the backbone has to be in the file, except for the norms of the outputs, which classifiers
     do not have; and everything in the file has to be known, except for stages that this backbone was not given. What
-    is not used is logged.
+    is not used is logged. A position embedding is resized to the backbone's grid.
 
     Args:
         backbone: It is changed only if everything fits.
@@ -61,6 +65,11 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     unused += [key for key in weights if key.startswith(left_out)]
     weights = {key: value for key, value in weights.items() if not key.startswith(left_out)}
     own = backbone.state_dict()
+    resized = ''
+    if POSITIONS in own and POSITIONS in weights and weights[POSITIONS].dim() == 4:
+        grid, own_grid = (tuple(tensors[POSITIONS].shape[2:]) for tensors in (weights, own))
+        weights[POSITIONS] = resize_bicubic(weights[POSITIONS], *own_grid)
+        resized = '' if grid == own_grid else f'; its position embedding is resized from {grid} to {own_grid}'
     fresh = {key for key in own if key.startswith('out_norms.')}
     if fresh & weights.keys():
         fresh = set()
@@ -69,7 +78,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     backbone.load_state_dict(weights, strict=False)
     print_log(f'{checkpoint}: {len(weights)} tensors for {type(backbone).__name__}'
               + (f'; {len(unused)} not used: {first_names(unused)}' if unused else '')
-              + ('; the norms of the outputs start anew' if fresh else ''), logger='current')
+              + resized + ('; the norms of the outputs start anew' if fresh else ''), logger='current')
 
 
 def _local(checkpoint: str) -> Path:
