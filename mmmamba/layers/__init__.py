@@ -22,11 +22,11 @@ from mmmamba.layers.mamba_yolo import (
 )
 from mmmamba.layers.ss2d import SS2D
 from mmmamba.layers.vmamba import VSSBlock
-from mmmamba.layers.yolov8 import SPPF, C2f
+from mmmamba.layers.yolov8 import SPPF, C2f, MaskPrototypes
 
 __all__ = [
     'MLPS', 'SPPF', 'SS2D', 'Attention', 'C2f', 'ConvMlp', 'ConvNormAct', 'ConvStem', 'DropPath', 'EVSSBlock',
-    'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'MambaVisionBlock', 'MambaVisionMixer', 'Mlp',
-    'ODSSBlock', 'PatchEmbed', 'PatchMerging', 'RGBlock', 'ResConvMlp', 'ResidualConvBlock', 'SimpleStem',
+    'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'MambaVisionBlock', 'MambaVisionMixer', 'MaskPrototypes',
+    'Mlp', 'ODSSBlock', 'PatchEmbed', 'PatchMerging', 'RGBlock', 'ResConvMlp', 'ResidualConvBlock', 'SimpleStem',
     'SqueezeExcitation', 'VSSBlock', 'VisionClueMerge', 'Windowed'
 ]
