@@ -51,6 +51,24 @@ def test_every_baseline_goes_on_every_data_set(name, data):
     assert 'batch_augments' not in cfg.model.data_preprocessor
 
 
+@pytest.mark.parametrize('name', ['yolov8/yolov8-seg_n', 'mamba_yolo/mamba-yolo-seg_t'])
+def test_a_detector_with_masks_brings_masks_into_the_recipe(name):
+    own = read(f'{name}_8xb64-300e_coco')
+    cfg = under_recipe(own, 'coco', CONFIGS)
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator',
+                'custom_hooks', 'tta_model', 'tta_pipeline'):
+        assert cfg[key] == own[key], key
+    assert cfg.model == own.model
+    for data in ('bccd', 'demo'):
+        cfg = under_recipe(own, data, CONFIGS)
+        kinds = {part.get('type') for part in parts(cfg.train_dataloader)}
+        assert {'LoadInstanceMasks', 'PackMaskTargets'} <= kinds
+        assert not {'LoadAnnotations', 'PackDetInputs', 'Mosaic'} & kinds
+        assert cfg.test_evaluator.metric == cfg.val_evaluator.metric == ['bbox', 'segm']
+    with pytest.raises(InputError, match='voc has boxes alone'):
+        under_recipe(own, 'voc', CONFIGS)
+
+
 @pytest.mark.parametrize('own, merged', [
     (dict(imports=['mmmamba', 'os']), dict(imports=['mmmamba', 'os'])),
     (dict(imports='os', allow_failed_imports=True), dict(imports=['mmmamba', 'os'], allow_failed_imports=True)),

@@ -1,5 +1,5 @@
-# Mamba YOLO-T with masks from scratch on 14 images, tested on the same: a check, within minutes on a CPU, that masks are
-# learnt. Steps, optimizer and schedule are those of the demo's short recipe.
+# Mamba YOLO-T with masks from scratch on 14 images, tested on the same: a check, within minutes on a CPU, that masks
+# are learnt. Steps, optimizer and schedule are those of the demo's short recipe.
 _base_ = [
     '../_base_/models/mamba-yolo_t.py', '../_base_/datasets/fruits_nuts_320.py', '../_base_/default_runtime.py'
 ]
