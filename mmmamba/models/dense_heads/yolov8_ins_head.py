@@ -18,6 +18,7 @@ from mmmamba.layers import MaskPrototypes
 from mmmamba.layers.common import recomputed
 from mmmamba.models.dense_heads.mask_assembly import crop_to_boxes, mask_logits, masks_retina
 from mmmamba.models.dense_heads.yolov8_head import YOLOv8Head, conv_branch, flatten
+from mmmamba.models.encoded_masks import EncodedMasks
 from mmmamba.models.task_modules import BatchAssignment
 from mmmamba.models.utils import norm_layer_from_cfg
 
@@ -38,7 +39,12 @@ class YOLOv8InsHead(YOLOv8Head):
         overlap_mask: Of objects that overlap, the smaller is in front and hides the other, as in YOLOv8's recipe.
         num_classes, in_channels, strides, reg_max, loss_cls, loss_bbox, loss_dfl, train_cfg, test_cfg, norm_cfg,
             init_cfg: See :class:`YOLOv8Head`.
+
+    Attributes:
+        encode_masks: Predict :class:`EncodedMasks` instead of a tensor; see :func:`set_encode_masks`.
     """
+
+    encode_masks = False
 
     def __init__(self, num_classes: int, in_channels: Sequence[int], strides: Sequence[int] = (8, 16, 32),
                  reg_max: int = 16, num_prototypes: int = 32,
@@ -153,7 +159,7 @@ class YOLOv8InsHead(YOLOv8Head):
 
         Returns:
             ``bboxes``, ``scores`` and ``labels`` of each image as of :class:`YOLOv8Head`; ``masks``, bool (N, H, W) of
-            the image that the boxes are in.
+            the image that the boxes are in, or encoded.
         """
         with torch.autocast(prototypes.device.type, enabled=False):
             # Not YOLOv8Head's own, which has no coefficients. They travel where other heads have centernesses.
@@ -162,10 +168,21 @@ class YOLOv8InsHead(YOLOv8Head):
                 [coefficient.float() for coefficient in coefficients], batch_img_metas=batch_img_metas, cfg=cfg,
                 rescale=rescale)
             for instances, maps, meta in zip(found, prototypes.detach().float(), batch_img_metas):
-                region = 0, 0, *(side / self.mask_stride for side in meta['img_shape'][:2])
                 size = meta['ori_shape' if rescale else 'img_shape'][:2]
-                instances.masks = masks_retina(instances.pop('coefficients'), maps, instances.bboxes, size, region)
+                instances.masks = self._masks(instances.pop('coefficients'), maps, instances.bboxes, size,
+                                              meta['img_shape'])
         return found
+
+    def _masks(self, coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: tuple[int, int],
+               scaled_size: tuple[int, int]) -> Tensor | EncodedMasks:
+        """Makes an image's masks at a size, of which boxes are, from the prototypes of what it was scaled to."""
+        height, width = scaled_size[:2]
+        region = 0, 0, height / self.mask_stride, width / self.mask_stride
+
+        def make(chunk: slice) -> Tensor:
+            return masks_retina(coefficients[chunk], prototypes, boxes[chunk], size, region)
+
+        return EncodedMasks.made(make, len(boxes), size) if self.encode_masks else make(slice(None))
 
     def _predict_by_feat_single(self, cls_score_list: list[Tensor], bbox_pred_list: list[Tensor],
                                 score_factor_list: list[Tensor], mlvl_priors: list[Tensor], img_meta: dict,
@@ -181,6 +198,13 @@ class YOLOv8InsHead(YOLOv8Head):
             bboxes = self.bbox_coder.decode(kept['priors'], kept['sides'], max_shape=img_meta['img_shape'])
             levels.append(InstanceData(bboxes=bboxes, scores=scores, labels=labels, coefficients=kept['coefficients']))
         return self._bbox_post_process(InstanceData.cat(levels), cfg, rescale, with_nms, img_meta)
+
+
+def set_encode_masks(model: nn.Module, encode: bool) -> None:
+    """Has the heads with masks in a model predict them encoded, or not."""
+    for module in model.modules():
+        if isinstance(module, YOLOv8InsHead):
+            module.encode_masks = encode
 
 
 def hide_overlaps(masks: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Test-time augmentation of detectors with masks, which mmdet's does not merge."""
 from __future__ import annotations
 
-from itertools import accumulate
+from typing import Any
 
 import torch
 from mmcv.ops import batched_nms
@@ -9,6 +9,7 @@ from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from torch import Tensor
 
 _DIMENSIONS = {'horizontal': (-1, ), 'vertical': (-2, ), 'diagonal': (-2, -1)}
 
@@ -33,11 +34,19 @@ class InsTTAModel(DetTTAModel):
         detections, kept = batched_nms(bboxes, scores, labels, self.tta_cfg.nms)
         detections, kept = detections[:self.tta_cfg.max_per_img], kept[:self.tta_cfg.max_per_img]
 
-        masks = views[0].masks.new_empty(len(kept), *views[0].masks.shape[1:])
-        for sample, view, end in zip(data_samples, views, accumulate(map(len, views))):
-            own = (end - len(view) <= kept) & (kept < end)
-            found = view.masks[kept[own] - (end - len(view))]
-            masks[own] = found.flip(_DIMENSIONS[sample.flip_direction]) if sample.flip else found
+        # InstanceData selects and joins tensors and encoded masks alike.
+        found, positions, start = [], [], 0
+        for sample, view in zip(data_samples, views):
+            own = (start <= kept) & (kept < start + len(view))
+            masks = InstanceData(masks=view.masks)[kept[own] - start].masks
+            found.append(InstanceData(masks=_flip(masks, sample.flip_direction) if sample.flip else masks))
+            positions.append(own.nonzero()[:, 0])
+            start += len(view)
+        in_order = InstanceData.cat(found)[torch.cat(positions).argsort()]
         merged.pred_instances = InstanceData(bboxes=detections[:, :4], scores=detections[:, 4], labels=labels[kept],
-                                             masks=masks)
+                                             masks=in_order.masks)
         return merged
+
+
+def _flip(masks: Any, direction: str) -> Any:
+    return masks.flip(_DIMENSIONS[direction] if isinstance(masks, Tensor) else direction)
