@@ -126,6 +126,14 @@ def test_the_demo_set_is_composed_and_can_be_read():
     assert tuple(sample['inputs'].shape) == (3, 192, 192) and len(sample['data_samples'].gt_instances) == 1
 
 
+def test_masks_of_the_demo_set_can_be_read():
+    """They are run lengths."""
+    cfg = under_recipe(read('yolov8/yolov8-seg_n_8xb64-300e_coco'), 'demo', CONFIGS)
+    found = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples'].gt_instances
+    assert found.masks.masks.shape == (1, 48, 48) and found.masks.masks.any()
+    assert DATASETS.build(cfg.test_dataloader.dataset)[0]['data_samples'].gt_instances.masks.masks.any()
+
+
 def test_a_folder_is_trained_under_the_recipe_of_bccd(tmp_path):
     compose(tmp_path / 'mine', TINY)
     cfg = under_recipe(read(BASELINES[1]), str(tmp_path / 'mine'), CONFIGS)

@@ -141,7 +141,8 @@ class YOLOv8InsHead(YOLOv8Head):
         rows, columns = height - masks.shape[1], width - masks.shape[2]
         if not (0 <= rows <= 1 and 0 <= columns <= 1):  # 1 where the image's size is no multiple of the stride
             raise InputError(f'masks of {size} do not cover the batch, whose prototypes are {(height, width)}: set '
-                             f'pad_mask=True in the data preprocessor')
+                             f'pad_mask=True in the data preprocessor, and mask_stride={self.mask_stride} in '
+                             f'PackMaskTargets')
         masks = F.pad(masks, (0, columns, 0, rows))
         return hide_overlaps(masks) if self.overlap_mask else masks
 
