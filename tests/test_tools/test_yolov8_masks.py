@@ -33,7 +33,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_of_polygons(folder, run_tool, tmp_path):
     config, run = tmp_path / 'thin.py', tmp_path / 'run'
     config.write_text(CONFIG.format(root=ROOT))
-    assert run_tool('train', config, '--data', folder, '--work-dir', run, '--cfg-options', *OPTIONS) == 0
+    assert run_tool('train', config, '--data', folder, '--work-dir', run, '--amp', 'bfloat16',
+                    '--cfg-options', *OPTIONS) == 0
     log = next(run.glob('*/vis_data/*.json')).read_text()
     entries = [json.loads(line) for line in log.splitlines()]
     losses = [entry['loss_mask'] for entry in entries if 'loss_mask' in entry]

@@ -113,19 +113,28 @@ class YOLOv8InsHead(YOLOv8Head):
         for image, instances in enumerate(batch_gt_instances):
             positive = targets.foreground[image]
             if positive.any():
-                masks = self._mask_targets(instances, prototypes)[targets.gt_index[image, positive]]
+                masks = self._mask_targets(instances, prototypes)
                 boxes = targets.bboxes[image, positive] / self.mask_stride
                 # A map for each positive prior takes much memory; what it is made of takes little, and is kept.
-                losses.append(recomputed(partial(self._mask_losses, masks, boxes), coefficients[image, positive],
-                                         prototypes[image]).sum())
+                of_masks = partial(self._mask_losses, masks, targets.gt_index[image, positive], boxes)
+                losses.append(recomputed(of_masks, coefficients[image, positive], prototypes[image]).sum())
         # Without positives, a zero that hangs on both branches, as DistributedDataParallel wants all gradients.
         total = torch.stack(losses).sum() if losses else (coefficients.sum() + prototypes.sum()) * 0
         num_positive = reduce_mean(targets.foreground.sum().to(total)).clamp(min=1)
         return total / num_positive * (len(coefficients) * get_world_size())
 
-    def _mask_losses(self, masks: Tensor, boxes: Tensor, coefficients: Tensor, prototypes: Tensor) -> Tensor:
-        """Returns the losses (P,) of masks (P, h, w), each the mean over its box (P, 4), in pixels of the masks."""
-        losses = self.loss_mask(mask_logits(coefficients, prototypes), masks.to(prototypes))
+    def _mask_losses(self, masks: Tensor, index: Tensor, boxes: Tensor, coefficients: Tensor,
+                     prototypes: Tensor) -> Tensor:
+        """Returns the losses (P,) of the masks of the priors, each the mean over its box.
+
+        Args:
+            masks: Of the ground truth, bool (G, h, w).
+            index: Which of them a prior has, (P,).
+            boxes: (P, 4), in pixels of the masks.
+            coefficients: (P, K).
+            prototypes: (K, h, w).
+        """
+        losses = self.loss_mask(mask_logits(coefficients, prototypes), masks[index].to(prototypes))
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return crop_to_boxes(losses, boxes).sum(dim=(1, 2)) / areas
 
