@@ -25,6 +25,8 @@ FOLDER_RECIPE = 'bccd'
 """The recipe for a user's own folder."""
 LARGEST_STRIDE = 32
 """Images padded to multiples of this suit every model."""
+WITH_MASKS = MappingProxyType({'Mosaic': 'MosaicWithMasks', 'DetTTAModel': 'InsTTAModel'})
+"""What recipes for boxes have → what a recipe for masks has instead."""
 SHORT = ('bccd', 'demo')
 """Data sets on which a run is some hundred iterations long."""
 
@@ -37,9 +39,9 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     ``own_settings`` (DINO's optimizer) stay, and so do its ``custom_imports``. Heads get the data set's number of
     classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. So
     does padding to one size (Vim's, to 1024 x 1024). A DETR gets a preprocessor that counts padding as picture, as
-    in its training, and heads that do not clip boxes to the picture are replaced by those of ours that do. On the
-    small sets the scans start from Mamba's initialisation (``ssm_init='mamba'``), since with 'mamba_yolo' it takes
-    longer to learn anything.
+    in its training, and heads that do not clip boxes to the picture are replaced by those of ours that do. For a
+    detector with YOLOv8's masks the recipe loads, augments and evaluates masks. On the small sets the scans start from
+    Mamba's initialisation (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to learn anything.
 
     Args:
         cfg: With a ``model``; not changed.
@@ -48,11 +50,16 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         configs: The package's folder of configs.
 
     Raises:
-        InputError: Neither a name nor a folder, or a folder without that layout.
+        InputError: Neither a name nor a folder, or a folder without that layout; or a data set without masks for a
+            detector that learns them.
     """
     folder = find_folder(data)
     name = FOLDER_RECIPE if folder else data
     recipe = Config.fromfile(configs / '_base_' / RECIPES[name])
+    if cfg.model.get('bbox_head', {}).get('type') == 'YOLOv8InsHead':
+        if name == 'voc':
+            raise InputError('--data voc has boxes alone, and this detector learns masks')
+        use_masks(recipe)
     if name == 'demo':
         compose(Path(recipe.data_root), Composition())
     recipe.model = copy.deepcopy(cfg.model)
@@ -82,6 +89,21 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         return config_for_folder(recipe, folder)
     set_num_classes(recipe.model, len(class_names(recipe)))
     return recipe
+
+
+def use_masks(recipe: Config) -> None:
+    """Has a recipe for boxes load, augment, pack and evaluate masks as :class:`YOLOv8InsHead` takes them, in place."""
+    for step in parts(recipe._cfg_dict):
+        if step.get('type') == 'LoadAnnotations':
+            step.clear()  # its arguments say what to load
+            step.type = 'LoadInstanceMasks'
+        elif step.get('type') in WITH_MASKS:
+            step.type = WITH_MASKS[step.type]
+    for step in parts([recipe.train_dataloader, recipe.custom_hooks]):
+        if step.get('type') == 'PackDetInputs':
+            step.type = 'PackMaskTargets'
+    for evaluator in (recipe.val_evaluator, recipe.test_evaluator):
+        evaluator.metric = ['bbox', 'segm']
 
 
 def find_folder(data: str) -> CocoFolder | None:

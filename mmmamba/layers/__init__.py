@@ -24,12 +24,12 @@ from mmmamba.layers.mamba_yolo import (
 from mmmamba.layers.ss2d import SS2D
 from mmmamba.layers.vim import MambaBranch, PositionedPatches, VimBlock, VimMixer
 from mmmamba.layers.vmamba import VSSBlock
-from mmmamba.layers.yolov8 import SPPF, C2f
+from mmmamba.layers.yolov8 import SPPF, C2f, MaskPrototypes
 
 __all__ = [
     'MLPS', 'SPPF', 'SS2D', 'Attention', 'C2f', 'ConvMlp', 'ConvNormAct', 'ConvStem', 'DropPath', 'EVSSBlock',
     'GatedMlp', 'InvertedResidual', 'LSBlock', 'LayerNorm2d', 'LocalSS2D', 'LocalVSSBlock', 'LocalVimMixer',
-    'MambaBranch', 'MambaVisionBlock', 'MambaVisionMixer', 'Mlp', 'ODSSBlock', 'PatchEmbed', 'PatchMerging',
-    'PositionedPatches', 'RGBlock', 'ResConvMlp', 'ResidualConvBlock', 'SimpleStem', 'SqueezeExcitation',
-    'VSSBlock', 'VimBlock', 'VimMixer', 'VisionClueMerge', 'Windowed'
+    'MambaBranch', 'MambaVisionBlock', 'MambaVisionMixer', 'MaskPrototypes', 'Mlp', 'ODSSBlock', 'PatchEmbed',
+    'PatchMerging', 'PositionedPatches', 'RGBlock', 'ResConvMlp', 'ResidualConvBlock', 'SimpleStem',
+    'SqueezeExcitation', 'VSSBlock', 'VimBlock', 'VimMixer', 'VisionClueMerge', 'Windowed'
 ]

@@ -46,13 +46,13 @@ def _mamba_yolo_keys(depths, num_ss2d, local_spatial) -> list[str]:
     return [key for key in keys if local_spatial or 'lsblock' not in key]
 
 
-def _detector(backbone: dict, neck: dict) -> torch.nn.Module:
+def _detector(backbone: dict, neck: dict, head: str = 'YOLOv8Head') -> torch.nn.Module:
     channels = [8, 16, 16]
     return MODELS.build(dict(
         type='SingleStageDetector',
         backbone=dict(widths=(8, *channels), arch=None, **backbone),
         neck=dict(in_channels=channels, **neck),
-        bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=channels)))
+        bbox_head=dict(type=head, num_classes=3, in_channels=channels)))
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -81,6 +81,17 @@ def test_yolov8_names_every_tensor_of_our_model(depths, num_blocks):
     converted = yolov8(_tensors(source))
     assert converted.keys() == model.state_dict().keys()
     assert len(converted) == len(source)
+
+
+@pytest.mark.parametrize('name, convert, backbone, neck', [
+    ('yolov8n_seg', yolov8, 'YOLOv8CSPDarknet', 'YOLOv8PAFPN'),
+    ('mamba_yolo_t_seg_paper', mamba_yolo, 'ODMamba', 'ODSSPAFPN'),
+])
+def test_segmentors_name_every_tensor_of_our_model(name, convert, backbone, neck):
+    model = _detector(dict(type=backbone, depths=(1, 2, 2, 1)), dict(type=neck), 'YOLOv8InsHead')
+    source = _tensors(_shapes(name))
+    converted = convert(source)
+    assert converted.keys() == model.state_dict().keys() and len(converted) == len(source)
 
 
 def test_projection_of_the_head_becomes_a_vector():

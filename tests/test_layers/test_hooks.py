@@ -22,6 +22,7 @@ LAYERS = {
     'mamba_branch': (lambda: layers.MambaBranch(16, rank=1), TOKENS, TOKENS),
     'mamba_vision': (lambda: layers.MambaVisionBlock(16, layers.Attention(16, 2), layer_scale=0.5), TOKENS),
     'mamba_vision_mixer': (lambda: layers.MambaVisionMixer(16), TOKENS),
+    'mask_prototypes': (lambda: layers.MaskPrototypes(16, 8), MAP),
     'odss': (lambda: layers.ODSSBlock(16, 12, num_ss2d=2, local_spatial=True), MAP),
     'patch_embed': (lambda: layers.PatchEmbed(16, 8), MAP),
     'patch_merging': (lambda: layers.PatchMerging(16, 8), MAP),

@@ -22,6 +22,17 @@ EXPECTED = {
     'yolov8/yolov8_s_8xb64-300e_coco.py': 11_166_560,
     'yolov8/yolov8_m_8xb64-300e_coco.py': 25_902_640,
     'yolov8/yolov8_l_8xb64-300e_coco.py': 43_691_520,
+    'mamba_yolo/mamba-yolo-seg_t_8xb64-300e_coco.py': 5_695_380,
+    'mamba_yolo/mamba-yolo-seg_b_8xb64-300e_coco.py': 19_822_660,
+    'mamba_yolo/mamba-yolo-seg_l_8xb64-300e_coco.py': 50_611_280,
+    'mamba_yolo/mamba-yolo-seg_t_released_8xb64-300e_coco.py': 6_384_472,
+    'mamba_yolo/mamba-yolo-seg_b_released_8xb64-300e_coco.py': 22_482_496,
+    'mamba_yolo/mamba-yolo-seg_l_released_8xb64-300e_coco.py': 59_014_352,
+    'yolov8/yolov8-seg_n_8xb64-300e_coco.py': 3_409_968,
+    'yolov8/yolov8-seg_s_8xb64-300e_coco.py': 11_821_056,
+    'yolov8/yolov8-seg_m_8xb64-300e_coco.py': 27_285_968,
+    'yolov8/yolov8-seg_l_8xb64-300e_coco.py': 45_997_728,
+    'yolov8/yolov8-seg_x_8xb64-300e_coco.py': 71_827_888,
 }
 
 BACKBONES = {  # with the norms of the four outputs
@@ -70,9 +81,11 @@ def test_vim_and_its_pyramid(arch):
     assert (count, count - backbone.stem.pos_embed.numel(), count + pyramid) == VIM[arch]
 
 
-@pytest.mark.parametrize(('arch', 'expected'), [('t', 5_879_924), ('b', 20_882_468), ('l', 53_466_160)])
-def test_paper_depths_with_ls_block(arch, expected):
-    cfg = Config.fromfile(CONFIGS / f'mamba_yolo/mamba-yolo_{arch}_8xb64-300e_coco.py').model
+@pytest.mark.parametrize(('name', 'expected'), [
+    ('mamba-yolo_t', 5_879_924), ('mamba-yolo_b', 20_882_468), ('mamba-yolo_l', 53_466_160),
+    ('mamba-yolo-seg_t', 6_132_692), ('mamba-yolo-seg_b', 21_536_964), ('mamba-yolo-seg_l', 54_849_488)])
+def test_paper_depths_with_ls_block(name, expected):
+    cfg = Config.fromfile(CONFIGS / f'mamba_yolo/{name}_8xb64-300e_coco.py').model
     cfg.backbone.local_spatial = cfg.neck.local_spatial = True
     model = MODELS.build(cfg)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
