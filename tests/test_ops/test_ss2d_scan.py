@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Union
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from mmmamba.ops.scan.orders import ORDERS, directions_of, scan_order, token_cou
 from mmmamba.ops.scan.reference import scan as reference_scan
 
 PATTERNS = ['cross', 'atrous', DIRECTIONS['windows'], DIRECTIONS['window'], DIRECTIONS['overlapping parts']]
-Pattern = str | tuple[str, ...]
+Pattern = Union[str, tuple[str, ...]]
 # batch, channels, height, width, states, rank
 SHAPES = [
     (1, 1, 1, 1, 1, 1),
