@@ -40,8 +40,9 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. So
     does padding to one size (Vim's, to 1024 x 1024). A DETR gets a preprocessor that counts padding as picture, as
     in its training, and heads that do not clip boxes to the picture are replaced by those of ours that do. For a
-    detector with YOLOv8's masks the recipe loads, augments and evaluates masks. On the small sets the scans start from
-    Mamba's initialisation (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to learn anything.
+    detector that learns masks (YOLOv8's or Mask R-CNN's) the recipe loads, augments and evaluates masks. On the small
+    sets the scans start from Mamba's initialisation (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to
+    learn anything.
 
     Args:
         cfg: With a ``model``; not changed.
@@ -56,10 +57,11 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     folder = find_folder(data)
     name = FOLDER_RECIPE if folder else data
     recipe = Config.fromfile(configs / '_base_' / RECIPES[name])
-    if cfg.model.get('bbox_head', {}).get('type') == 'YOLOv8InsHead':
+    yolo_masks = cfg.model.get('bbox_head', {}).get('type') == 'YOLOv8InsHead'
+    if yolo_masks or any('mask_head' in part for part in parts(cfg.model)):
         if name == 'voc':
             raise InputError('--data voc has boxes alone, and this detector learns masks')
-        use_masks(recipe)
+        use_masks(recipe, small_targets=yolo_masks)
     if name == 'demo':
         compose(Path(recipe.data_root), Composition())
     recipe.model = copy.deepcopy(cfg.model)
@@ -91,8 +93,13 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     return recipe
 
 
-def use_masks(recipe: Config) -> None:
-    """Has a recipe for boxes load, augment, pack and evaluate masks as :class:`YOLOv8InsHead` takes them, in place."""
+def use_masks(recipe: Config, small_targets: bool) -> None:
+    """Has a recipe for boxes load, augment and evaluate masks, in place.
+
+    Args:
+        recipe: It is changed.
+        small_targets: Whether masks are packed as :class:`YOLOv8InsHead` takes them.
+    """
     for step in parts(recipe._cfg_dict):
         if step.get('type') == 'LoadAnnotations':
             step.clear()  # its arguments say what to load
@@ -100,7 +107,7 @@ def use_masks(recipe: Config) -> None:
         elif step.get('type') in WITH_MASKS:
             step.type = WITH_MASKS[step.type]
     for step in parts([recipe.train_dataloader, recipe.custom_hooks]):
-        if step.get('type') == 'PackDetInputs':
+        if small_targets and step.get('type') == 'PackDetInputs':
             step.type = 'PackMaskTargets'
     for evaluator in (recipe.val_evaluator, recipe.test_evaluator):
         evaluator.metric = ['bbox', 'segm']

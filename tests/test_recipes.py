@@ -75,6 +75,17 @@ def test_a_detector_with_masks_brings_masks_into_the_recipe(name):
         under_recipe(own, 'voc', CONFIGS)
 
 
+def test_mask_rcnn_brings_masks_into_the_recipe():
+    own = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
+    cfg = under_recipe(own, 'demo', CONFIGS)
+    assert cfg.test_evaluator.metric == cfg.val_evaluator.metric == ['bbox', 'segm']
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
+    masks = sample['data_samples'].gt_instances.masks  # of the image's size, as its heads want them
+    assert masks.to_ndarray().shape == (1, *sample['inputs'].shape[1:]) and masks.to_ndarray().any()
+    with pytest.raises(InputError, match='voc has boxes alone'):
+        under_recipe(own, 'voc', CONFIGS)
+
+
 @pytest.mark.parametrize('own, merged', [
     (dict(imports=['mmmamba', 'os']), dict(imports=['mmmamba', 'os'])),
     (dict(imports='os', allow_failed_imports=True), dict(imports=['mmmamba', 'os'], allow_failed_imports=True)),

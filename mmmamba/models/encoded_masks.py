@@ -53,6 +53,14 @@ class EncodedMasks(BitmapMasks):
         """Returns all bitmaps as the tensor that mmdet's other detectors have instead, bool (N, H, W)."""
         return torch.from_numpy(self.masks).bool()
 
+    def detach(self) -> EncodedMasks:
+        """Returns itself: ``LVISMetric`` calls this, then :meth:`cpu`."""
+        return self
+
+    def numpy(self) -> np.ndarray:
+        """Returns all bitmaps, for ``DumpDetResults``."""
+        return self.masks
+
     def __len__(self) -> int:
         return len(self.runs)
 

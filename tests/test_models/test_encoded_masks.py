@@ -76,6 +76,12 @@ def test_metric_inferencer_and_visualiser_take_them(masks, bitmaps, tmp_path):
     metric.process({}, [sample.to_dict()])
     assert metric.evaluate(1)['coco/segm_mAP'] == 1.0
 
+    dump = METRICS.build(dict(type='mmdet.DumpDetResults', out_file_path=str(tmp_path / 'dump.pkl')))
+    dump.process({}, [sample.to_dict()])
+    dumped = [coco_mask.decode(run) for run in dump.results[0]['pred_instances']['masks']]
+    assert np.array_equal(np.stack(dumped), bitmaps.numpy())
+    assert np.array_equal(masks.detach().cpu().numpy(), bitmaps.numpy())  # as LVISMetric does
+
     drawn = []
     for form in (masks, bitmaps):
         seed_everything(0)  # of the colours

@@ -96,3 +96,13 @@ def test_memory_beyond_the_result_is_bounded(monkeypatch):
     peak = peak_memory(lambda: masks_retina(coefficients, prototypes, boxes, (height, width), (0, 0, 67.5, 120)),
                        torch.device('cpu'))
     assert peak < number * height * width + 2**18 + 16 * height * width, peak
+
+
+def test_memory_is_bounded_where_the_prototypes_are_large(monkeypatch):
+    """40 masks of small boxes: what they would take is their probabilities, 41 MB."""
+    monkeypatch.setattr(mask_assembly, '_MAX_BYTES', 2**22)
+    prototypes, coefficients = torch.zeros(8, 512, 512), torch.zeros(40, 8)
+    boxes = torch.tensor([[0., 0., 9., 9.]]).repeat(40, 1)
+    peak = peak_memory(lambda: masks_retina(coefficients, prototypes, boxes, (64, 64), (0, 0, 512, 512)),
+                       torch.device('cpu'))
+    assert peak < 2 * 2**22 + 2**19, peak

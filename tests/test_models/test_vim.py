@@ -32,6 +32,8 @@ def test_arguments_have_their_effect():
         build(width=18)
     with pytest.raises(InputError, match='img_size must be 2 positive integers'):
         build(img_size=(64, 0))
+    with pytest.raises(InputError, match='img_size must be 2 positive integers'):
+        build(img_size=(64, ))
 
 
 @torch.no_grad()

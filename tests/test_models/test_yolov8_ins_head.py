@@ -200,6 +200,22 @@ def test_mask_is_where_its_object_is():
     assert (result.masks[0] ^ expected).sum() <= 2 * 9  # at the two corners, which resizing rounds
 
 
+def test_padding_that_counts_as_picture_moves_no_mask():
+    """mmdet's ``Pad`` in the test pipeline puts the padding into ``img_shape``."""
+    torch.manual_seed(0)
+    head = make_head().eval()
+    outputs = head(features(batch=1))
+    results = []
+    for img_shape in ((45, 60), (64, 64)):
+        meta = dict(img_shape=img_shape, ori_shape=(90, 120), scale_factor=(0.5, 0.5))
+        results += head.predict_by_feat(*outputs, [meta], cfg=ConfigDict(TEST_CFG, score_thr=0.0), rescale=True)
+    keys = [torch.cat([found.bboxes, found.scores[:, None]], dim=1) for found in results]
+    same = (keys[0][:, None] == keys[1]).all(dim=2).nonzero()  # other boxes end at the border
+    assert len(same) > 3
+    assert all(torch.equal(results[0].masks[i], results[1].masks[j]) for i, j in same)
+    assert any(results[0].masks[i].any() for i, _ in same)
+
+
 def test_nothing_found_has_no_masks():
     head = make_head()
     outputs = head(features())

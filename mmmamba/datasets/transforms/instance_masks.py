@@ -103,11 +103,13 @@ class StridedMasks(BitmapMasks):
     Args:
         masks: (N, height, width), uint8.
         stride: Along a side.
+        image_size: Height and width of the image.
     """
 
-    def __init__(self, masks: np.ndarray, stride: int) -> None:
+    def __init__(self, masks: np.ndarray, stride: int, image_size: tuple[int, int]) -> None:
         super().__init__(masks, *masks.shape[1:])
         self.stride = stride
+        self.image_size = image_size
 
     @classmethod
     def of(cls, masks: Masks, stride: int) -> StridedMasks:
@@ -122,11 +124,16 @@ class StridedMasks(BitmapMasks):
                 for part in mask:  # by itself: where parts overlap, cv2 would leave a hole
                     cv2.fillPoly(full, [part.reshape(-1, 2).astype(np.int32)], 1)
             out[:] = cv2.resize(full, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        return cls(small, stride)
+        return cls(small, stride, (masks.height, masks.width))
 
     def pad(self, out_shape: Sequence[int], pad_val: int = 0) -> BitmapMasks:
         """Pads to what stands for an image of that height and width."""
         return super().pad(tuple(-(-side // self.stride) for side in out_shape), pad_val)
+
+    def to_ndarray(self) -> np.ndarray:
+        """Returns bitmaps of the image's size, as mmdet's visualiser (``browse_dataset.py``) draws them."""
+        height, width = self.image_size
+        return self.masks.repeat(self.stride, axis=1).repeat(self.stride, axis=2)[:, :height, :width]
 
 
 def warp_masks(masks: Masks, matrix: np.ndarray, size: tuple[int, int]) -> Masks:

@@ -39,12 +39,12 @@ class PlainBackbone(BaseBackbone):
         require_positive_integers('depth and width', (depth, width), 2)
         super().__init__([f'block {number}' for number in range(1, depth + 1)],
                          (depth - 1, ) if out_indices is None else out_indices, frozen_stages, init_cfg)
-        height, width_of_image = (img_size, img_size) if isinstance(img_size, int) else img_size
-        require_positive_integers('img_size', (height, width_of_image), 2)
+        sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        require_positive_integers('img_size', sides, 2)
         if rope and width % 4:  # half of the channels for each axis, in pairs
             raise InputError(f'rotary positions need a width that is a multiple of 4, got {width}')
         self.depth, self.width, self.rope = depth, width, rope
-        self.stem = PositionedPatches(in_channels, width, (height, width_of_image))
+        self.stem = PositionedPatches(in_channels, width, (sides[0], sides[1]))
 
     def stage_modules(self, index: int) -> list[nn.Module]:
         """Returns block ``index``."""

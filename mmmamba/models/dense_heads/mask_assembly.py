@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MAX_BYTES = 2**26
-"""Of the probabilities that are held at a time."""
+_MAX_BYTES = 2**25
+"""Of the probabilities of a few masks; while they are made, those of the masks before are still held."""
 
 Region = tuple[float, float, float, float]
 """Top, left, bottom and right of the picture on the prototypes' grid."""
@@ -94,7 +94,7 @@ def masks_retina(coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: 
     at_once = max(1, _MAX_BYTES // (4 * prototypes[0].numel()))
     for start in range(0, len(masks), at_once):
         chunk = slice(start, start + at_once)
-        probabilities = mask_logits(coefficients[chunk], prototypes).sigmoid()
+        probabilities = mask_logits(coefficients[chunk], prototypes).sigmoid_()
         for mask, probability, (x1, y1, x2, y2) in zip(masks[chunk], probabilities, edges[chunk]):
             left, right, share = (x[x1:x2] for x in columns)
             wide = torch.lerp(probability.index_select(1, left), probability.index_select(1, right), share)

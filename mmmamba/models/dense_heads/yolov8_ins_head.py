@@ -178,15 +178,18 @@ class YOLOv8InsHead(YOLOv8Head):
                 [coefficient.float() for coefficient in coefficients], batch_img_metas=batch_img_metas, cfg=cfg,
                 rescale=rescale)
             for instances, maps, meta in zip(found, prototypes.detach().float(), batch_img_metas):
-                size = meta['ori_shape' if rescale else 'img_shape'][:2]
-                instances.masks = self._masks(instances.pop('coefficients'), maps, instances.bboxes, size,
-                                              meta['img_shape'])
+                size = scaled = meta['img_shape'][:2]
+                if rescale:  # the boxes' way: img_shape may have padding in it, if mmdet's Pad put it there
+                    size = meta['ori_shape'][:2]
+                    scaled = [min(round(side * scale), most)
+                              for side, scale, most in zip(size, reversed(meta['scale_factor']), scaled)]
+                instances.masks = self._masks(instances.pop('coefficients'), maps, instances.bboxes, size, scaled)
         return found
 
-    def _masks(self, coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: tuple[int, int],
-               scaled_size: tuple[int, int]) -> Tensor | EncodedMasks:
+    def _masks(self, coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: Sequence[int],
+               scaled_size: Sequence[int]) -> Tensor | EncodedMasks:
         """Makes an image's masks at a size, of which boxes are, from the prototypes of what it was scaled to."""
-        height, width = scaled_size[:2]
+        height, width = scaled_size
         region = 0, 0, height / self.mask_stride, width / self.mask_stride
 
         def make(chunk: slice) -> Tensor:
