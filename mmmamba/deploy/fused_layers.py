@@ -124,7 +124,8 @@ _PLAIN: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
 })
 _BRANCHES = (SS2D, RGBlock, Mlp)  # they are called with other inputs and outputs, which hooks would see
 _CONV, _ACTIVATION, _NORM = (nn.Conv2d, ), tuple(ACTIVATIONS.values()), (LayerNorm2d, type(None))
-_SCAN = dict(in_proj=_CONV, conv2d=_CONV, act=_ACTIVATION, out_norm=_NORM, out_proj=_CONV)
+_SCAN: Mapping[str, tuple[type, ...]] = dict(
+    in_proj=_CONV, conv2d=_CONV, act=_ACTIVATION, out_norm=_NORM, out_proj=_CONV)
 _INCLUDED: Mapping[type[nn.Module], Mapping[str, tuple[type, ...]]] = MappingProxyType({
     SS2D: _SCAN,
     LocalSS2D: _SCAN,

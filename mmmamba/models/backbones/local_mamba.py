@@ -168,9 +168,10 @@ class LocalVim(PlainBackbone):
     def rope_tables(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines of the position embedding's grid, resized to that of the tokens, (B, H, W, d)."""
         _, height, width, channels = tokens.shape
+        rows, columns = self.stem.pos_embed.shape[2:]
         cos, sin = (
             resize_bicubic(table.permute(2, 0, 1)[None], height, width)[0].permute(1, 2, 0)
-            for table in rope_tables(*self.stem.pos_embed.shape[-2:], channels, tokens))
+            for table in rope_tables(rows, columns, channels, tokens))
         return cos, sin
 
     def output(self, index: int, hidden: Tensor, residual: Tensor) -> Tensor:

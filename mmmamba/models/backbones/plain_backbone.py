@@ -31,6 +31,7 @@ class PlainBackbone(BaseBackbone):
         init_cfg: See :class:`BaseBackbone`, also for errors.
     """
 
+    stem: PositionedPatches
     blocks: nn.ModuleList
 
     def __init__(self, depth: int, width: int, img_size: int | Sequence[int], in_channels: int, rope: bool,
