@@ -40,8 +40,8 @@ _CONVOLUTIONS = tuple(f'.{name}.weight' for name in (
 # The norm of mmcv's ConvModule has the name of its class there, and is mmdet's here.
 _CONV_MODULE = {'conv': 'conv', 'norm_layer': 'norm'}
 _PYRAMID = {
-    'fpn1.#': 'levels.0.#',
-    'fpn2.#': 'levels.1.#',
+    **{f'fpn1.{layer}': f'levels.0.{layer}' for layer in (0, 1, 3)},
+    'fpn2.0': 'levels.1.0',
     **{f'{reference}.{level}.{name}': f'levels.{level}.{first + number}.{ours}'
        for level, first in enumerate((4, 1, 0, 1))
        for number, reference in enumerate(('lateral_convs', 'fpn_convs'))

@@ -144,13 +144,13 @@ class LocalVimMixer(nn.Module):
         self.branches = nn.ModuleList(self.make_branch() for _ in self.directions)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        _, height, width, _ = inputs.shape
+        batch, height, width, _ = inputs.shape
         xz = F.pad(self.in_proj(inputs).flatten(1, 2), (0, 0, 0, 1))  # the last token is that of padded pixels
         total = xz.new_zeros(())
         for k, (direction, branch) in enumerate(zip(self.directions, self.branches)):
             order = scan_order(direction, height, width, inputs.device)
             y = branch(*xz[:, order].chunk(2, dim=2))
-            y = y[:, order.argsort()[:height * width]]  # padded pixels come last
+            y = y.new_zeros(batch, height * width + 1, y.shape[2]).index_copy(1, order, y)[:, :-1]
             total = total + self.weigh(k, y.transpose(1, 2).unflatten(2, (height, width)))
         return self.out_proj(total.permute(0, 2, 3, 1))
 

@@ -122,6 +122,8 @@ def test_two_models_in_one_state_dict_are_ambiguous():
     ('mamba-yolo', 'layers.0.blocks.0.conv_branch.0.weight', 'efficient-vmamba'),
     ('yolov8', 'layers.0.blocks.0.op.x_proj.weight', 'vmamba'),
     ('vmamba', 'layers.0.mixer.x_proj_b.weight', 'vim'),
+    ('vim', 'layers.0.mixer.x_proj_0.weight', 'local-mamba'),
+    ('vmamba', 'layers.0.blocks.0.op.multi_scan.attn.norm.weight', 'local-mamba'),
     ('mamba-yolo', 'backbone.stem.conv1.conv.weight', 'this project'),
 ])
 def test_another_system_is_named(system, key, looks_like):
@@ -155,6 +157,7 @@ def without(pattern: str, keys) -> list[str]:
     ('yolov8', 'yolov8n', lambda keys: ['module.' * key.startswith('model.0.') + key for key in keys], 'prefixes'),
     ('vmamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'layers.4.blocks.0.op.Ds'], 'unknown layers.4'),
     ('vmamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'outnorm4.weight'], 'unknown outnorm4'),
+    ('local-mamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'layers.4.blocks.0.op.Ds'], 'unknown layers.4'),
     ('mamba-vision', None, lambda _: ['levels.2.blocks.0.norm1.weight', 'levels.3.downsample.reduction.0.weight'],
      'unknown levels.3'),
 ])

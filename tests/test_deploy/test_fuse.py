@@ -26,6 +26,8 @@ from mmmamba.layers import (
     EVSSBlock,
     InvertedResidual,
     LayerNorm2d,
+    LocalSS2D,
+    LocalVSSBlock,
     LSBlock,
     MaskPrototypes,
     ODSSBlock,
@@ -56,6 +58,8 @@ BLOCKS = {
     'inverted_residual': partial(InvertedResidual, CHANNELS),
     'ss2d': partial(SS2D, CHANNELS),
     'ss2d_plain_atrous': partial(SS2D, CHANNELS, act='silu', gated=False, conv_bias=False, pattern='atrous'),
+    'local_ss2d': partial(LocalSS2D, CHANNELS, ('h', 'v_flip', 'w2', 'w7_flip'), released_columns=True),
+    'local_vss': partial(LocalVSSBlock, CHANNELS, ('h', 'v_flip', 'w2', 'w7_flip')),
     **{f'rg_{act}': partial(RGBlock, CHANNELS, act=act) for act in ACTIVATIONS},
     'vss': partial(VSSBlock, CHANNELS),
     'odss_without_scan': partial(ODSSBlock, CHANNELS, 16, num_ss2d=0),
@@ -150,7 +154,7 @@ def test_layers_change_in_place_and_back():
     assert all(parameter is weights[name] for name, parameter in model.named_parameters())
 
 
-@pytest.mark.parametrize('block', ['odss_rg', 'vss', 'ss2d_plain_atrous'])
+@pytest.mark.parametrize('block', ['odss_rg', 'vss', 'ss2d_plain_atrous', 'local_ss2d'])
 def test_fused_layers_carry_gradients(block):
     model, x = with_statistics(BLOCKS[block]()), torch.randn(1, CHANNELS, 5, 4)
     expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))

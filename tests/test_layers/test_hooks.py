@@ -19,6 +19,9 @@ LAYERS = {
     'evss': (lambda: layers.EVSSBlock(16), MAP),
     'inverted_residual': (lambda: layers.InvertedResidual(16), MAP),
     'ls': (lambda: layers.LSBlock(16), MAP),
+    'local_vim_mixer': (lambda: layers.LocalVimMixer(16, ('h', 'w2', 'v_flip')), GRID),
+    'local_vss': (lambda: layers.LocalVSSBlock(16, ('h', 'w2', 'v_flip')), MAP),
+    'local_ss2d': (lambda: layers.LocalSS2D(16, ('h', 'w2', 'v_flip')), MAP),
     'mamba_branch': (lambda: layers.MambaBranch(16, rank=1), TOKENS, TOKENS),
     'mamba_vision': (lambda: layers.MambaVisionBlock(16, layers.Attention(16, 2), layer_scale=0.5), TOKENS),
     'mamba_vision_mixer': (lambda: layers.MambaVisionMixer(16), TOKENS),
@@ -55,9 +58,10 @@ def test_every_convolution_and_linear_layer_is_called_once(make, shapes):
     for name in names:
         layer.get_submodule(name).register_forward_hook(lambda *_, name=name: called.update([name]))
     layer(*map(torch.randn, shapes))
-    # An EVSS block has one squeeze-and-excitation for its two branches.
-    twice = {name for name in names if name.startswith('se.') and isinstance(layer, layers.EVSSBlock)}
-    assert called == {name: 1 + (name in twice) for name in names}
+    # One squeeze-and-excitation is for the two branches of an EVSS block, one gate for the directions of a LocalMamba.
+    calls = {name: 2 if name.startswith('se.') and isinstance(layer, layers.EVSSBlock) else 1 for name in names}
+    calls.update({name: 3 for name in names if 'gate.' in name})
+    assert called == calls
 
 
 @pytest.mark.parametrize('gated', [True, False])

@@ -25,12 +25,18 @@ from mmmamba.ops.scan.orders import PATTERNS
 
 BACKBONES = {
     'EfficientVMamba': dict(widths=(16, 24, 32, 40)),
+    'LocalVMamba': dict(
+        widths=(16, 24, 32, 40), depths=(1, 2, 1, 1),
+        directions=[['h', 'v_flip', 'w2', 'w7'], *[['w7_flip', 'w2_flip', 'v', 'h_flip']] * 4]),
     'MambaVision': dict(widths=(8, 16, 32, 48), depths=(1, 2, 2, 2), window_sizes=(4, 2)),
     'ODMamba': dict(widths=(16, 24, 32, 40)),
     'VMamba': dict(widths=(16, 24, 32, 40), depths=(1, 2, 1, 1)),
     'YOLOv8CSPDarknet': dict(widths=(16, 24, 32, 40)),
 }
 PLAIN = {  # one stride and one width; a block is a stage
+    'LocalVim': dict(
+        depth=4, width=16, img_size=48,
+        directions=[*[['h', 'v_flip', 'w2', 'w7']] * 3, ['w7_flip', 'w2_flip', 'v', 'h_flip']]),
     'Vim': dict(depth=4, width=16, img_size=48),
 }
 ALL = {**BACKBONES, **PLAIN}

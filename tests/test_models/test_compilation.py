@@ -113,6 +113,9 @@ def test_masks_export_in_the_graph(mmdet_scope):
 
 
 BACKBONES = {
+    'LocalVMamba': dict(
+        arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24), directions=[['h', 'v_flip', 'w2_flip', 'w7']] * 4),
+    'LocalVim': dict(arch=None, depth=2, width=16, img_size=48, directions=[['h', 'v_flip', 'w2_flip', 'w7']] * 2),
     'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24)),
     'Vim': dict(arch=None, depth=2, width=16, img_size=48),
 }

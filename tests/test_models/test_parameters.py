@@ -49,6 +49,8 @@ BACKBONES = {  # with the norms of the four outputs
     ('VMamba', 's'): 48_245_184,
     ('VMamba', 'b'): 85_591_296,
     ('VMamba', 't_s2l5'): 29_938_176,
+    ('LocalVMamba', 't'): 24_759_504,
+    ('LocalVMamba', 's'): 48_980_880,
 }
 
 
@@ -56,6 +58,12 @@ VIM = {  # position embedding of 64 x 64 tokens, and without it, and with both i
     'ti': (7_703_232, 6_916_800, 10_368_112),
     's': (26_908_032, 25_335_168, 30_206_176),
     'b': (99_822_336, 96_676_608, 105_382_336),
+}
+
+
+LOCAL_VIM = {  # position embedding of 64 x 64 tokens, norm of one output
+    't': (192, 8_553_984),
+    's': (384, 28_904_448),
 }
 
 
@@ -79,6 +87,38 @@ def test_vim_and_its_pyramid(arch):
         neck = MODELS.build(dict(type='SimpleFeaturePyramid', in_channels=backbone.width))
     count, pyramid = (sum(parameter.numel() for parameter in model.parameters()) for model in (backbone, neck))
     assert (count, count - backbone.stem.pos_embed.numel(), count + pyramid) == VIM[arch]
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('arch', LOCAL_VIM)
+def test_local_vim(arch):
+    width, expected = LOCAL_VIM[arch]
+    with torch.device('meta'):
+        assert count(MODELS.build(dict(type='LocalVim', arch=arch))) == expected
+        assert count(MODELS.build(dict(type='LocalVim', arch=arch, rms_norm=True))) == expected - 20 * width
+
+
+@pytest.mark.parametrize(('name', 'arch', 'expected'), [
+    ('LocalVMamba', 't', 25_527_160), ('LocalVMamba', 's', 49_748_536),
+    ('LocalVim', 't', 7_994_152), ('LocalVim', 's', 27_783_784)])
+def test_local_mamba_as_classifiers(name, arch, expected):
+    """With a last norm and a linear layer of 1000 classes, without the norms of the outputs; 14 x 14 positions."""
+    with torch.device('meta'):
+        settings = dict(img_size=224, rms_norm=True) if name == 'LocalVim' else {}
+        model = MODELS.build(dict(type=name, arch=arch, **settings))
+    width = model.out_norms[-1 if name == 'LocalVim' else '3'].weight.numel()
+    norm = width if name == 'LocalVim' else 2 * width  # an RMS norm has no bias
+    assert count(model) - count(model.out_norms) + norm + 1000 * (width + 1) == expected
+
+
+@pytest.mark.parametrize(('arch', 'published'), [('t', 45), ('s', 69)])
+def test_mask_rcnn_on_local_vmamba_has_the_published_millions(arch, published):
+    config = Config.fromfile(CONFIGS / f'local_mamba/mask-rcnn_local-vmamba-{arch}_fpn_amp-1x_coco.py')
+    with torch.device('meta'):
+        assert round(count(MODELS.build(config.model)) / 1e6) == published
 
 
 @pytest.mark.parametrize(('name', 'expected'), [
