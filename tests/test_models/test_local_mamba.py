@@ -29,7 +29,7 @@ def directions(model) -> list[tuple[str, ...]]:
 def test_directions_are_given_by_block(make):
     assert directions(make()) == [tuple(names) for names in FOUND]
     assert directions(make(arch=None, directions=None)) == [PATTERNS['cross']] * 4
-    with pytest.raises(InputError, match='directions must name those of each of the 4 blocks, got 3'):
+    with pytest.raises(InputError, match='directions must name those of each of the 4 scans, got 3'):
         make(directions=FOUND[:3])
     with pytest.raises(InputError, match="no direction named 'w3'"):
         make(directions=[['w3']] * 4)
