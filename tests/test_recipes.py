@@ -52,7 +52,7 @@ def test_every_baseline_goes_on_every_data_set(name, data):
 
 
 def test_padding_to_one_size_is_part_of_a_recipe():
-    vim = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco.py')
+    vim = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
     assert vim.model.data_preprocessor.pad_size_divisor == 1024
     assert under_recipe(vim, 'bccd', CONFIGS).model.data_preprocessor.pad_size_divisor == 32
 
