@@ -48,7 +48,7 @@ class BackendSS2D(SS2D):
     def scan(self, u: Tensor) -> Tensor:
         return self.contender(
             u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-            pattern=self.pattern)
+            pattern=self.directions)
 
 
 def scan_with(block: nn.Module, backend: Backend) -> None:

@@ -62,6 +62,10 @@ AWKWARD = (
 )
 
 
+WINDOWS = ('h', 'v_flip', 'w2', 'w7_flip')
+"""Directions that the kernels look up, of different lengths."""
+
+
 class Case(NamedTuple):
     """A check with a name for the report."""
 
@@ -95,7 +99,7 @@ def run_cases(cases: Sequence[Case], seconds: float = math.inf) -> Outcome:
 def agreement_cases(backend: Backend, device: torch.device) -> Iterator[Case]:
     """Yields ``ss2d_scan`` and all its gradients against float64: dtypes, patterns, states, awkward shapes."""
     for dtype in DTYPES:
-        for pattern in ('cross', 'atrous'):
+        for pattern in ('cross', 'atrous', WINDOWS):
             yield _agreement(backend, device, 1, MIDDLE, dtype, pattern)
     for states in (1, 2, 4, 8, 32):
         yield _agreement(backend, device, 1, MIDDLE._replace(states=states), torch.float32, 'cross')
@@ -105,7 +109,12 @@ def agreement_cases(backend: Backend, device: torch.device) -> Iterator[Case]:
 
 
 def _agreement(
-    backend: Backend, device: torch.device, batch: int, shape: ScanShape, dtype: torch.dtype, pattern: str
+    backend: Backend,
+    device: torch.device,
+    batch: int,
+    shape: ScanShape,
+    dtype: torch.dtype,
+    pattern: str | tuple[str, ...],
 ) -> Case:
     def run() -> None:
         poison(device)

@@ -8,11 +8,13 @@ from importlib.util import find_spec
 from typing import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.shapes import ScanShape
 from mmmamba.ops import ss2d_scan
-from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, TOLERANCES, Backend, without_autocast
+from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, TOLERANCES, Backend, compute_dtype, without_autocast
+from mmmamba.ops.scan.orders import directions_of, scan_order
 from mmmamba.ops.scan.selective_scan import BACKENDS as SELECTIVE_SCAN
 from mmmamba.ops.scan.ss2d_scan import BACKENDS as SS2D_SCAN
 from mmmamba.ops.scan.ss2d_scan import unfused
@@ -52,9 +54,41 @@ def mamba_ssm_scan(
     return selective_scan_fn(u, delta, A, B, C, D, None, delta_bias, delta_softplus, return_last_state=True)
 
 
+def stacked(
+    scan: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    directions: Sequence[str],
+) -> Tensor:
+    """Gathers the sequences of all directions at once, as public implementations do, and scans them as groups.
+
+    Takes and returns what :func:`mmmamba.ops.scan.ss2d_scan.unfused` does, for directions of as many tokens.
+    """
+    dtype = compute_dtype(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    x_proj_weight, dt_projs_weight, A_logs = x_proj_weight.to(dtype), dt_projs_weight.to(dtype), A_logs.to(dtype)
+    channels, height, width = x.shape[1:]
+    states, rank = A_logs.shape[1], dt_projs_weight.shape[2]
+    orders = torch.stack([scan_order(direction, height, width, x.device) for direction in directions])
+    pixels = F.pad(x.to(dtype).flatten(2), (0, 1))
+    sequences = pixels[:, :, orders].transpose(1, 2)  # (batch, directions, channels, tokens)
+    projected = torch.einsum('bkdl,kpd->bkpl', sequences, x_proj_weight)
+    dt, B, C = projected.split([rank, states, states], dim=2)
+    delta = torch.einsum('bkrl,kdr->bkdl', dt, dt_projs_weight)
+    y, _ = scan(
+        sequences.flatten(1, 2), delta.flatten(1, 2), -torch.exp(A_logs), B, C, Ds, dt_projs_bias.flatten(), True
+    )
+    y = y.unflatten(1, (len(directions), channels)).transpose(1, 2).flatten(2)
+    merged = torch.zeros_like(pixels).index_add(2, orders.flatten(), y)
+    return merged[:, :, : height * width].unflatten(2, (height, width))
+
+
 MAMBA_SSM = Backend(
     name='mamba_ssm',
-    run=partial(unfused, mamba_ssm_scan),
+    run=partial(stacked, mamba_ssm_scan),
     dtypes=FLOAT32_AND_HALVES,
     devices=('cuda',),
     unavailable=lambda: None if find_spec('mamba_ssm') else 'The package mamba_ssm is not installed.',
@@ -62,15 +96,15 @@ MAMBA_SSM = Backend(
 
 
 def is_unfused(backend: Backend) -> bool:
-    """Returns whether a backend gathers four sequences, projects and scans them, and merges the results."""
-    return isinstance(backend.run, partial) and backend.run.func is unfused
+    """Returns whether a backend gathers sequences, projects and scans them, and merges the results."""
+    return isinstance(backend.run, partial) and backend.run.func in (stacked, unfused)
 
 
 def contenders() -> dict[str, Backend]:
-    """Backends of ``ss2d_scan`` by name, that of mamba_ssm, and the unfused path around each fused selective scan."""
+    """Backends of ``ss2d_scan`` by name, that of mamba_ssm, and the stacked path around each fused selective scan."""
     found = {backend.name: backend for backend in (*SS2D_SCAN, MAMBA_SSM)}
     found.update({
-        f'unfused_{backend.name}': replace(backend, name=f'unfused_{backend.name}', run=partial(unfused, backend.run))
+        f'unfused_{backend.name}': replace(backend, name=f'unfused_{backend.name}', run=partial(stacked, backend.run))
         for backend in SELECTIVE_SCAN if not is_unfused(found[backend.name])
     })
     return found
@@ -102,7 +136,7 @@ def as_scan(backend: Backend) -> Scan:
 
     def scan(x: Tensor, *parameters: Tensor, pattern: str = 'cross') -> Tensor:
         with without_autocast(x.device.type):
-            y = backend.run(x, *parameters, pattern)
+            y = backend.run(x, *parameters, directions_of(pattern))
             return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
 
     return scan

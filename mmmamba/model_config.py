@@ -41,13 +41,13 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         raise InputError(f'--cfg-options: {error.args[0]}') from error
 
 
-def parts(model: ConfigDict) -> Iterator[ConfigDict]:
-    """Yields a model's config and every config inside of it."""
-    yield model
-    for value in model.values():
-        for inner in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(inner, dict):
-                yield from parts(inner)
+def parts(config: Any) -> Iterator[ConfigDict]:
+    """Yields a config, such as a model's, and every config inside of it; of a list, those in it."""
+    if isinstance(config, dict):
+        yield config
+    if isinstance(config, (dict, list, tuple)):
+        for inner in config.values() if isinstance(config, dict) else config:
+            yield from parts(inner)
 
 
 def set_num_classes(model: ConfigDict, number: int) -> None:

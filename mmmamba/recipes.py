@@ -23,6 +23,10 @@ RECIPES = MappingProxyType({
 """Data set → the file of configs/_base_ with its pipelines, schedule, optimizer and evaluator."""
 FOLDER_RECIPE = 'bccd'
 """The recipe for a user's own folder."""
+LARGEST_STRIDE = 32
+"""Images padded to multiples of this suit every model."""
+WITH_MASKS = MappingProxyType({'Mosaic': 'MosaicWithMasks', 'DetTTAModel': 'InsTTAModel'})
+"""What recipes for boxes have → what a recipe for masks has instead."""
 SHORT = ('bccd', 'demo')
 """Data sets on which a run is some hundred iterations long."""
 
@@ -33,10 +37,12 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
     data set's file in ``configs/_base_``, the same for every detector; but settings that the config lists in
     ``own_settings`` (DINO's optimizer) stay, and so do its ``custom_imports``. Heads get the data set's number of
-    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. A DETR
-    gets a preprocessor that counts padding as picture, as in its training, and heads that do not clip boxes to the
-    picture are replaced by those of ours that do. On the small sets the scans start from Mamba's initialisation
-    (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to learn anything.
+    classes. Augmentation on batches, where the model's preprocessor has some, goes: it is part of a recipe. So
+    does padding to one size (Vim's, to 1024 x 1024). A DETR gets a preprocessor that counts padding as picture, as
+    in its training, and heads that do not clip boxes to the picture are replaced by those of ours that do. For a
+    detector that learns masks (YOLOv8's or Mask R-CNN's) the recipe loads, augments and evaluates masks. On the small
+    sets the scans start from Mamba's initialisation (``ssm_init='mamba'``), since with 'mamba_yolo' it takes longer to
+    learn anything.
 
     Args:
         cfg: With a ``model``; not changed.
@@ -45,11 +51,17 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         configs: The package's folder of configs.
 
     Raises:
-        InputError: Neither a name nor a folder, or a folder without that layout.
+        InputError: Neither a name nor a folder, or a folder without that layout; or a data set without masks for a
+            detector that learns them.
     """
     folder = find_folder(data)
     name = FOLDER_RECIPE if folder else data
     recipe = Config.fromfile(configs / '_base_' / RECIPES[name])
+    yolo_masks = cfg.model.get('bbox_head', {}).get('type') == 'YOLOv8InsHead'
+    if yolo_masks or any('mask_head' in part for part in parts(cfg.model)):
+        if name == 'voc':
+            raise InputError('--data voc has boxes alone, and this detector learns masks')
+        use_masks(recipe, small_targets=yolo_masks)
     if name == 'demo':
         compose(Path(recipe.data_root), Composition())
     recipe.model = copy.deepcopy(cfg.model)
@@ -62,7 +74,10 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         recipe[key] = copy.deepcopy(cfg[key])
     if 'optim_wrapper' in own:
         recipe.custom_hooks = [hook for hook in recipe.custom_hooks if hook.type != 'ScaleWeightDecayHook']
-    recipe.model.get('data_preprocessor', {}).pop('batch_augments', None)
+    preprocessor = recipe.model.get('data_preprocessor', {})
+    preprocessor.pop('batch_augments', None)
+    if preprocessor.get('pad_size_divisor', 1) > LARGEST_STRIDE:
+        preprocessor.pad_size_divisor = LARGEST_STRIDE
     kind = recipe.model.type
     detector = MODELS.get(kind) if isinstance(kind, str) else kind
     if detector is not None and issubclass(detector, DetectionTransformer):
@@ -76,6 +91,26 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         return config_for_folder(recipe, folder)
     set_num_classes(recipe.model, len(class_names(recipe)))
     return recipe
+
+
+def use_masks(recipe: Config, small_targets: bool) -> None:
+    """Has a recipe for boxes load, augment and evaluate masks, in place.
+
+    Args:
+        recipe: It is changed.
+        small_targets: Whether masks are packed as :class:`YOLOv8InsHead` takes them.
+    """
+    for step in parts(recipe._cfg_dict):
+        if step.get('type') == 'LoadAnnotations':
+            step.clear()  # its arguments say what to load
+            step.type = 'LoadInstanceMasks'
+        elif step.get('type') in WITH_MASKS:
+            step.type = WITH_MASKS[step.type]
+    for step in parts([recipe.train_dataloader, recipe.custom_hooks]):
+        if small_targets and step.get('type') == 'PackDetInputs':
+            step.type = 'PackMaskTargets'
+    for evaluator in (recipe.val_evaluator, recipe.test_evaluator):
+        evaluator.metric = ['bbox', 'segm']
 
 
 def find_folder(data: str) -> CocoFolder | None:

@@ -46,7 +46,7 @@ def kind(name: str) -> tuple[str, ...]:
     path = Path(name)
     detector, variant = path.stem.split('_')[0], path.stem.split('_', 2)[-1].split('_')[0]
     if path.parent.name != 'ablation':
-        variant = 'released' if '_released_' in name else ''
+        variant = 'released' if '_released_' in name else 'plain' if '_simple-pyramid_' in name else ''
     elif variant.startswith('blocks-'):
         variant = 'blocks'
     return str(path.parent), detector, variant
@@ -56,12 +56,13 @@ KINDS = {kind(name): name for name in sorted(NAMES, key=preference)}
 # What is read of images and annotations depends on the detector alone.
 DETECTORS = {kind(name)[1]: name for name in sorted(
     KINDS.values(), key=lambda name: ('/ablation/' not in name, preference(name)))}
-WITH_PUBLISHED_RECIPE = [name for name in NAMES
-                         if re.fullmatch('(efficient_vmamba|mamba_vision|vmamba)/.*_coco.py', name)]
+WITH_PUBLISHED_RECIPE = [name for name in NAMES if re.fullmatch(
+    '(efficient_vmamba|mamba_vision|vmamba)/.*_coco.py|local_mamba/.*-vmamba-.*', name)]
 # The reference's dtype, where it trains in mixed precision.
-DTYPES = {'efficient_vmamba': 'float16', 'mamba_vision': 'float16', 'vmamba': None}
+DTYPES = {'efficient_vmamba': 'float16', 'local_mamba': 'float16', 'mamba_vision': 'float16', 'vmamba': None}
 DROP_PATHS = {
     'efficient_vmamba': {'t': 0.1, 's': 0.1, 'b': 0.1},
+    'local_mamba': {'t': 0.2, 's': 0.2},
     'mamba_vision': {'t': 0.2, 's': 0.3, 'b': 0.5},
     'vmamba': {'t': 0.2, 't_s2l5': 0.2, 's': 0.3, 's_s2l15': 0.3, 'b': 0.5, 'b_s2l15': 0.6},
 }
@@ -155,10 +156,12 @@ def check_model(cfg: Config, annotations: Path, images: Path) -> None:
     batch = load_batch(annotations, images, IMAGE_SIZE, with_mask)
     cfg.model.backbone.pop('init_cfg', None)  # its weights are elsewhere
     cfg.model.data_preprocessor.pop('batch_augments', None)  # YOLOX's sizes ask the runner for the iteration
+    if cfg.model.data_preprocessor.get('pad_size_divisor', 1) > 32:
+        cfg.model.data_preprocessor.pad_size_divisor = 32  # Vim's pads to 1024 x 1024
     if 'window_sizes' in inspect.signature(MODELS.get(cfg.model.backbone.type)).parameters:
         cfg.model.backbone.window_sizes = WINDOW_SIZES
-    if 'dtype' in cfg.optim_wrapper and cfg.model.type == 'CascadeRCNN':
-        # A minute on CPUs; Mask R-CNN trains in mixed precision with a head as each of the cascade's.
+    if 'dtype' in cfg.optim_wrapper and 'Shared4Conv1FCBBoxHead' in str(cfg.model.get('roi_head')):
+        # A minute on CPUs; Mask R-CNN trains in mixed precision with other heads.
         cfg.optim_wrapper.pop('dtype')
         cfg.optim_wrapper.type = 'OptimWrapper'
     elif 'dtype' in cfg.optim_wrapper:
@@ -275,6 +278,34 @@ def test_recipe_beside_published_ap_is_the_published_one(name):
     assert scans and {group_of[parameter]['weight_decay'] for parameter in scans} == {0.05}
 
 
+@pytest.mark.parametrize('name', [name for name in NAMES if re.match('vim/|local_mamba/.*-vim-', name)])
+def test_recipe_of_plain_backbones_is_the_published_one(name):
+    cfg = read(name)
+    arch, local = cfg.model.backbone.arch, cfg.model.backbone.type == 'LocalVim'
+    decay = 0.05 if local else 0.1
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=decay)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 64
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end) == ('LinearLR', 0.001, 250)
+    assert (cfg.train_cfg.max_iters, steps.end, steps.milestones) == (184_375, 184_375, [163_889, 177_546])
+    assert not warm_up.by_epoch and not steps.by_epoch and cfg.train_dataloader.sampler.type == 'InfiniteSampler'
+    assert (cfg.model.backbone.img_size, cfg.model.backbone.drop_path_rate) == (1024, 0.1)
+
+    model, group_of = parameters_and_groups(cfg)
+    norms = [module for module in model.modules() if isinstance(module, (*NORMS, nn.RMSNorm))]
+    without_decay = {model.backbone.stem.pos_embed, *(parameter for norm in norms for parameter in norm.parameters())}
+    rate = 0.7 if local else {'ti': 0.837, 's': 0.837, 'b': 0.7}[arch]
+    last = model.backbone.depth + 1
+    for name, parameter in model.named_parameters():
+        layer = last
+        if name.startswith('backbone.stem.'):
+            layer = 0
+        elif name.startswith('backbone.blocks.') and not local:
+            layer = int(name.split('.')[2]) + 1
+        assert group_of[parameter]['lr'] == pytest.approx(1e-4 * rate**(last - layer)), name
+        assert group_of[parameter]['weight_decay'] == (0 if parameter in without_decay else decay), name
+
+
 @pytest.mark.parametrize('name', [name for name in NAMES if not name.endswith(('_demo.py', '_fruits-nuts.py'))])
 def test_learning_rate_is_scaled_from_the_batch_in_the_name(name):
     cfg = read(name)
@@ -304,6 +335,9 @@ def test_the_backbone_starts_from_a_trained_mamba_yolo(tmp_path):
     'efficient_vmamba/mask-rcnn_efficient-vmamba-t_fpn_amp-1x_coco.py',
     'efficient_vmamba/retinanet_efficient-vmamba-t_fpn_amp-1x_coco.py',
     'mamba_vision/mask-rcnn_mamba-vision-t_fpn_amp-ms-crop-1x_coco.py',
+    'local_mamba/mask-rcnn_local-vim-s_simple-pyramid_8xb8-lsj-100e_coco.py',
+    'local_mamba/mask-rcnn_local-vmamba-t_fpn_amp-1x_coco.py',
+    'vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco.py',
     'mamba_vision/cascade-mask-rcnn_mamba-vision-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py',
 ])
 def test_weights_are_named_on_the_command_line(name, tmp_path):

@@ -51,6 +51,41 @@ def test_every_baseline_goes_on_every_data_set(name, data):
     assert 'batch_augments' not in cfg.model.data_preprocessor
 
 
+def test_padding_to_one_size_is_part_of_a_recipe():
+    vim = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
+    assert vim.model.data_preprocessor.pad_size_divisor == 1024
+    assert under_recipe(vim, 'bccd', CONFIGS).model.data_preprocessor.pad_size_divisor == 32
+
+
+@pytest.mark.parametrize('name', ['yolov8/yolov8-seg_n', 'mamba_yolo/mamba-yolo-seg_t'])
+def test_a_detector_with_masks_brings_masks_into_the_recipe(name):
+    own = read(f'{name}_8xb64-300e_coco')
+    cfg = under_recipe(own, 'coco', CONFIGS)
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator',
+                'custom_hooks', 'tta_model', 'tta_pipeline'):
+        assert cfg[key] == own[key], key
+    assert cfg.model == own.model
+    for data in ('bccd', 'demo'):
+        cfg = under_recipe(own, data, CONFIGS)
+        kinds = {part.get('type') for part in parts(cfg.train_dataloader)}
+        assert {'LoadInstanceMasks', 'PackMaskTargets'} <= kinds
+        assert not {'LoadAnnotations', 'PackDetInputs', 'Mosaic'} & kinds
+        assert cfg.test_evaluator.metric == cfg.val_evaluator.metric == ['bbox', 'segm']
+    with pytest.raises(InputError, match='voc has boxes alone'):
+        under_recipe(own, 'voc', CONFIGS)
+
+
+def test_mask_rcnn_brings_masks_into_the_recipe():
+    own = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
+    cfg = under_recipe(own, 'demo', CONFIGS)
+    assert cfg.test_evaluator.metric == cfg.val_evaluator.metric == ['bbox', 'segm']
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
+    masks = sample['data_samples'].gt_instances.masks  # of the image's size, as its heads want them
+    assert masks.to_ndarray().shape == (1, *sample['inputs'].shape[1:]) and masks.to_ndarray().any()
+    with pytest.raises(InputError, match='voc has boxes alone'):
+        under_recipe(own, 'voc', CONFIGS)
+
+
 @pytest.mark.parametrize('own, merged', [
     (dict(imports=['mmmamba', 'os']), dict(imports=['mmmamba', 'os'])),
     (dict(imports='os', allow_failed_imports=True), dict(imports=['mmmamba', 'os'], allow_failed_imports=True)),
@@ -106,6 +141,14 @@ def test_the_demo_set_is_composed_and_can_be_read():
     cfg = under_recipe(read(BASELINES[1]), 'demo', CONFIGS)
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
     assert tuple(sample['inputs'].shape) == (3, 192, 192) and len(sample['data_samples'].gt_instances) == 1
+
+
+def test_masks_of_the_demo_set_can_be_read():
+    """They are run lengths."""
+    cfg = under_recipe(read('yolov8/yolov8-seg_n_8xb64-300e_coco'), 'demo', CONFIGS)
+    found = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples'].gt_instances
+    assert found.masks.masks.shape == (1, 48, 48) and found.masks.masks.any()
+    assert DATASETS.build(cfg.test_dataloader.dataset)[0]['data_samples'].gt_instances.masks.masks.any()
 
 
 def test_a_folder_is_trained_under_the_recipe_of_bccd(tmp_path):

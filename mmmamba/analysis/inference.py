@@ -30,6 +30,7 @@ from mmmamba.deploy.fused_layers import fuse_layers
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
+from mmmamba.models.dense_heads import set_encode_masks
 
 T = TypeVar('T')
 
@@ -50,6 +51,7 @@ class Detector(DetInferencer):
         self._checkpoint = str(checkpoint)
         super().__init__(config, device=str(device), scope=config.get('default_scope', 'mmdet'), show_progress=False)
         fuse_layers(self.model)
+        set_encode_masks(self.model, True)  # of a large image, bitmaps would take gigabytes
 
     def _load_weights_to_model(self, model: Any, checkpoint: None, cfg: Config) -> None:
         stored = load_checkpoint_checked(model, self._checkpoint).get('dataset_meta')

@@ -14,8 +14,11 @@ CLASSIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     'mamba-vision': ('norm', 'head'),
     'efficient-vmamba': ('norm', 'head', 'classifier'),
     'vmamba': ('norm', 'head', 'classifier'),
+    'local-mamba': ('norm', 'norm_f', 'head', 'classifier', 'cls_token', 'rope'),
+    'vim': ('norm_f', 'head', 'cls_token', 'rope'),
 })
-"""The modules of a reference's classifier that come after its backbone, by system."""
+"""What a detector has no use for in a reference's classifier, by system: the modules after its backbone; of Vim also
+the class token and the rotary tables."""
 
 
 def rename_backbone(state_dict: StateDict, names: Names, system: str) -> StateDict:
@@ -48,7 +51,7 @@ def split(state_dict: StateDict, prefix: str) -> tuple[StateDict, StateDict]:
 
 
 def dropped(keys: Iterable[str], system: str | None) -> list[str]:
-    """Returns the keys of a reference's classifier that a detector has no use for."""
+    """Returns the keys of :data:`CLASSIFIERS` among the keys of a reference's classifier or detector."""
     modules = '|'.join(CLASSIFIERS.get(system or '', ()))
-    module = re.compile(rf'((module|model)\.)*(backbone\.)?({modules})\.')
+    module = re.compile(rf'((module|model)\.)*(backbone\.(net\.)?)?({modules})(\.|$)')
     return [key for key in keys if modules and module.match(key)]

@@ -28,7 +28,9 @@ _FINGERPRINTS = {
     'mamba-yolo': r'.*\.(pw_linear|proj_conv)\.0\.|.*\.ss2d\.\d+\.',
     'mamba-vision': r'.*patch_embed\.conv_down\.',
     'efficient-vmamba': r'.*\.conv_branch\.0\.',
+    'local-mamba': r'.*\.(multi_scan\.attn|mixer\.x_proj_0)\.',
     'vmamba': r'.*\.(op|self_attention)\.x_proj(\.|_weight)',
+    'vim': r'.*\.mixer\.x_proj_b\.',
     'yolov8': r'.*\.m\.\d+\.cv1\.conv\.weight',
 }
 """A key that only one system has; the first that matches decides."""

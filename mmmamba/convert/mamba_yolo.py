@@ -51,7 +51,7 @@ _NAMES = {
 def mamba_yolo(state_dict: StateDict) -> StateDict:
     """Converts a Mamba YOLO detector for ODMamba, ODSSPAFPN and YOLOv8Head.
 
-    Any size, with or without LSBlocks, any number of classes.
+    Any size, with or without LSBlocks, any number of classes. One that segments instances is for YOLOv8InsHead.
 
     Args:
         state_dict: Keys as ``model.0.conv.0.weight``, also after ``module.`` or a second ``model.``.

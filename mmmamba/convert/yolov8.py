@@ -9,12 +9,15 @@ _C2F = {**SPPF, **under('m.#', 'blocks.#', SPPF)}  # SPPF's two outer convolutio
 
 
 def head_names(reference: str) -> Names:
-    """Returns the table of the decoupled head, which Mamba YOLO has from YOLOv8."""
+    """Returns the table of the decoupled head, which Mamba YOLO has from YOLOv8, with the branches of masks."""
     branch = {**under('0', '0', CONV), **under('1', '1', CONV), '2': '2'}
+    prototypes = {**SPPF, **under('cv3', 'conv3', CONV), 'upsample': 'upsample'}
     return {
         f'{reference}.dfl.conv.weight': 'bbox_head.project',
         **repeated(3, reference + '.cv2.{}', 'bbox_head.reg_branches.{}', branch),
         **repeated(3, reference + '.cv3.{}', 'bbox_head.cls_branches.{}', branch),
+        **repeated(3, reference + '.cv4.{}', 'bbox_head.coefficient_branches.{}', branch),
+        **under(f'{reference}.proto', 'bbox_head.prototypes', prototypes),
     }
 
 
@@ -41,6 +44,8 @@ _NAMES = {
 
 def yolov8(state_dict: StateDict) -> StateDict:
     """Converts a YOLOv8 detector (n, s, m, l, x) for YOLOv8CSPDarknet, YOLOv8PAFPN and YOLOv8Head.
+
+    One that segments instances is for YOLOv8InsHead.
 
     Args:
         state_dict: Keys as ``model.0.conv.weight``, also after ``module.`` or a second ``model.``.

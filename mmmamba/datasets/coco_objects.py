@@ -15,8 +15,9 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
     """Checks that something is left to learn or to detect, once mmdet or COCO's evaluation has left out what it does.
 
     Training does without objects of other categories, ignored ones and boxes that it cannot use; crowds, and objects
-    whose mask cannot be read, are neither learnt nor learnt as background. Evaluation asks for every object of the
-    classes that is no crowd, ignored or not, and counts as missed those that no detection can match.
+    whose mask cannot be read, are marked as ignored, which most detectors take as background. Evaluation asks for
+    every object of the classes that is no crowd, ignored or not, and counts as missed those that no detection can
+    match.
 
     Args:
         content: What ``read_annotations`` returned. In training, segmentations that cannot be read are replaced by one

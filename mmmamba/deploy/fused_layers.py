@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmmamba.deploy.fused_ops import inverted_bottleneck, pointwise_conv
-from mmmamba.layers import SS2D, DropPath, LayerNorm2d, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
+from mmmamba.layers import SS2D, DropPath, LayerNorm2d, LocalSS2D, LSBlock, Mlp, ODSSBlock, RGBlock, VSSBlock
 from mmmamba.layers.common import ACTIVATIONS
 from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
 
@@ -42,6 +42,10 @@ class FusedSS2D(SS2D):
                     **_norm_arguments(norm, 'gate_')) if self.gated else {}
         return pointwise_conv(PointwiseInputs(
             self.scan(u), self.out_proj.weight, residual=residual, **_norm_arguments(self.out_norm), **gate))
+
+
+class FusedLocalSS2D(FusedSS2D, LocalSS2D):
+    """:class:`LocalSS2D` of ``norm(x)``, plus ``residual``, each if it is given."""
 
 
 class FusedRGBlock(RGBlock):
@@ -108,6 +112,7 @@ def _run(branch: nn.Module, norm: LayerNorm2d | None, x: Tensor, residual: Tenso
 
 _FUSED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
     SS2D: FusedSS2D,
+    LocalSS2D: FusedLocalSS2D,
     RGBlock: FusedRGBlock,
     Mlp: FusedMlp,
     LSBlock: FusedLSBlock,
@@ -119,8 +124,11 @@ _PLAIN: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType({
 })
 _BRANCHES = (SS2D, RGBlock, Mlp)  # they are called with other inputs and outputs, which hooks would see
 _CONV, _ACTIVATION, _NORM = (nn.Conv2d, ), tuple(ACTIVATIONS.values()), (LayerNorm2d, type(None))
+_SCAN: Mapping[str, tuple[type, ...]] = dict(
+    in_proj=_CONV, conv2d=_CONV, act=_ACTIVATION, out_norm=_NORM, out_proj=_CONV)
 _INCLUDED: Mapping[type[nn.Module], Mapping[str, tuple[type, ...]]] = MappingProxyType({
-    SS2D: dict(in_proj=_CONV, conv2d=_CONV, act=_ACTIVATION, out_norm=_NORM, out_proj=_CONV),
+    SS2D: _SCAN,
+    LocalSS2D: _SCAN,
     RGBlock: dict(fc1=_CONV, dwconv=_CONV, act=_ACTIVATION, fc2=_CONV),
     Mlp: dict(fc1=_CONV, act=_ACTIVATION, fc2=_CONV),
     LSBlock: dict(fc1=_CONV, fc2=_CONV),

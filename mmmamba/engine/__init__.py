@@ -6,6 +6,7 @@ from mmmamba.engine.hooks import (
     AtomicCheckpointHook,
     ClassCountHook,
     ConfigOnResumeHook,
+    EncodedMasksHook,
     ExactResumeHook,
     FusedInferenceHook,
     MissedValidationHook,
@@ -13,14 +14,20 @@ from mmmamba.engine.hooks import (
     TrainingClockHook,
     UnreadableImagesHook,
 )
-from mmmamba.engine.optimizers import AutocastOptimWrapper, ScaleWeightDecayHook, YOLOOptimWrapperConstructor
+from mmmamba.engine.optimizers import (
+    AutocastOptimWrapper,
+    LayerDecayOptimWrapperConstructor,
+    ScaleWeightDecayHook,
+    YOLOOptimWrapperConstructor,
+)
 from mmmamba.engine.runner import CheckedRunner
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
-    'ConfigOnResumeHook', 'ExactResumeHook', 'FusedInferenceHook', 'MissedValidationHook', 'NonFiniteLossHook',
-    'ScaleWeightDecayHook', 'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR',
-    'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint',
-    'load_checkpoint_checked', 'prepare_distributed'
+    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FusedInferenceHook',
+    'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
+    'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
+    'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',
+    'prepare_distributed'
 ]

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
-from mmmamba.engine.hooks.validation_hooks import FusedInferenceHook
+from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, FusedInferenceHook
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
@@ -20,9 +20,10 @@ _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocess
 class CheckedRunner(Runner):
     """mmengine's ``Runner`` for any config, those of mmdet's recipes included.
 
-    It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`FusedInferenceHook` and
-    :class:`UnreadableImagesHook` even if the config does not list them, its data loaders work with ``num_workers=0``,
-    whatever the config says of workers, and it warns of a pipeline that would be switched to after the end.
+    It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`EncodedMasksHook`, :class:`FusedInferenceHook`
+    and :class:`UnreadableImagesHook` even if the config does not list them, its data loaders work with
+    ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be switched to after
+    the end.
     """
 
     @staticmethod
@@ -37,7 +38,7 @@ class CheckedRunner(Runner):
                        custom_hooks: list[Hook | dict] | None = None) -> None:
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
-        for needed in (ClassCountHook, ConfigOnResumeHook, FusedInferenceHook, UnreadableImagesHook):
+        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedInferenceHook, UnreadableImagesHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 

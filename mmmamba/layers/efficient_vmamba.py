@@ -87,7 +87,7 @@ class SqueezeExcitation(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = self.norm(x).mean((2, 3), keepdim=True)
+        mean = self.norm(x).mean((2, 3), keepdim=True).to(self.reduce.weight.dtype)  # x may be more precise
         return x * self.expand(self.act(self.reduce(mean))).sigmoid()
 
 

@@ -1,6 +1,8 @@
 """Mamba YOLO (arXiv 2406.05835): the ODSS block, its parts, and the layers between the stages."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -191,6 +193,7 @@ class ODSSBlock(nn.Module):
             ``'gated'``. None leaves the branch out (table 2).
         gate_act: Activation inside the MLP: ``'gelu'``, ``'silu'`` or ``'relu'``.
         ssm_init: ``'mamba_yolo'`` or ``'mamba'``.
+        patterns: Of each SS2D, see :class:`SS2D`; None for ``'cross'``.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the scan and the MLP in the backward pass, rather than keep their activations.
         norm_layer: Makes the normalisations after convolutions.
@@ -199,8 +202,8 @@ class ODSSBlock(nn.Module):
         (B, in_channels, H, W) to (B, out_channels, H, W).
 
     Raises:
-        InputError: An ``mlp`` or another name that there is not, a negative ``num_ss2d``, or ``local_spatial`` without
-            a scan after it.
+        InputError: An ``mlp`` or another name that there is not, a negative ``num_ss2d``, not as many ``patterns``, or
+            ``local_spatial`` without a scan after it.
     """
 
     def __init__(
@@ -213,6 +216,7 @@ class ODSSBlock(nn.Module):
         mlp: str | None = 'rg',
         gate_act: str = 'gelu',
         ssm_init: str = 'mamba_yolo',
+        patterns: Sequence[str | Sequence[str]] | None = None,
         drop_path: float = 0.0,
         with_cp: bool = False,
         norm_layer: NormLayer = YOLO_BATCH_NORM,
@@ -222,6 +226,9 @@ class ODSSBlock(nn.Module):
             raise InputError(f'mlp must be one of {sorted(MLPS)} or None, got {mlp!r}')
         if num_ss2d < 0:
             raise InputError(f'num_ss2d must not be negative, got {num_ss2d}')
+        patterns = ['cross'] * num_ss2d if patterns is None else patterns
+        if len(patterns) != num_ss2d:
+            raise InputError(f'patterns must be one for each of {num_ss2d} SS2D, got {len(patterns)}')
         if local_spatial and not num_ss2d:
             raise InputError('local_spatial puts an LSBlock before the scans, and num_ss2d=0 leaves these out')
         self.with_cp = with_cp
@@ -230,7 +237,7 @@ class ODSSBlock(nn.Module):
             in_channels, out_channels, bias=proj_bias, norm_layer=norm_layer) if project else nn.Identity()
         self.local = LSBlock(out_channels, norm_layer) if local_spatial else nn.Identity()
         self.norm1 = LayerNorm2d(out_channels) if num_ss2d else None
-        self.ss2d = nn.Sequential(*(SS2D(out_channels, ssm_init=ssm_init) for _ in range(num_ss2d)))
+        self.ss2d = nn.Sequential(*(SS2D(out_channels, pattern=pattern, ssm_init=ssm_init) for pattern in patterns))
         self.norm2 = LayerNorm2d(out_channels) if mlp else None
         self.mlp = MLPS[mlp](out_channels, act=gate_act) if mlp else None
         self.drop_path = DropPath(drop_path)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from mmmamba.errors import InputError
 from mmmamba.layers.common import LayerNorm2d, build_activation, recomputed, replaced
 from mmmamba.ops import ss2d_scan
-from mmmamba.ops.scan.orders import MAP_PATTERNS
+from mmmamba.ops.scan.orders import directions_of
 
 SSM_INITS = ('mamba_yolo', 'mamba')
 
@@ -62,9 +63,6 @@ def init_ssm_(
         step.add_(torch.log(-torch.expm1(-step)))  # the inverse of softplus
 
 
-DIRECTIONS = 4
-
-
 class SS2D(nn.Module):
     """2-D selective scan (VMamba, arXiv 2401.10166), with a gate as in Mamba YOLO, unless ``gated`` is False::
 
@@ -72,8 +70,8 @@ class SS2D(nn.Module):
         y    = out_norm(scan(act(dwconv(x))))
         out  = out_proj(y · act(z))
 
-    ``scan`` walks the map in four directions, each with its own data-dependent step, input and output matrices, and
-    sums what the four return.
+    ``scan`` walks the map in several directions, each with its own data-dependent step, input and output matrices, and
+    sums what they return.
 
     Args:
         channels: C of the input and the output.
@@ -82,7 +80,7 @@ class SS2D(nn.Module):
         act: ``'gelu'``, ``'silu'`` or ``'relu'``, after the depthwise convolution and on the gate.
         gated: Whether the scan's output is multiplied with a gate.
         conv_bias: Whether the depthwise convolution has a bias.
-        pattern: ``'cross'`` or ``'atrous'``, see :func:`mmmamba.ops.ss2d_scan`.
+        pattern: ``'cross'``, ``'atrous'`` or names of directions, see :func:`mmmamba.ops.ss2d_scan`.
         ssm_init: ``'mamba_yolo'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         scan_backend: Backend of :func:`mmmamba.ops.ss2d_scan`; None takes the fastest that can run.
 
@@ -98,31 +96,34 @@ class SS2D(nn.Module):
         act: str = 'gelu',
         gated: bool = True,
         conv_bias: bool = True,
-        pattern: str = 'cross',
+        pattern: str | Sequence[str] = 'cross',
         ssm_init: str = 'mamba_yolo',
         scan_backend: str | None = None,
     ) -> None:
         super().__init__()
-        if pattern not in MAP_PATTERNS:
-            raise InputError(f'pattern must be one of {sorted(MAP_PATTERNS)}, got {pattern!r}')
         inner = int(ssm_ratio * channels)
-        rank = math.ceil(channels / 16)
+        self.d_state = d_state
+        self.ssm_init = ssm_init
         self.act = build_activation(act)
         self.gated = gated
-        self.pattern = pattern
         self.scan_backend = scan_backend
         self.in_proj = nn.Conv2d(channels, 2 * inner if gated else inner, 1, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=conv_bias)
-        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
-        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
-        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
-        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
-        self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
         self.out_norm = LayerNorm2d(inner, eps=1e-5)
         self.out_proj = nn.Conv2d(inner, channels, 1, bias=False)
+        self.set_directions(pattern)
 
+    def set_directions(self, pattern: str | Sequence[str]) -> None:
+        """Gives the layer these directions, with scans that start anew; see the argument ``pattern``."""
+        self.directions = directions_of(pattern)
+        count, inner, rank = len(self.directions), self.conv2d.in_channels, math.ceil(self.in_proj.in_channels / 16)
+        self.x_proj_weight = nn.Parameter(torch.empty(count, rank + 2 * self.d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(count, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(count, inner))
+        self.A_logs = nn.Parameter(torch.empty(count * inner, self.d_state))
+        self.Ds = nn.Parameter(torch.empty(count * inner))
         nn.init.uniform_(self.x_proj_weight, -inner**-0.5, inner**-0.5)  # nn.Linear's own, for each direction
-        init_ssm_(ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
+        init_ssm_(self.ssm_init, self.A_logs, self.Ds, self.dt_projs_weight, self.dt_projs_bias)
 
     def forward(self, x: Tensor) -> Tensor:
 
@@ -143,9 +144,19 @@ class SS2D(nn.Module):
         return recomputed(gate_and_project, self.scan(u), *gate, random=random)
 
     def scan(self, u: Tensor) -> Tensor:
-        """Returns the sum of the four directions' scans of u, (B, D, H, W)."""
+        """Returns the sum of the directions' scans of u, (B, D, H, W)."""
         if u.dtype == torch.float16:
-            u = u.float()  # the sum of four directions, before its norm, may exceed float16's range
+            u = u.float()  # the sum of the directions, before its norm, may exceed float16's range
         return ss2d_scan(
             u, self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, self.A_logs, self.Ds,
-            pattern=self.pattern, backend=self.scan_backend)
+            pattern=self.directions, backend=self.scan_backend)
+
+    def scan_direction(self, u: Tensor, k: int) -> Tensor:
+        """Returns the scan of u, (B, D, H, W), in direction number k alone."""
+        if u.dtype == torch.float16:
+            u = u.float()  # as above
+        own = slice(k, k + 1)
+        A_logs, Ds = (parameter.chunk(len(self.directions))[k] for parameter in (self.A_logs, self.Ds))
+        return ss2d_scan(
+            u, self.x_proj_weight[own], self.dt_projs_weight[own], self.dt_projs_bias[own], A_logs, Ds,
+            pattern=self.directions[own], backend=self.scan_backend)

@@ -1,6 +1,8 @@
 """VMamba (arXiv 2401.10166): the VSS block."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +23,7 @@ class VSSBlock(nn.Module):
         d_state: N, states of every scanned channel.
         ssm_ratio: Scanned channels over C.
         mlp_ratio: Hidden channels of the MLP over C.
+        pattern: Of the scan, see :class:`SS2D`.
         ssm_init: ``'mamba'`` or ``'mamba_yolo'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
         drop_path: Probability of dropping a residual branch.
         with_cp: Recompute the block in the backward pass, rather than keep its activations.
@@ -35,6 +38,7 @@ class VSSBlock(nn.Module):
         d_state: int = 1,
         ssm_ratio: float = 1.0,
         mlp_ratio: float = 4.0,
+        pattern: str | Sequence[str] = 'cross',
         ssm_init: str = 'mamba',
         drop_path: float = 0.0,
         with_cp: bool = False,
@@ -43,7 +47,8 @@ class VSSBlock(nn.Module):
         self.with_cp = with_cp
         self.norm1 = LayerNorm2d(channels, eps=1e-5)
         self.ss2d = SS2D(
-            channels, d_state, ssm_ratio, act='silu', gated=False, conv_bias=False, ssm_init=ssm_init)
+            channels, d_state, ssm_ratio, act='silu', gated=False, conv_bias=False, pattern=pattern,
+            ssm_init=ssm_init)
         self.norm2 = LayerNorm2d(channels, eps=1e-5)
         self.mlp = Mlp(channels, mlp_ratio)
         self.drop_path = DropPath(drop_path)

@@ -1,4 +1,4 @@
-"""The blocks of YOLOv8, for the baseline and around the papers' own: C2f and SPPF."""
+"""The blocks of YOLOv8, for the baseline and around the papers' own: C2f, SPPF and the prototypes of masks."""
 from __future__ import annotations
 
 from itertools import accumulate
@@ -79,3 +79,28 @@ class SPPF(nn.Module):
         x = self.conv1(x)
         pooled = accumulate(range(3), lambda x, _: F.max_pool2d(x, 5, stride=1, padding=2), initial=x)
         return self.conv2(torch.cat([*pooled], dim=1))
+
+
+class MaskPrototypes(nn.Module):
+    """Maps that masks are sums of (YOLACT's prototypes, arXiv 1904.02689, section 3.1), at twice the input's size.
+
+    The last activation, SiLU, stays: a prototype is above -0.28.
+
+    Args:
+        channels: C of the input and of the convolutions up to the last.
+        num_prototypes: K, the prototypes.
+        norm_layer: Makes the normalisations.
+
+    Shape:
+        (B, C, H, W) to (B, K, 2 H, 2 W).
+    """
+
+    def __init__(self, channels: int, num_prototypes: int = 32, norm_layer: NormLayer = YOLO_BATCH_NORM) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels, 3, norm_layer=norm_layer)
+        self.upsample = nn.ConvTranspose2d(channels, channels, 2, 2)
+        self.conv2 = ConvNormAct(channels, channels, 3, norm_layer=norm_layer)
+        self.conv3 = ConvNormAct(channels, num_prototypes, norm_layer=norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(self.conv2(self.upsample(self.conv1(x))))

@@ -64,6 +64,14 @@ def test_yolov8_agrees_with_the_published_figures():
     assert row.published_flops == pytest.approx(row.cost.linear_flops / 1e9) == pytest.approx(8.743, abs=5e-4)
 
 
+@pytest.mark.parametrize('name, gflops', [
+    ('yolov8/yolov8-seg_n', 12.00), ('yolov8/yolov8-seg_x', 328.36), ('mamba_yolo/mamba-yolo-seg_t', 16.26),
+    ('mamba_yolo/mamba-yolo-seg_l_released', 180.96)])
+def test_detectors_with_masks_take_what_their_convolutions_take(name, gflops):
+    model = Config.fromfile(ROOT / f'configs/{name}_8xb64-300e_coco.py').model
+    assert count(model, 640, 640).cost.convention_flops / 1e9 == pytest.approx(gflops, abs=0.005)
+
+
 def test_mamba_yolo_t_differs_and_a_variant_is_found():
     row = table_row(str(MAMBA_YOLO_T), 640, 640)
     assert row.cost.parameters == 5_442_612 and row.cost.scan_flops == pytest.approx(3.588e9, rel=1e-3)

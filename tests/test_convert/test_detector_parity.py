@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import mmmamba  # noqa: F401  (registers the models)
 from mmmamba.convert import mamba_yolo, yolov8
 from mmmamba.layers import SS2D
+from mmmamba.models.dense_heads.mask_assembly import mask_logits
 
 DATA = Path(__file__).parents[1] / 'data'
 TOLERANCE = {'reference': 1e-5, None: 1e-4}
@@ -21,12 +22,12 @@ CHANNELS = [64, 128, 256]
 STRIDES = (8, 16, 32)
 
 
-def _detector(backbone: dict, neck: dict) -> dict:
+def _detector(backbone: dict, neck: dict, head: str = 'YOLOv8Head') -> dict:
     return dict(
         type='SingleStageDetector',
         backbone=backbone,
         neck=dict(in_channels=CHANNELS, **neck),
-        bbox_head=dict(type='YOLOv8Head', num_classes=80, in_channels=CHANNELS, strides=STRIDES))
+        bbox_head=dict(type=head, num_classes=80, in_channels=CHANNELS, strides=STRIDES))
 
 
 PAPER = _detector(dict(type='ODMamba', arch='t', out_indices=(0, 1, 2, 3)), dict(type='ODSSPAFPN'))
@@ -34,6 +35,10 @@ RELEASED = _detector(
     dict(type='ODMamba', arch='t', depths=(1, 1, 3, 1), local_spatial=True, out_indices=(0, 1, 2, 3)),
     dict(type='ODSSPAFPN', local_spatial=True))
 YOLOV8N = _detector(dict(type='YOLOv8CSPDarknet', arch='n', out_indices=(1, 2, 3)), dict(type='YOLOv8PAFPN'))
+SEGMENTORS = {
+    'mamba_yolo_t_seg_paper': _detector(dict(type='ODMamba', arch='t'), dict(type='ODSSPAFPN'), 'YOLOv8InsHead'),
+    'yolov8n_seg': _detector(dict(type='YOLOv8CSPDarknet', arch='n'), dict(type='YOLOv8PAFPN'), 'YOLOv8InsHead'),
+}
 MAMBA_YOLOS = {'mamba_yolo_t_paper': PAPER, 'mamba_yolo_t_released': RELEASED}
 
 
@@ -89,6 +94,34 @@ def test_mamba_yolo_equals_reference_from_image_to_boxes(name, backend):
 def test_yolov8_equals_reference_from_image_to_boxes():
     model, expected = _load('yolov8n', YOLOV8N, None)
     _assert_close(_forward(model, first_map=3), expected, 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('backend', TOLERANCE)
+@pytest.mark.parametrize('name', SEGMENTORS)
+def test_head_with_masks_equals_reference_on_the_reference_input(name, backend):
+    model, expected = _load(name, SEGMENTORS[name], backend)
+    levels = {key: expected[key] for key in ('p3', 'p4', 'p5')}
+    _assert_close({**levels, **_head_with_masks(model, [*levels.values()], expected.pop('mask_sel'))}, expected,
+                  TOLERANCE[backend])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name, tolerance', [('mamba_yolo_t_seg_paper', 1e-4), ('yolov8n_seg', 1e-5)])
+def test_segmentors_equal_reference_from_image_to_masks(name, tolerance):
+    model, expected = _load(name, SEGMENTORS[name], None)
+    levels = model.extract_feat(torch.from_numpy(image(0, 1, 3, 64, 96)))
+    outputs = _head_with_masks(model, levels, expected.pop('mask_sel'))
+    _assert_close({**_name('p', 3, levels), **outputs}, expected, tolerance)
+
+
+def _head_with_masks(model: nn.Module, levels: list[Tensor], selected: Tensor) -> dict[str, Tensor]:
+    scores, boxes, coefficients, prototypes = model.bbox_head(levels)
+    coefficients = torch.cat([level.flatten(2) for level in coefficients], dim=2)
+    masks = mask_logits(coefficients[0, :, selected].T, prototypes[0]).sigmoid()
+    raw = [torch.cat(pair, dim=1) for pair in zip(boxes, scores)]
+    decoded = torch.cat([_decode(model.bbox_head, *level) for level in zip(boxes, scores, STRIDES)], dim=2)
+    return {**_name('raw', 0, raw), 'decoded': decoded, 'coef': coefficients, 'proto': prototypes, 'mask_prob': masks}
 
 
 def _forward(model: nn.Module, first_map: int) -> dict[str, Tensor]:

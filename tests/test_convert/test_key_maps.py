@@ -46,13 +46,13 @@ def _mamba_yolo_keys(depths, num_ss2d, local_spatial) -> list[str]:
     return [key for key in keys if local_spatial or 'lsblock' not in key]
 
 
-def _detector(backbone: dict, neck: dict) -> torch.nn.Module:
+def _detector(backbone: dict, neck: dict, head: str = 'YOLOv8Head') -> torch.nn.Module:
     channels = [8, 16, 16]
     return MODELS.build(dict(
         type='SingleStageDetector',
         backbone=dict(widths=(8, *channels), arch=None, **backbone),
         neck=dict(in_channels=channels, **neck),
-        bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=channels)))
+        bbox_head=dict(type=head, num_classes=3, in_channels=channels)))
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -83,6 +83,17 @@ def test_yolov8_names_every_tensor_of_our_model(depths, num_blocks):
     assert len(converted) == len(source)
 
 
+@pytest.mark.parametrize('name, convert, backbone, neck', [
+    ('yolov8n_seg', yolov8, 'YOLOv8CSPDarknet', 'YOLOv8PAFPN'),
+    ('mamba_yolo_t_seg_paper', mamba_yolo, 'ODMamba', 'ODSSPAFPN'),
+])
+def test_segmentors_name_every_tensor_of_our_model(name, convert, backbone, neck):
+    model = _detector(dict(type=backbone, depths=(1, 2, 2, 1)), dict(type=neck), 'YOLOv8InsHead')
+    source = _tensors(_shapes(name))
+    converted = convert(source)
+    assert converted.keys() == model.state_dict().keys() and len(converted) == len(source)
+
+
 def test_projection_of_the_head_becomes_a_vector():
     source = _tensors(_shapes('yolov8n'))
     source['model.22.dfl.conv.weight'] = torch.arange(16.0).reshape(1, 16, 1, 1)
@@ -110,6 +121,9 @@ def test_two_models_in_one_state_dict_are_ambiguous():
     ('yolov8', 'patch_embed.conv_down.0.weight', 'mamba-vision'),
     ('mamba-yolo', 'layers.0.blocks.0.conv_branch.0.weight', 'efficient-vmamba'),
     ('yolov8', 'layers.0.blocks.0.op.x_proj.weight', 'vmamba'),
+    ('vmamba', 'layers.0.mixer.x_proj_b.weight', 'vim'),
+    ('vim', 'layers.0.mixer.x_proj_0.weight', 'local-mamba'),
+    ('vmamba', 'layers.0.blocks.0.op.multi_scan.attn.norm.weight', 'local-mamba'),
     ('mamba-yolo', 'backbone.stem.conv1.conv.weight', 'this project'),
 ])
 def test_another_system_is_named(system, key, looks_like):
@@ -143,6 +157,7 @@ def without(pattern: str, keys) -> list[str]:
     ('yolov8', 'yolov8n', lambda keys: ['module.' * key.startswith('model.0.') + key for key in keys], 'prefixes'),
     ('vmamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'layers.4.blocks.0.op.Ds'], 'unknown layers.4'),
     ('vmamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'outnorm4.weight'], 'unknown outnorm4'),
+    ('local-mamba', None, lambda _: ['layers.0.blocks.0.op.Ds', 'layers.4.blocks.0.op.Ds'], 'unknown layers.4'),
     ('mamba-vision', None, lambda _: ['levels.2.blocks.0.norm1.weight', 'levels.3.downsample.reduction.0.weight'],
      'unknown levels.3'),
 ])

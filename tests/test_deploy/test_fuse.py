@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
+from torch.utils._pytree import tree_leaves
 
 from mmmamba.deploy import fuse
 from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
@@ -25,7 +26,10 @@ from mmmamba.layers import (
     EVSSBlock,
     InvertedResidual,
     LayerNorm2d,
+    LocalSS2D,
+    LocalVSSBlock,
     LSBlock,
+    MaskPrototypes,
     ODSSBlock,
     RGBlock,
     SimpleStem,
@@ -36,7 +40,7 @@ from mmmamba.layers.common import ACTIVATIONS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ('mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py', 'mamba_yolo/mamba-yolo_t_released_8xb64-300e_coco.py',
-           'yolov8/yolov8_n_8xb64-300e_coco.py')
+           'yolov8/yolov8_n_8xb64-300e_coco.py', 'mamba_yolo/mamba-yolo-seg_t_8xb64-300e_coco.py')
 CHANNELS = 12
 BLOCKS = {
     'conv': partial(ConvNormAct, CHANNELS, 8, 3, 2),
@@ -48,11 +52,14 @@ BLOCKS = {
     'merge': partial(VisionClueMerge, CHANNELS, 8),
     'sppf': partial(SPPF, CHANNELS),
     'c2f': partial(C2f, CHANNELS, 8, 2, True),
+    'mask_prototypes': partial(MaskPrototypes, CHANNELS, 8),
     **{f'odss_{mlp}': partial(ODSSBlock, CHANNELS, 16, local_spatial=True, mlp=mlp) for mlp in MLPS},
     'evss': partial(EVSSBlock, CHANNELS),
     'inverted_residual': partial(InvertedResidual, CHANNELS),
     'ss2d': partial(SS2D, CHANNELS),
     'ss2d_plain_atrous': partial(SS2D, CHANNELS, act='silu', gated=False, conv_bias=False, pattern='atrous'),
+    'local_ss2d': partial(LocalSS2D, CHANNELS, ('h', 'v_flip', 'w2', 'w7_flip'), released_columns=True),
+    'local_vss': partial(LocalVSSBlock, CHANNELS, ('h', 'v_flip', 'w2', 'w7_flip')),
     **{f'rg_{act}': partial(RGBlock, CHANNELS, act=act) for act in ACTIVATIONS},
     'vss': partial(VSSBlock, CHANNELS),
     'odss_without_scan': partial(ODSSBlock, CHANNELS, 16, num_ss2d=0),
@@ -114,8 +121,14 @@ def test_whole_detectors_keep_their_outputs(config, mmdet_scope):
     assert not norms(fused) and not any(module.training for module in fused.modules())
     model.eval()
     x = torch.rand(1, 3, 97, 64)
-    for got, expected in zip(sum(fused(x), []), sum(model(x), [])):
+    for got, expected in zip(tree_leaves(fused(x)), tree_leaves(model(x))):
         assert relative_error(got, expected) < 1e-5
+
+
+@pytest.mark.parametrize(('size', 'parameters'), [('n', 3_404_320), ('s', 11_810_560)])
+def test_parameters_after_folding_are_the_published_ones(size, parameters, mmdet_scope):
+    model = MODELS.build(Config.fromfile(ROOT / f'configs/yolov8/yolov8-seg_{size}_8xb64-300e_coco.py').model)
+    assert sum(parameter.numel() for parameter in fuse(model).parameters()) == parameters
 
 
 def called(model: nn.Module, x: Tensor) -> list[str]:
@@ -141,7 +154,7 @@ def test_layers_change_in_place_and_back():
     assert all(parameter is weights[name] for name, parameter in model.named_parameters())
 
 
-@pytest.mark.parametrize('block', ['odss_rg', 'vss', 'ss2d_plain_atrous'])
+@pytest.mark.parametrize('block', ['odss_rg', 'vss', 'ss2d_plain_atrous', 'local_ss2d'])
 def test_fused_layers_carry_gradients(block):
     model, x = with_statistics(BLOCKS[block]()), torch.randn(1, CHANNELS, 5, 4)
     expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))

@@ -4,7 +4,14 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mmmamba.engine import CheckedRunner, ClassCountHook, ConfigOnResumeHook, FusedInferenceHook, UnreadableImagesHook
+from mmmamba.engine import (
+    CheckedRunner,
+    ClassCountHook,
+    ConfigOnResumeHook,
+    EncodedMasksHook,
+    FusedInferenceHook,
+    UnreadableImagesHook,
+)
 
 import toy_training  # isort: skip  (this folder's)
 
@@ -39,7 +46,7 @@ def test_needed_hooks_are_there_once(shared_coco_folder, tmp_path):
         cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, hooks=hooks)
         cfg.experiment_name = f'needed_{len(hooks)}'
         runner = CheckedRunner.from_cfg(cfg)
-        for needed in (ClassCountHook, ConfigOnResumeHook, FusedInferenceHook, UnreadableImagesHook):
+        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedInferenceHook, UnreadableImagesHook):
             assert sum(isinstance(hook, needed) for hook in runner.hooks) == 1
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmmamba import layers
 
-MAP, TOKENS = (2, 16, 5, 6), (3, 9, 16)
+MAP, TOKENS, GRID = (2, 16, 5, 6), (3, 9, 16), (2, 5, 6, 16)
 LAYERS = {
     'attention': (lambda: layers.Attention(16, 2), TOKENS),
     'c2f': (lambda: layers.C2f(16, 16), MAP),
@@ -19,17 +19,25 @@ LAYERS = {
     'evss': (lambda: layers.EVSSBlock(16), MAP),
     'inverted_residual': (lambda: layers.InvertedResidual(16), MAP),
     'ls': (lambda: layers.LSBlock(16), MAP),
+    'local_vim_mixer': (lambda: layers.LocalVimMixer(16, ('h', 'w2', 'v_flip')), GRID),
+    'local_vss': (lambda: layers.LocalVSSBlock(16, ('h', 'w2', 'v_flip')), MAP),
+    'local_ss2d': (lambda: layers.LocalSS2D(16, ('h', 'w2', 'v_flip')), MAP),
+    'mamba_branch': (lambda: layers.MambaBranch(16, rank=1), TOKENS, TOKENS),
     'mamba_vision': (lambda: layers.MambaVisionBlock(16, layers.Attention(16, 2), layer_scale=0.5), TOKENS),
     'mamba_vision_mixer': (lambda: layers.MambaVisionMixer(16), TOKENS),
+    'mask_prototypes': (lambda: layers.MaskPrototypes(16, 8), MAP),
     'odss': (lambda: layers.ODSSBlock(16, 12, num_ss2d=2, local_spatial=True), MAP),
     'patch_embed': (lambda: layers.PatchEmbed(16, 8), MAP),
     'patch_merging': (lambda: layers.PatchMerging(16, 8), MAP),
+    'positioned_patches': (lambda: layers.PositionedPatches(16, 8, (16, 32)), MAP),
     'residual_conv': (lambda: layers.ResidualConvBlock(16), MAP),
     'simple_stem': (lambda: layers.SimpleStem(16, 8), MAP),
     'sppf': (lambda: layers.SPPF(16), MAP),
     'squeeze_excitation': (lambda: layers.SqueezeExcitation(16, 4), MAP),
     'ss2d': (lambda: layers.SS2D(16), MAP),
     'ss2d_ungated': (lambda: layers.SS2D(16, gated=False), MAP),
+    'vim': (lambda: layers.VimBlock(layers.VimMixer(16), nn.LayerNorm(16)), GRID, GRID),
+    'vim_mixer': (lambda: layers.VimMixer(16), GRID),
     'vision_clue_merge': (lambda: layers.VisionClueMerge(16, 8), MAP),
     'vss': (lambda: layers.VSSBlock(16), MAP),
     'windowed': (lambda: layers.Windowed(3, layers.MambaVisionBlock(16, layers.MambaVisionMixer(16))), MAP),
@@ -39,20 +47,21 @@ LAYERS = {
 
 def test_every_layer_with_others_in_it_is_here():
     classes = {value for name in layers.__all__ if inspect.isclass(value := getattr(layers, name))}
-    assert {type(make()) for make, _ in LAYERS.values()} == classes - {layers.DropPath, layers.LayerNorm2d}
+    assert {type(make()) for make, *_ in LAYERS.values()} == classes - {layers.DropPath, layers.LayerNorm2d}
 
 
-@pytest.mark.parametrize('make, shape', LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize('make, shapes', [(make, shapes) for make, *shapes in LAYERS.values()], ids=LAYERS)
 @torch.no_grad()
-def test_every_convolution_and_linear_layer_is_called_once(make, shape):
+def test_every_convolution_and_linear_layer_is_called_once(make, shapes):
     layer, called = make(), Counter()
     names = [name for name, part in layer.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
     for name in names:
         layer.get_submodule(name).register_forward_hook(lambda *_, name=name: called.update([name]))
-    layer(torch.randn(shape))
-    # An EVSS block has one squeeze-and-excitation for its two branches.
-    twice = {name for name in names if name.startswith('se.') and isinstance(layer, layers.EVSSBlock)}
-    assert called == {name: 1 + (name in twice) for name in names}
+    layer(*map(torch.randn, shapes))
+    # One squeeze-and-excitation is for the two branches of an EVSS block, one gate for the directions of a LocalMamba.
+    calls = {name: 2 if name.startswith('se.') and isinstance(layer, layers.EVSSBlock) else 1 for name in names}
+    calls.update({name: 3 for name in names if 'gate.' in name})
+    assert called == calls
 
 
 @pytest.mark.parametrize('gated', [True, False])

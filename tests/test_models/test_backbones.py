@@ -21,23 +21,34 @@ from mmmamba.layers import (
     RGBlock,
     VisionClueMerge,
 )
+from mmmamba.ops.scan.orders import PATTERNS
 
 BACKBONES = {
     'EfficientVMamba': dict(widths=(16, 24, 32, 40)),
+    'LocalVMamba': dict(
+        widths=(16, 24, 32, 40), depths=(1, 2, 1, 1),
+        directions=[['h', 'v_flip', 'w2', 'w7'], *[['w7_flip', 'w2_flip', 'v', 'h_flip']] * 4]),
     'MambaVision': dict(widths=(8, 16, 32, 48), depths=(1, 2, 2, 2), window_sizes=(4, 2)),
     'ODMamba': dict(widths=(16, 24, 32, 40)),
     'VMamba': dict(widths=(16, 24, 32, 40), depths=(1, 2, 1, 1)),
     'YOLOv8CSPDarknet': dict(widths=(16, 24, 32, 40)),
 }
+PLAIN = {  # one stride and one width; a block is a stage
+    'LocalVim': dict(
+        depth=4, width=16, img_size=48,
+        directions=[*[['h', 'v_flip', 'w2', 'w7']] * 3, ['w7_flip', 'w2_flip', 'v', 'h_flip']]),
+    'Vim': dict(depth=4, width=16, img_size=48),
+}
+ALL = {**BACKBONES, **PLAIN}
 
 
 def that_take(argument):
-    return [name for name in BACKBONES if argument in inspect.signature(MODELS.get(name)).parameters]
+    return [name for name in ALL if argument in inspect.signature(MODELS.get(name)).parameters]
 
 
 def build(name, **settings):
     torch.manual_seed(0)
-    return MODELS.build(dict(type=name, **{**BACKBONES[name], **settings}))
+    return MODELS.build(dict(type=name, **{**ALL[name], **settings}))
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -51,7 +62,27 @@ def test_strides_and_channels(name, size, out_indices):
     assert [tuple(out.shape) for out in outs] == expected
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', PLAIN)
+@pytest.mark.parametrize('size', [(64, 96), (50, 77), (33, 32), (1, 1)])
+@pytest.mark.parametrize('out_indices', [None, (0, 1, 2, 3), (1, ), (0, 2)])
+def test_stride_and_channels_of_plain_ones(name, size, out_indices):
+    model = build(name, out_indices=out_indices).eval()
+    with torch.no_grad():
+        outs = model(torch.rand(2, 3, *size))
+    assert len(model.blocks) == 1 + (out_indices or (3, ))[-1]
+    shape = (2, PLAIN[name]['width'], *(-(-side // 16) for side in size))
+    assert [tuple(out.shape) for out in outs] == [shape] * len(out_indices or (3, ))
+
+
+@pytest.mark.parametrize('name', ALL)
+@torch.no_grad()
+def test_images_of_a_batch_do_not_see_each_other(name):
+    model, x = build(name).eval(), torch.rand(3, 3, 50, 77)
+    for together, *alone in zip(model(x), *(model(image[None]) for image in x)):
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ALL)
 def test_gradients_reach_every_parameter_and_nothing_else_is_made(name):
     for out_indices in ((0, 1, 2, 3), (0, 1)):
         model = build(name, out_indices=out_indices)
@@ -61,7 +92,7 @@ def test_gradients_reach_every_parameter_and_nothing_else_is_made(name):
             assert parameter.grad.abs().max() > 0, key
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', ALL)
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 4])
 def test_freezing_survives_train(name, frozen_stages):
     model = build(name, frozen_stages=frozen_stages).train()
@@ -82,7 +113,7 @@ def test_freezing_survives_train(name, frozen_stages):
 
 
 def test_norm_eval_is_an_argument_of_those_with_batch_norms():
-    with_batch_norms = [name for name in BACKBONES if any(isinstance(m, _BatchNorm) for m in build(name).modules())]
+    with_batch_norms = [name for name in ALL if any(isinstance(m, _BatchNorm) for m in build(name).modules())]
     assert that_take('norm_eval') == with_batch_norms
 
 
@@ -108,7 +139,7 @@ def test_with_cp_changes_neither_outputs_nor_gradients(name):
         torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', ALL)
 def test_two_instances_are_independent(name):
     first, second = build(name), build(name)
     with torch.no_grad():
@@ -120,14 +151,20 @@ def test_two_instances_are_independent(name):
         type(first).arch_settings['t'] = None
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', ALL)
 def test_bad_arguments_say_what_is_allowed(name):
     with pytest.raises(InputError, match='arch must be one of'):
         build(name, arch='huge')
-    with pytest.raises(InputError, match='needs both depths and widths'):
-        MODELS.build(dict(type=name, arch=None, widths=(8, 8, 8, 8)))
-    with pytest.raises(InputError, match='depths must be 4 positive integers'):
-        build(name, depths=(1, 2, 2))
+    if name in PLAIN:
+        with pytest.raises(InputError, match='needs both depth and width'):
+            MODELS.build(dict(type=name, arch=None, width=8))
+        with pytest.raises(InputError, match='depth and width must be 2 positive integers'):
+            build(name, depth=0)
+    else:
+        with pytest.raises(InputError, match='needs both depths and widths'):
+            MODELS.build(dict(type=name, arch=None, widths=(8, 8, 8, 8)))
+        with pytest.raises(InputError, match='depths must be 4 positive integers'):
+            build(name, depths=(1, 2, 2))
     for out_indices in ((), (4, ), (-1, ), (2, 1), (1, 1)):
         with pytest.raises(InputError, match='out_indices'):
             build(name, out_indices=out_indices)
@@ -135,7 +172,7 @@ def test_bad_arguments_say_what_is_allowed(name):
         build(name, frozen_stages=5)
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', ALL)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_in_half_precision(name, dtype):
     torch.manual_seed(0)
@@ -206,7 +243,7 @@ def test_efficient_vmamba_arguments_have_their_effect():
     plain = build('EfficientVMamba')
     assert [{type(block) for block in stage} for stage in plain.stages] == [{EVSSBlock}] * 2 + [{InvertedResidual}] * 2
     assert [len(stage) for stage in build('EfficientVMamba', depths=(1, 3, 2, 1)).stages] == [1, 3, 2, 1]
-    assert {block.ss2d.pattern for stage in plain.stages[:2] for block in stage} == {'atrous'}
+    assert {block.ss2d.directions for stage in plain.stages[:2] for block in stage} == {PATTERNS['atrous']}
     rates = [block.drop_path.drop_prob for stage in build('EfficientVMamba', drop_path_rate=0.9).stages
              for block in stage]
     assert rates == pytest.approx([0.1 * index for index in range(10)])
@@ -237,13 +274,13 @@ def test_vmamba_arguments_have_their_effect():
         build('VMamba', d_state=1.5)
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('name', ALL)
 def test_pretrained_weights_load_through_init_cfg(name, tmp_path):
     source = build(name)
     torch.save(dict(state_dict=source.state_dict()), tmp_path / 'weights.pth')
     torch.manual_seed(1)
     target = MODELS.build(
-        dict(type=name, **BACKBONES[name],
+        dict(type=name, **ALL[name],
              init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))))
     target.init_weights()
     for key, value in source.state_dict().items():

@@ -12,6 +12,9 @@ import mmmamba  # noqa: F401  (registers the models)
 
 from mmdet.registry import MODELS  # isort: skip  (after mmmamba, which supplies mmcv's operators)
 
+from mmmamba.models.dense_heads.mask_assembly import masks_predict, masks_val_json  # isort: skip
+from mmmamba.models.dense_heads.yolov8_head import flatten  # isort: skip
+
 
 class Network(nn.Module):
     """Mamba YOLO of the smallest depths and widths: image to the raw predictions of all levels."""
@@ -36,6 +39,12 @@ def efficient_vmamba() -> nn.Module:
 def network(request, mmdet_scope) -> nn.Module:
     torch.manual_seed(0)
     return request.param().eval()
+
+
+def masks_retina_of(network: nn.Module, image: Tensor, boxes: Tensor) -> Tensor:
+    scores, _, coefficients, prototypes = network.head(network.neck(network.backbone(image)))
+    best = flatten(scores)[0].amax(dim=-1).topk(network.number).indices
+    return masks_val_json(flatten(coefficients)[0, best], prototypes[0], boxes, image.shape[-2:])
 
 
 def images(batch: int, height: int, width: int) -> Tensor:
@@ -66,7 +75,50 @@ def test_exports_with_any_batch_and_size(network):
                 torch.testing.assert_close(got, expected)
 
 
-BACKBONES = {'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24))}
+class BestMasks(nn.Module):
+    """Image to the boxes of the highest scores and their masks, of the input's size: all in one graph."""
+
+    def __init__(self, number: int = 5) -> None:
+        super().__init__()
+        channels = (8, 16, 16)
+        sizes = dict(arch=None, depths=(1, 1, 1, 1), widths=(8, *channels))
+        self.backbone = MODELS.build(dict(type='YOLOv8CSPDarknet', **sizes))
+        self.neck = MODELS.build(dict(type='YOLOv8PAFPN', in_channels=channels))
+        self.head = MODELS.build(dict(type='YOLOv8InsHead', num_classes=3, in_channels=channels))
+        for branch in self.head.coefficient_branches:
+            nn.init.constant_(branch[-1].bias, 1.0)  # so that there are masks, without training
+        self.number = number
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        scores, logits, coefficients, prototypes = self.head(self.neck(self.backbone(image)))
+        best = flatten(scores)[0].amax(dim=-1).topk(self.number).indices
+        points = torch.cat(self.head.prior_generator.grid_priors([x.shape[-2:] for x in scores], device='cpu'))
+        boxes = self.head.bbox_coder.decode(points[best], flatten(self.head.distance_maps(logits))[0, best])
+        return boxes, masks_predict(flatten(coefficients)[0, best], prototypes[0], boxes, image.shape[-2:])
+
+
+@pytest.mark.needs_torch('2.11', 'exports a network')
+def test_masks_export_in_the_graph(mmdet_scope):
+    torch.manual_seed(0)
+    network = BestMasks().eval()
+    exported = torch.export.export(network, (images(1, 64, 96),)).module()
+    image = images(1, 64, 96).flip(-1)
+    with torch.no_grad():
+        boxes, masks = exported(image)
+        expected = network(image)
+        loop = masks_retina_of(network, image, expected[0])
+    assert torch.equal(masks, expected[1]) and masks.shape == (5, 64, 96) and masks.dtype == torch.bool
+    torch.testing.assert_close(boxes, expected[0])
+    assert masks.any() and (masks ^ loop).float().mean() < 0.05  # they differ at the boxes' edges
+
+
+BACKBONES = {
+    'LocalVMamba': dict(
+        arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24), directions=[['h', 'v_flip', 'w2_flip', 'w7']] * 4),
+    'LocalVim': dict(arch=None, depth=2, width=16, img_size=48, directions=[['h', 'v_flip', 'w2_flip', 'w7']] * 2),
+    'VMamba': dict(arch=None, depths=(1, 1, 1, 1), widths=(8, 16, 16, 24)),
+    'Vim': dict(arch=None, depth=2, width=16, img_size=48),
+}
 
 
 @pytest.fixture(params=BACKBONES)

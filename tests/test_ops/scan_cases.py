@@ -13,11 +13,23 @@ from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.cpu import native, scan
 from mmmamba.ops.dispatch import Tolerance
 from mmmamba.ops.scan.fused import register
+from mmmamba.ops.scan.orders import PATTERNS, directions_of
 from mmmamba.ops.scan.selective_scan import fused as selective_fused
 from mmmamba.ops.scan.ss2d_scan import fused as ss2d_fused
 from mmmamba.ops.scan.ss2d_scan import project_on_cpu
 
 WAYS = ['torch', *(f'cpu-{isa}' for isa in native.ISAS)]
+# Directions by the names of the tests: of a sequence, of the known patterns, and of layers with windows, where the
+# tokens of the directions differ in number; some leave out pixels that no other visits, or only some that do.
+DIRECTIONS = {
+    'sequence': ('h',),
+    **PATTERNS,
+    'windows': ('h_flip', 'v', 'w2_flip', 'w7'),
+    'window': ('w7_flip',),
+    'two': ('v_flip', 'w2'),
+    'parts': ('a01', 'a10_flip'),
+    'overlapping parts': ('a11', 'v_flip', 'w2'),
+}
 PARAMETERS = ('x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds')
 # The native scan on one instruction set alone.
 SCANS = {
@@ -41,7 +53,7 @@ def ss2d_way(way: str) -> Callable[..., Tensor]:
     if not way.startswith('cpu-'):
         return partial(ss2d_scan, backend=way)
     isa = isa_of(way)
-    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], project_on_cpu, *inputs, pattern)
+    return lambda *inputs, pattern: ss2d_fused(SCANS[isa], project_on_cpu, *inputs, directions_of(pattern))
 
 
 def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -57,17 +69,17 @@ def selective_way(way: str) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def ss2d_inputs(
-    batch: int, channels: int, height: int, width: int, states: int, rank: int, seed: int = 0
+    batch: int, channels: int, height: int, width: int, states: int, rank: int, seed: int = 0, count: int = 4
 ) -> dict[str, Tensor]:
-    """Float64 inputs of ``ss2d_scan`` whose step sizes and decays span what trained models have."""
+    """Float64 inputs of ``ss2d_scan``, ``count`` directions, whose steps and decays span what trained models have."""
     make = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return {
         'x': make(batch, channels, height, width),
-        'x_proj_weight': make(4, rank + 2 * states, channels) / channels**0.5,
-        'dt_projs_weight': make(4, channels, rank) / rank**0.5,
-        'dt_projs_bias': make(4, channels) - 1,
-        'A_logs': make(4 * channels, states) / 2,
-        'Ds': make(4 * channels),
+        'x_proj_weight': make(count, rank + 2 * states, channels) / channels**0.5,
+        'dt_projs_weight': make(count, channels, rank) / rank**0.5,
+        'dt_projs_bias': make(count, channels) - 1,
+        'A_logs': make(count * channels, states) / 2,
+        'Ds': make(count * channels),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Callable
 
 import pytest
 import torch
-from scan_cases import PARAMETERS, assert_close, cast, results, selective_inputs, ss2d_inputs
+from scan_cases import DIRECTIONS, PARAMETERS, assert_close, cast, results, selective_inputs, ss2d_inputs
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.dispatch import TOLERANCES
 from mmmamba.ops.scan.fused import scan_backward_flops, scan_flops
+from mmmamba.ops.scan.orders import directions_of
 
 pytestmark = pytest.mark.usefixtures('small_tiling')
 
@@ -26,10 +27,10 @@ SCANS = {'cpu': torch.ops.mmmamba.native_scan, 'triton': torch.ops.mmmamba.trito
 class Scan(nn.Module):
     """``ss2d_scan`` with parameters, as a layer has them."""
 
-    def __init__(self, backend: str, pattern: str = 'cross') -> None:
+    def __init__(self, backend: str, pattern: str | tuple[str, ...] = 'cross') -> None:
         super().__init__()
         self.backend, self.pattern = backend, pattern
-        for name, value in ss2d_inputs(1, 6, 4, 5, 2, 1).items():
+        for name, value in ss2d_inputs(1, 6, 4, 5, 2, 1, count=len(directions_of(pattern))).items():
             if name in PARAMETERS:
                 setattr(self, name, nn.Parameter(value.float()))
 
@@ -45,7 +46,8 @@ def a_map(batch: int = 1, height: int = 3, width: int = 4, seed: int = 3) -> Ten
 def fused_arguments(
     pattern: str, given_delta: bool, weighted: bool = False, batch: int = 2, height: int = 3, width: int = 5
 ) -> tuple:
-    heads, groups, rank = (3, 3, 0) if pattern == 'sequence' else (4, 1, 0 if given_delta else 2)
+    directions = DIRECTIONS[pattern]
+    heads, groups, rank = (3, 3, 0) if pattern == 'sequence' else (len(directions), 1, 0 if given_delta else 2)
     pixels, make = height * width, torch.Generator().manual_seed(0)
     x, delta = (torch.randn(batch, pixels, groups * 4, generator=make, requires_grad=True) for _ in range(2))
     projected = torch.randn(batch, pixels, heads, rank + 4, generator=make, requires_grad=True)
@@ -54,12 +56,13 @@ def fused_arguments(
     A = (-torch.rand(heads, 4, 2, generator=make)).requires_grad_()
     W = torch.randn(A.shape, generator=make, requires_grad=True) if weighted else None
     width = pixels if pattern == 'sequence' else width
-    return x, projected, delta if given_delta else None, dt_weight, bias, A, D, W, pattern, width, True
+    return x, projected, delta if given_delta else None, dt_weight, bias, A, D, W, directions, width, True
 
 
 @pytest.mark.parametrize('keep', [True, False])
 @pytest.mark.parametrize('pattern, given_delta, weighted', [
     ('sequence', True, True), ('sequence', True, False), ('cross', False, False), ('atrous', False, False),
+    ('two', False, False),
 ])
 @pytest.mark.parametrize('backend', FUSED)
 def test_registration_is_sound(backend, pattern, given_delta, weighted, keep, requires):
@@ -123,15 +126,15 @@ def test_a_scan_traced_without_gradients_refuses_them():
 
 
 def test_operators_take_any_layout():
-    *tensors, pattern, width, softplus = fused_arguments('cross', given_delta=False)
+    *tensors, directions, width, softplus = fused_arguments('cross', given_delta=False)
     strided = tensors[0].transpose(1, 2).contiguous().transpose(1, 2)
     operator = torch.ops.mmmamba.native_scan
-    arguments = (*tensors[1:], pattern, width, softplus, False)
+    arguments = (*tensors[1:], directions, width, softplus, False)
     torch.testing.assert_close(operator(strided, *arguments)[0], operator(tensors[0], *arguments)[0])
 
 
 @pytest.mark.needs_torch('2.11', 'exports a scan')
-@pytest.mark.parametrize('pattern', ['cross', 'atrous'])
+@pytest.mark.parametrize('pattern', ['cross', 'atrous', DIRECTIONS['two']])
 @pytest.mark.parametrize('backend', FUSED)
 def test_exports_with_any_batch_and_size(backend, pattern, requires):
     requires(backend)
@@ -142,7 +145,10 @@ def test_exports_with_any_batch_and_size(backend, pattern, requires):
         torch.testing.assert_close(exported(a_map(*shape)), scan(a_map(*shape)))
 
 
-@pytest.mark.parametrize('pattern, tokens', [('cross', 15), ('atrous', 2 * 3)])
+# In all directions.
+@pytest.mark.parametrize('pattern, tokens', [
+    ('cross', 4 * 15), ('atrous', 4 * 2 * 3), (DIRECTIONS['two'], 15 + 4 * 6),
+])
 @pytest.mark.parametrize('backend', FUSED)
 def test_flops_are_counted(backend, pattern, tokens, requires):
     requires(backend)
@@ -151,8 +157,8 @@ def test_flops_are_counted(backend, pattern, tokens, requires):
         scan(x).sum().backward()
     counts = counter.get_flop_counts()['Global']
     operator, backward = SCANS[backend], getattr(torch.ops.mmmamba, SCANS[backend].__name__ + '_backward')
-    assert counts[operator] == scan_flops(2, tokens, 4 * 6, 2, rank=1) == 2 * tokens * 24 * (9 * 2 + 2 + 2)
-    assert counts[backward] == scan_backward_flops(2, tokens, 4 * 6, 2, rank=1) == 2 * tokens * 24 * (21 * 2 + 6 + 6)
+    assert counts[operator] == scan_flops(2, tokens, 6, 2, rank=1) == 2 * tokens * 6 * (9 * 2 + 2 + 2)
+    assert counts[backward] == scan_backward_flops(2, tokens, 6, 2, rank=1) == 2 * tokens * 6 * (21 * 2 + 6 + 6)
 
 
 @pytest.mark.parametrize('reentrant', [True, False])

@@ -1,14 +1,14 @@
 """The plain functions of the native scan, on every instruction set, against the recurrence in float64."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
-from scan_cases import assert_close, isa_of
+from scan_cases import DIRECTIONS, assert_close, isa_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +16,7 @@ from mmmamba.ops.cpu import native, scan
 from mmmamba.ops.dispatch import TOLERANCES, Tolerance
 from mmmamba.ops.scan import reference
 from mmmamba.ops.scan.fused import ScanInputs
-from mmmamba.ops.scan.orders import scan_orders
+from mmmamba.ops.scan.orders import scan_order
 from mmmamba.ops.scan.ss2d_scan import project_on_cpu
 
 NAMES = ('x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')
@@ -49,20 +49,27 @@ CASES = [
     Case('atrous', 1, 14, 22, 16, 32, 8),
     Case('atrous', 1, 1, 7, 5, 4, 1, skip=False),
     Case('atrous', 1, 3, 3, 9, 8, 0),
+    Case('windows', 2, 9, 11, 40, 16, 3),
+    Case('windows', 1, 23, 16, 17, 5, 2),
+    Case('windows', 1, 3, 5, 8, 4, 0, weighted=True),
+    Case('windows', 1, 1, 1, 3, 1, 1),
+    Case('window', 2, 9, 11, 21, 8, 2),
+    Case('parts', 1, 9, 12, 18, 4, 2),
+    Case('overlapping parts', 2, 9, 12, 18, 4, 2),
     Case('sequence', 2, 1, 150, 20, 16, 0, groups=3),
     Case('sequence', 1, 1, 1, 1, 1, 0, bias=False, skip=False, softplus=False),
     Case('sequence', 3, 1, 65, 33, 8, 0, softplus=False),
     Case('sequence', 1, 1, 130, 12, 3, 5, groups=2),
     Case('sequence', 2, 1, 140, 21, 19, 0, groups=2, weighted=True),
     Case('cross', 1, 7, 9, 18, 5, 2, weighted=True),
-    *(Case(pattern, 0, 4, 6, 5, 4, 2) for pattern in ('sequence', 'cross', 'atrous')),
-    *(Case(pattern, 2, 0, 6, 5, 4, 2) for pattern in ('sequence', 'cross', 'atrous')),
+    *(Case(pattern, 0, 4, 6, 5, 4, 2) for pattern in DIRECTIONS),
+    *(Case(pattern, 2, 0, 6, 5, 4, 2) for pattern in DIRECTIONS),
 ]
 
 
 def make_inputs(case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor | None]:
     make = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
-    pixels, heads = case.height * case.width, case.groups if case.pattern == 'sequence' else 4
+    pixels, heads = case.height * case.width, case.groups * len(DIRECTIONS[case.pattern])
     positive = torch.clone if case.softplus else torch.abs  # step sizes are
     x = make(case.batch, pixels, case.groups * case.channels)
     return {
@@ -78,7 +85,7 @@ def make_inputs(case: Case, dtype: torch.dtype = torch.float32, seed: int = 0) -
 
 
 def given(inputs: dict[str, Tensor | None], case: Case) -> ScanInputs:
-    return ScanInputs(**inputs, pattern=case.pattern, width=case.width, softplus=case.softplus)
+    return ScanInputs(**inputs, directions=DIRECTIONS[case.pattern], width=case.width, softplus=case.softplus)
 
 
 def recurrence(
@@ -90,13 +97,13 @@ def recurrence(
     A: Tensor,
     D: Tensor | None,
     W: Tensor | None,
-    pattern: str,
+    directions: Sequence[str],
     width: int,
     softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """What the native scan shall compute, one head after the other; with W, each channel has a C of its own."""
     heads, channels, states = A.shape
-    orders = scan_orders(pattern, x.shape[1] // width, width, torch.device('cpu'))
+    orders = [scan_order(direction, x.shape[1] // width, width, torch.device('cpu')) for direction in directions]
     groups = heads // len(orders)
     padded = [None if t is None else F.pad(t.flatten(2), (0, 0, 0, 1)) for t in (x, projected, delta)]
     y, last_states = torch.zeros_like(padded[0]), []
@@ -135,7 +142,7 @@ def outputs(inputs: dict[str, Tensor | None], case: Case, isa: str | None) -> di
 
 def expected_outputs(inputs: dict[str, Tensor | None], case: Case) -> dict[str, Tensor]:
     leaves = {name: None if t is None else t.double().requires_grad_() for name, t in inputs.items()}
-    results = recurrence(*leaves.values(), case.pattern, case.width, case.softplus)
+    results = recurrence(*leaves.values(), DIRECTIONS[case.pattern], case.width, case.softplus)
     make = partial(torch.randn, generator=torch.Generator().manual_seed(1))
     incoming = [make(results[0].shape).to(inputs['x'].dtype).double(), make(results[1].shape).double()]
     # Without steps the last states, all zero, depend on nothing.
@@ -186,7 +193,7 @@ def test_every_short_number_is_read_and_rounded(dtype, factor, way):
     x = torch.where(torch.isfinite(x), x, 0)
     projected, ones = torch.zeros(1, x.shape[1], 1, 3), torch.ones(1, 16, 1)
     inputs = ScanInputs(x=x, projected=projected, delta=None, dt_weight=ones, bias=None, A=-ones,
-                        D=factor * ones[..., 0], W=None, pattern='sequence', width=x.shape[1], softplus=True)
+                        D=factor * ones[..., 0], W=None, directions=('h',), width=x.shape[1], softplus=True)
     y, _, _ = scan.forward(inputs, False, isa_of(way))
     tiny = torch.finfo(torch.float32).tiny
     wide = torch.where(x.float().abs() < tiny, 0, x.float() * factor)
@@ -249,7 +256,7 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match='A map of 24 pixels has no rows of 7'):
         outputs(make_inputs(case), case._replace(width=7), None)
     with pytest.raises(ValueError, match=r'fewer than 2\^31 pixels'):
-        scan._order('sequence', 2**31, 2**31)
+        scan._visits(('h',), 2**31, 2**31)
 
 
 @needs_library
@@ -258,6 +265,8 @@ def test_impossible_sizes_are_refused():
     Case('cross', 1, 9, 23, 70, 16, 3),
     Case('cross', 3, 9, 23, 40, 5, 0),
     Case('atrous', 1, 33, 29, 8, 16, 2),
+    Case('windows', 1, 16, 25, 8, 16, 2),
+    Case('overlapping parts', 1, 16, 25, 8, 16, 2),
     Case('sequence', 1, 1, 700, 8, 16, 0, softplus=False),
     Case('sequence', 1, 1, 70, 20, 16, 2, groups=3),
     Case('sequence', 1, 1, 700, 8, 16, 0, weighted=True),
@@ -312,7 +321,7 @@ def test_memory_is_linear_and_below_a_sequence_for_each_direction(count, dtype, 
     for side in (32, 64):
         case = Case('cross', 1, side, side, 64, 16, 2)
         inputs = make_inputs(case, dtype)
-        scan._order(case.pattern, side * side, side)  # kept between calls
+        scan._visits(DIRECTIONS[case.pattern], side * side, side)  # kept between calls
         with LargestOutput() as counter:
             outputs(inputs, case, None)
         assert counter.largest < 4 * inputs['x'].numel()

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+from typing import Union
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scan_cases import PARAMETERS, WAYS, assert_close, cast, results, ss2d_inputs, ss2d_way
+from scan_cases import DIRECTIONS, PARAMETERS, WAYS, assert_close, cast, results, ss2d_inputs, ss2d_way
 from torch import Tensor
 
 from mmmamba.ops import ss2d_scan
 from mmmamba.ops.dispatch import TOLERANCES
+from mmmamba.ops.scan.orders import ORDERS, directions_of, scan_order, token_count
 from mmmamba.ops.scan.reference import scan as reference_scan
 
-PATTERNS = ['cross', 'atrous']
+PATTERNS = ['cross', 'atrous', DIRECTIONS['windows'], DIRECTIONS['window'], DIRECTIONS['overlapping parts']]
+Pattern = Union[str, tuple[str, ...]]
 # batch, channels, height, width, states, rank
 SHAPES = [
     (1, 1, 1, 1, 1, 1),
@@ -30,12 +34,12 @@ SHAPES = [
 ]
 
 
-def expected_of(inputs: dict[str, Tensor], pattern: str) -> dict[str, Tensor]:
+def expected_of(inputs: dict[str, Tensor], pattern: Pattern) -> dict[str, Tensor]:
     scan = ss2d_way('reference')
     return results(lambda **named: scan(**named, pattern=pattern), cast(inputs, torch.float64))
 
 
-def results_of(way: str, inputs: dict[str, Tensor], pattern: str, autocast: bool = False) -> dict[str, Tensor]:
+def results_of(way: str, inputs: dict[str, Tensor], pattern: Pattern, autocast: bool = False) -> dict[str, Tensor]:
     scan = ss2d_way(way)
     return results(lambda **named: scan(*named.values(), pattern=pattern), inputs, autocast)
 
@@ -44,7 +48,7 @@ def results_of(way: str, inputs: dict[str, Tensor], pattern: str, autocast: bool
 @pytest.mark.parametrize('pattern', PATTERNS)
 @pytest.mark.parametrize('way', WAYS)
 def test_matches_float64_reference(way, pattern, shape):
-    inputs = ss2d_inputs(*shape)
+    inputs = ss2d_inputs(*shape, count=len(directions_of(pattern)))
     got = results_of(way, cast(inputs, torch.float32), pattern)
     assert_close(got, expected_of(inputs, pattern), TOLERANCES[torch.float32])
 
@@ -63,7 +67,7 @@ def test_matches_float64_reference(way, pattern, shape):
     seed=st.integers(0, 2**31),
 )
 def test_default_backend_matches_on_random_shapes(shape, pattern, seed):
-    inputs = ss2d_inputs(*shape, seed=seed)
+    inputs = ss2d_inputs(*shape, seed=seed, count=len(directions_of(pattern)))
     got = results(lambda **named: ss2d_scan(**named, pattern=pattern), cast(inputs, torch.float32))
     assert_close(got, expected_of(inputs, pattern), TOLERANCES[torch.float32], floor=0.1)
 
@@ -103,7 +107,45 @@ def naive_atrous(x: Tensor, **named: Tensor) -> Tensor:
     return y[:, :, :height, :width]
 
 
-@pytest.mark.parametrize('naive, pattern', [(naive_cross, 'cross'), (naive_atrous, 'atrous')])
+def naive_windows(x: Tensor, **named: Tensor) -> Tensor:
+    """'h_flip', 'v', 'w2_flip' and 'w7', pixel by pixel."""
+    height, width = x.shape[2:]
+    window = lambda side: [  # noqa: E731
+        (top + row, left + column)
+        for top in range(0, height, side) for left in range(0, width, side)
+        for row in range(side) for column in range(side)
+    ]
+    walks = [
+        [(row, column) for row in range(height) for column in range(width)][::-1],
+        [(row, column) for column in range(width) for row in range(height)],
+        window(2)[::-1],
+        window(7),
+    ]
+    y = torch.zeros_like(x)
+    for k, walk in enumerate(walks):
+        there = [row < height and column < width for row, column in walk]
+        pixels = [x[:, :, row, column] if t else x.new_zeros(x.shape[:2]) for (row, column), t in zip(walk, there)]
+        out = naive_scan(x, k, torch.stack(pixels, dim=2), named)
+        for step, (row, column) in enumerate(walk):
+            if there[step]:
+                y[:, :, row, column] += out[:, :, step]
+    return y
+
+
+@pytest.mark.parametrize('direction', ORDERS)
+@pytest.mark.parametrize('height, width', [(1, 1), (5, 9), (7, 14), (8, 3), (0, 4)])
+def test_an_order_visits_no_pixel_twice(direction, height, width):
+    order = scan_order(direction, height, width, torch.device('cpu'))
+    assert len(order) == token_count(direction, height, width)
+    visited = order[order < height * width]
+    assert len(visited.unique()) == len(visited) and (order >= 0).all()
+    if ORDERS[direction].parts == 1:
+        assert len(visited) == height * width
+
+
+@pytest.mark.parametrize('naive, pattern', [
+    (naive_cross, 'cross'), (naive_atrous, 'atrous'), (naive_windows, ('h_flip', 'v', 'w2_flip', 'w7')),
+])
 @pytest.mark.parametrize('shape', [(2, 3, 4, 6, 2, 1), (1, 3, 5, 7, 4, 2), (1, 2, 3, 4, 1, 1)], ids=str)
 def test_reference_equals_directions_written_out(naive, pattern, shape):
     inputs = ss2d_inputs(*shape)
@@ -144,7 +186,7 @@ def test_float64(backend):
 @pytest.mark.parametrize('backend', ['torch', 'reference'])
 @pytest.mark.parametrize('pattern', PATTERNS)
 def test_gradcheck(backend, pattern):
-    inputs = cast(ss2d_inputs(1, 2, 3, 3, 2, 1), torch.float64)
+    inputs = cast(ss2d_inputs(1, 2, 3, 3, 2, 1, count=len(directions_of(pattern))), torch.float64)
     assert torch.autograd.gradcheck(
         lambda *values: ss2d_scan(*values, pattern=pattern, backend=backend), tuple(inputs.values())
     )
@@ -209,6 +251,12 @@ def test_bad_arguments():
     inputs = ss2d_inputs(1, 4, 3, 3, 2, 1)
     with pytest.raises(ValueError, match="no pattern named 'zigzag'; it has cross, atrous"):
         ss2d_scan(**inputs, pattern='zigzag')
+    with pytest.raises(ValueError, match="no direction named 'w3'; it has h, v, w2"):
+        ss2d_scan(**inputs, pattern=('h', 'v', 'w2', 'w3'))
+    with pytest.raises(ValueError, match='needs a direction'):
+        ss2d_scan(**inputs, pattern=())
+    with pytest.raises(ValueError, match=r'x_proj_weight must be \(3, 5, 4\)'):
+        ss2d_scan(**inputs, pattern=('h', 'v', 'w2'))
     with pytest.raises(ValueError, match='x must be'):
         ss2d_scan(**{**inputs, 'x': inputs['x'][0]})
     with pytest.raises(ValueError, match='A_logs is complex'):

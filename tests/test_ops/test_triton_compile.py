@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mmmamba.ops.scan.orders import PATTERNS
 from mmmamba.ops.triton.scan import unavailable
 from mmmamba.ops.triton.tiling import Tiling
 
@@ -19,16 +20,19 @@ SHARED_KIB = {80: 163, 89: 99, 90: 227}
 KERNELS = {'local_pass', 'carry', 'final_pass', 'main_pass'}
 # Sizes are no constants of the kernels, so that one shape stands for all stages of Mamba YOLO T, B and L.
 CASES = [
-    {'pattern': 'cross', 'batch': 1, 'height': 160, 'width': 160, 'channels': 64, 'states': 16, 'rank': 2,
+    {'directions': PATTERNS['cross'], 'batch': 1, 'height': 160, 'width': 160, 'channels': 64, 'states': 16, 'rank': 2,
      'dtype': 'float32', 'arch': [80, 89, 90]},
-    {'pattern': 'cross', 'batch': 32, 'height': 20, 'width': 20, 'channels': 1152, 'states': 16, 'rank': 36,
-     'dtype': 'float16', 'arch': [90]},
+    {'directions': PATTERNS['cross'], 'batch': 32, 'height': 20, 'width': 20, 'channels': 1152, 'states': 16,
+     'rank': 36, 'dtype': 'float16', 'arch': [90]},
     # VMamba, EfficientVMamba, MambaVision
-    {'pattern': 'cross', 'batch': 1, 'height': 56, 'width': 56, 'channels': 192, 'states': 1, 'rank': 6,
+    {'directions': PATTERNS['cross'], 'batch': 1, 'height': 56, 'width': 56, 'channels': 192, 'states': 1, 'rank': 6,
      'dtype': 'float16', 'arch': [90]},
-    {'pattern': 'atrous', 'batch': 1, 'height': 56, 'width': 56, 'channels': 96, 'states': 16, 'rank': 3,
+    {'directions': PATTERNS['atrous'], 'batch': 1, 'height': 56, 'width': 56, 'channels': 96, 'states': 16, 'rank': 3,
      'dtype': 'float16', 'arch': [90]},
-    {'pattern': 'sequence', 'batch': 4, 'height': 1, 'width': 196, 'channels': 160, 'states': 8, 'rank': 0,
+    # LocalVMamba
+    {'directions': ('h', 'v_flip', 'w2', 'w7_flip'), 'batch': 1, 'height': 56, 'width': 56, 'channels': 192,
+     'states': 16, 'rank': 6, 'dtype': 'float16', 'arch': [80, 90]},
+    {'directions': ('h',), 'batch': 4, 'height': 1, 'width': 196, 'channels': 160, 'states': 8, 'rank': 0,
      'dtype': 'float16', 'arch': [90]},
 ]
 
@@ -52,7 +56,7 @@ def spilling(rows: list[dict]) -> list[str]:
 def test_kernels_fit_their_chips():
     rows = measured(CASES)
     for row in rows:
-        name = '{kernel}{reverse} {pattern} N={states} {dtype} sm_{arch}'.format(
+        name = '{kernel}{reverse} {directions} N={states} {dtype} sm_{arch}'.format(
             **row | {'reverse': ' reversed' * row['reverse']}
         )
         print(f'{name}: {row["registers"]} registers, {row["shared"]} bytes shared')

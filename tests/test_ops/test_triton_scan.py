@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scan_cases import assert_close
+from scan_cases import DIRECTIONS, assert_close
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from mmmamba.ops.dispatch import TOLERANCES
 from mmmamba.ops.scan import reference
 from mmmamba.ops.scan.fused import ScanInputs
-from mmmamba.ops.scan.orders import scan_orders
+from mmmamba.ops.scan.orders import scan_order
 from mmmamba.ops.triton import scan
 from mmmamba.ops.triton.geometry import Geometry, geometry
 from mmmamba.ops.triton.scan import unavailable
@@ -38,7 +38,7 @@ STAGES = [(c << i, 160 >> i) for c in (64, 128) for i in range(4)] + [(192, 160)
 def make(pattern, batch, height, width, channels, states, rank, groups=1, without=('W',), seed=0):
     """Float64 inputs by name; ``rank`` 0 for given step sizes."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    heads = groups if pattern == 'sequence' else 4
+    heads = groups * len(DIRECTIONS[pattern])
     pixels = height * width
     inputs = {
         'x': draw(batch, pixels, groups * channels),
@@ -53,17 +53,16 @@ def make(pattern, batch, height, width, channels, states, rank, groups=1, withou
     return {name: None if name in without else tensor for name, tensor in inputs.items()}
 
 
-def expected_outputs(inputs, pattern, width, softplus):
+def expected_outputs(inputs, directions, width, softplus):
     """y and the last states, by the one-step recurrence on gathered sequences."""
     x, projected, delta, dt_weight, bias, A, D, W = (inputs[name] for name in INPUTS)
     pixels, (heads, channels, states) = x.shape[1], A.shape
-    groups = heads if pattern == 'sequence' else 1
-    orders = torch.arange(pixels).expand(heads, -1)
-    if pattern != 'sequence':
-        orders = scan_orders(pattern, pixels // width, width, x.device)
+    groups = heads // len(directions)
+    orders = [scan_order(direction, pixels // width, width, x.device) for direction in directions]
     x, projected = F.pad(x, (0, 0, 0, 1)), F.pad(projected, (0, 0, 0, 0, 0, 1))
     y, last_states = torch.zeros_like(x), []
-    for head, order in enumerate(orders):
+    for head in range(heads):
+        order = orders[head // groups]
         own = slice(head % groups * channels, (head % groups + 1) * channels)
         dt, B, C = projected[:, order, head].mT.split([projected.shape[3] - 2 * states, states, states], 1)
         steps = dt_weight[head] @ dt if delta is None else delta[:, order, own].mT
@@ -90,8 +89,8 @@ def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end
     typed = {'x', 'delta'}
     inputs = {n: t if t is None else t.to(dtype if n in typed else torch.float32) for n, t in inputs.items()}
     leaves = {n: t if t is None else t.double().requires_grad_() for n, t in inputs.items()}
-    expected = expected_outputs(leaves, pattern, width, softplus)
-    given = ScanInputs(**inputs, pattern=pattern, width=width, softplus=softplus)
+    expected = expected_outputs(leaves, DIRECTIONS[pattern], width, softplus)
+    given = ScanInputs(**inputs, directions=DIRECTIONS[pattern], width=width, softplus=softplus)
     y, last, states = scan.forward(given, True, tiling)
     assert (y.dtype, last.dtype, states.dtype) == (dtype, torch.float32, torch.float32)
     generator = torch.Generator().manual_seed(1)
@@ -121,8 +120,13 @@ def check(pattern, *shape, tiling=SMALL, dtype=torch.float32, softplus=True, end
     (1, 1, 1, 4, 1, 2),  # one step
     (1, 2, 2, 3, 8, 18),  # rank beyond a tile of lanes
 ], ids=str)
-@pytest.mark.parametrize('pattern', ['cross', 'atrous'])
+@pytest.mark.parametrize('pattern', ['cross', 'atrous', 'overlapping parts'])
 def test_maps(pattern, shape):
+    check(pattern, *shape)
+
+
+@pytest.mark.parametrize('pattern, shape', [('windows', (1, 2, 3, 3, 2, 1)), ('window', (2, 8, 3, 9, 1, 2))], ids=str)
+def test_windows(pattern, shape):
     check(pattern, *shape)
 
 
@@ -190,9 +194,9 @@ def test_large_steps_among_small_ones():
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     inputs = {'x': draw(1, 24, 1), 'projected': draw(1, 24, 1, 2), 'delta': delta, 'dt_weight': None, 'bias': None,
               'A': torch.full((1, 1, 1), -16.0), 'D': None, 'W': None}
-    y = scan.forward(ScanInputs(**inputs, pattern='sequence', width=24, softplus=False), False, SMALL)[0]
+    y = scan.forward(ScanInputs(**inputs, directions=('h',), width=24, softplus=False), False, SMALL)[0]
     doubles = {name: value if value is None else value.double() for name, value in inputs.items()}
-    expected = expected_outputs(doubles, 'sequence', 24, softplus=False)['y']
+    expected = expected_outputs(doubles, ('h',), 24, softplus=False)['y']
     assert_close({'y': y}, {'y': expected}, TOLERANCES[torch.float32])
 
 
@@ -202,7 +206,7 @@ def test_step_sizes_far_from_zero():
     one = torch.ones_like(v)
     inputs = ScanInputs(
         x=one, projected=torch.ones(1, 101, 1, 2), delta=v, dt_weight=None, bias=None,
-        A=torch.full((1, 1, 1), -1e38), D=None, W=None, pattern='sequence', width=101, softplus=True,
+        A=torch.full((1, 1, 1), -1e38), D=None, W=None, directions=('h',), width=101, softplus=True,
     )
     y, _, states = scan.forward(inputs, True, SMALL)
     grad_delta = scan.backward(inputs, states, one, None, SMALL)[2]
@@ -211,12 +215,12 @@ def test_step_sizes_far_from_zero():
 
 
 @pytest.mark.parametrize('shape', [(0, 2, 3), (2, 0, 3), (2, 3, 0)])
-@pytest.mark.parametrize('pattern', ['cross', 'atrous', 'sequence'])
+@pytest.mark.parametrize('pattern', ['cross', 'atrous', 'windows', 'sequence'])
 def test_nothing_to_scan(pattern, shape):
     inputs = make(pattern, *shape, 4, 2, 3)
     width = shape[1] * shape[2] if pattern == 'sequence' else shape[2]
     inputs = {n: t if t is None else t.float() for n, t in inputs.items()}
-    given = ScanInputs(**inputs, pattern=pattern, width=width, softplus=True)
+    given = ScanInputs(**inputs, directions=DIRECTIONS[pattern], width=width, softplus=True)
     y, last, states = scan.forward(given, True)
     gradients = scan.backward(given, states, y, None)
     assert y.shape == inputs['x'].shape and not last.any() and last.shape[0] == shape[0]
@@ -231,12 +235,12 @@ def test_deterministic():
 
 def test_states_are_kept_on_demand_only():
     inputs = {n: t if t is None else t.float() for n, t in make('cross', 1, 3, 3, 2, 1, 1).items()}
-    given = ScanInputs(**inputs, pattern='cross', width=3, softplus=True)
+    given = ScanInputs(**inputs, directions=DIRECTIONS['cross'], width=3, softplus=True)
     assert scan.forward(given, False, SMALL)[2].numel() == 0
 
 
 @given(
-    st.sampled_from(['cross', 'atrous', 'sequence']),
+    st.sampled_from(['cross', 'atrous', 'overlapping parts', 'sequence']),
     st.tuples(*(st.integers(1, limit) for limit in (2, 4, 4, 9, 3, 4))),  # batch, height, width, channels, N, R
 )
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -245,7 +249,7 @@ def test_random_shapes(pattern, shape):
 
 
 @pytest.mark.parametrize('batch', [1, 16])
-@pytest.mark.parametrize('pattern', ['cross', 'atrous'])
+@pytest.mark.parametrize('pattern', ['cross', 'atrous', 'windows'])
 @pytest.mark.parametrize('channels, side', STAGES)
 def test_memory(channels, side, pattern, batch):
     """No tensor has the size of four directions of a map, and what depends on the tiling stays within its bounds."""
@@ -267,7 +271,7 @@ def test_memory(channels, side, pattern, batch):
     inputs = ScanInputs(
         x=empty(batch, pixels, channels), projected=empty(batch, pixels, 4, rank + 2 * states), delta=None,
         dt_weight=empty(4, channels, rank), bias=empty(4, channels), A=empty(4, channels, states),
-        D=empty(4, channels), W=None, pattern=pattern, width=side, softplus=True,
+        D=empty(4, channels), W=None, directions=DIRECTIONS[pattern], width=side, softplus=True,
     )
     with mock.patch.object(scan, '_launch'), Sizes() as sizes:
         kept = scan.forward(inputs, True)[2]

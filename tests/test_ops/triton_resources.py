@@ -19,19 +19,19 @@ from mmmamba.ops.scan.fused import ScanInputs
 from mmmamba.ops.triton import scan
 from mmmamba.ops.triton.tiling import Tiling
 
-TYPES = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
+TYPES = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.int32: '*i32'}
 OPTIONS = {'num_warps', 'num_stages', 'maxnreg'}
 
 
 def launches(
-    pattern: str, batch: int, height: int, width: int, channels: int, states: int, rank: int, dtype: str,
+    directions: list[str], batch: int, height: int, width: int, channels: int, states: int, rank: int, dtype: str,
     tiling: dict | None = None,
 ) -> list[tuple]:
     """What a forward and a backward pass launch, (kernel, arguments, constants), on tensors without memory.
 
-    Step sizes are given if ``rank`` is 0. With pattern 'sequence' there is one group of channels.
+    Step sizes are given if ``rank`` is 0.
     """
-    heads = 1 if pattern == 'sequence' else 4
+    heads = len(directions)
     pixels = height * width
     empty = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device='meta')  # noqa: E731
     x = empty(batch, pixels, channels, dtype=getattr(torch, dtype))
@@ -44,8 +44,8 @@ def launches(
         A=empty(heads, channels, states),
         D=empty(heads, channels),
         W=None,
-        pattern=pattern,
-        width=pixels if pattern == 'sequence' else width,
+        directions=directions,
+        width=width,
         softplus=True,
     )
     cut = Tiling(**tiling) if tiling else None

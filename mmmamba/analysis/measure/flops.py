@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmmamba.ops.scan import selective_scan, ss2d_scan
-from mmmamba.ops.scan.fused import scan_flops
+from mmmamba.ops.scan.fused import scan_flops, token_counts
 
-DIRECTIONS = 4
 _COUNTING = RLock()
 
 Report = Callable[[int, int], None]
@@ -180,11 +179,11 @@ def _scans_reported(report: Report) -> Iterator[None]:
     def ss2d(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, *args: Any) -> Tensor:
         (batch, channels, height, width), (_, _, rank) = x.shape, dt_projs_weight.shape
         states = (x_proj_weight.shape[1] - rank) // 2
-        # The atrous pattern gives each direction a quarter of the map, padded to even sides.
-        length = height * width if args[-1] == 'cross' else -(-height // 2) * -(-width // 2)
-        # The matrix products that make step, B and C of the four directions: 2 per multiply-add.
-        projections = 2 * batch * length * DIRECTIONS * channels * (rank + 2 * states + rank)
-        report(projections, scan_flops(batch, length, DIRECTIONS * channels, states))
+        tokens = token_counts(args[-1], height * width, width)
+        # The matrix products that make step, B and C, of which padding needs none: 2 per multiply-add.
+        projected = sum(min(count, height * width) for count in tokens)
+        projections = 2 * batch * projected * channels * (rank + 2 * states + rank)
+        report(projections, scan_flops(batch, sum(tokens), channels, states))
         return torch.zeros_like(x)
 
     def selective(u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from mmdet.datasets.transforms import Pad, RandomAffine
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 
+from mmmamba.datasets.transforms.instance_masks import warp_masks
 from mmmamba.errors import InputError
 
 
@@ -17,7 +18,8 @@ class CenteredRandomAffine(RandomAffine):
     """mmdet's ``RandomAffine`` about the centre, and without the slivers that clipping leaves of boxes.
 
     mmdet (after YOLOX) scales about the upper left corner: of a mosaic, an unscaled output shows mostly one of the
-    four images. Here the centre of the input maps to the centre of the output, up to the random shift.
+    four images. Here the centre of the input maps to the centre of the output, up to the random shift. ``gt_masks``,
+    which mmdet refuses, are moved as well.
 
     Args:
         max_rotate_degree, max_translate_ratio, scaling_ratio_range, max_shear_degree, border, border_val: See mmdet's
@@ -38,7 +40,9 @@ class CenteredRandomAffine(RandomAffine):
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
-        """Warps the image and its boxes."""
+        """Warps the image, its boxes and its masks."""
+        masks, labels = results.pop('gt_masks', None), results['gt_bboxes_labels']
+        results['gt_bboxes_labels'] = np.arange(len(labels))  # so that it is seen which the parent drops
         results = super().transform(results)
         boxes = results['gt_bboxes']
         areas = boxes.areas
@@ -47,6 +51,10 @@ class CenteredRandomAffine(RandomAffine):
                 & (boxes.areas > self.min_area_ratio * areas)).numpy()
         for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
             results[key] = results[key][keep]
+        kept = results['gt_bboxes_labels']
+        results['gt_bboxes_labels'] = labels[kept]
+        if masks is not None:
+            results['gt_masks'] = warp_masks(masks[kept], self._matrix, results['img_shape'])
         return results
 
     @cache_randomness
@@ -55,7 +63,8 @@ class CenteredRandomAffine(RandomAffine):
         input_height, input_width = height - 2 * self.border[1], width - 2 * self.border[0]
         to_corner = self._get_translation_matrix(-input_width / 2, -input_height / 2)
         to_center = self._get_translation_matrix(width / 2, height / 2)
-        return to_center @ about_corner @ to_corner
+        self._matrix = to_center @ about_corner @ to_corner
+        return self._matrix
 
     def __repr__(self) -> str:
         return (f'{super().__repr__()[:-1]}, min_box_side={self.min_box_side}, '

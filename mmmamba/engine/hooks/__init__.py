@@ -4,9 +4,14 @@ from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
 from mmmamba.engine.hooks.exact_resume_hook import ExactResumeHook
 from mmmamba.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
-from mmmamba.engine.hooks.validation_hooks import FusedInferenceHook, MissedValidationHook, TrainingClockHook
+from mmmamba.engine.hooks.validation_hooks import (
+    EncodedMasksHook,
+    FusedInferenceHook,
+    MissedValidationHook,
+    TrainingClockHook,
+)
 
 __all__ = [
-    'AtomicCheckpointHook', 'ClassCountHook', 'ConfigOnResumeHook', 'ExactResumeHook', 'FusedInferenceHook',
-    'MissedValidationHook', 'NonFiniteLossHook', 'TrainingClockHook', 'UnreadableImagesHook'
+    'AtomicCheckpointHook', 'ClassCountHook', 'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook',
+    'FusedInferenceHook', 'MissedValidationHook', 'NonFiniteLossHook', 'TrainingClockHook', 'UnreadableImagesHook'
 ]

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
+from mmmamba.models.dense_heads import set_encode_masks
 
 
 @HOOKS.register_module()
@@ -29,6 +30,24 @@ class FusedInferenceHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Takes the layers for inference out."""
         unfuse_layers(runner.model)
+
+    before_test_epoch, after_test_epoch = before_val_epoch, after_val_epoch
+
+
+@HOOKS.register_module()
+class EncodedMasksHook(Hook):
+    """Has ``YOLOv8InsHead`` encode its masks in validation and testing, where mmdet's ``CocoMetric`` would do it.
+
+    An image has up to 300 bitmaps of its own size, and a batch, or each view of test-time augmentation, as many again.
+    """
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Switches encoding on."""
+        set_encode_masks(runner.model, True)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Switches encoding off."""
+        set_encode_masks(runner.model, False)
 
     before_test_epoch, after_test_epoch = before_val_epoch, after_val_epoch
 

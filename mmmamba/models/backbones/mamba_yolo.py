@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 
 from mmdet.registry import MODELS
@@ -11,7 +12,15 @@ from torch import nn
 from mmmamba.errors import InputError
 from mmmamba.layers import SPPF, ConvNormAct, ODSSBlock, SimpleStem, VisionClueMerge
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
-from mmmamba.models.utils import NUM_STAGES, Arch, drop_path_rates, norm_layer_from_cfg, resolve_arch
+from mmmamba.models.utils import (
+    NUM_STAGES,
+    Arch,
+    Directions,
+    directions_of_scans,
+    drop_path_rates,
+    norm_layer_from_cfg,
+    resolve_arch,
+)
 
 DOWNSAMPLES = ('clue_merge', 'conv')
 
@@ -40,6 +49,8 @@ class ODMamba(StagedBackbone):
         gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
         ssm_init: ``'mamba_yolo'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
+        directions: For each SS2D of the whole backbone, names of directions (:data:`mmmamba.ops.scan.orders.ORDERS`),
+            which ``tools/search_directions.py`` finds; None for those of 'cross'.
         norm_cfg: mmdet's normalisation config, for all norms after convolutions.
 
     Raises:
@@ -57,7 +68,8 @@ class ODMamba(StagedBackbone):
                  widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (1, 2, 3),
                  frozen_stages: int = -1, norm_eval: bool = False, with_cp: bool = False, drop_path_rate: float = 0.0,
                  num_ss2d: int = 1, local_spatial: bool = False, mlp: str | None = 'rg', gate_act: str = 'gelu',
-                 downsample: str = 'clue_merge', ssm_init: str = 'mamba_yolo', norm_cfg: dict | None = None,
+                 downsample: str = 'clue_merge', ssm_init: str = 'mamba_yolo',
+                 directions: Directions | None = None, norm_cfg: dict | None = None,
                  init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         depths, widths = resolve_arch(self.arch_settings, arch, depths=depths, widths=widths)
@@ -66,6 +78,7 @@ class ODMamba(StagedBackbone):
         norm_layer = norm_layer_from_cfg(norm_cfg)
         merge = VisionClueMerge if downsample == 'clue_merge' else partial(ConvNormAct, kernel_size=3, stride=2)
         drop_paths = drop_path_rates(drop_path_rate, depths)
+        scans = directions_of_scans(directions, sum(depths) * num_ss2d)
 
         self.stem = SimpleStem(in_channels, widths[0], norm_layer)
         self.downsamples = nn.ModuleList(
@@ -73,7 +86,8 @@ class ODMamba(StagedBackbone):
         block = partial(ODSSBlock, num_ss2d=num_ss2d, local_spatial=local_spatial, mlp=mlp, gate_act=gate_act,
                         ssm_init=ssm_init, with_cp=with_cp, norm_layer=norm_layer)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(block(width, width, drop_path=next(drop_paths)) for _ in range(depth)))
+            nn.Sequential(*(block(width, width, drop_path=next(drop_paths), patterns=list(islice(scans, num_ss2d)))
+                            for _ in range(depth)))
             for depth, width in zip(depths[:self.num_stages], widths))
         if self.num_stages == NUM_STAGES:
             self.sppf = SPPF(widths[-1], norm_layer)

@@ -1,56 +1,39 @@
-"""What the backbones of this package share: outputs, freezing, evaluation of norms, pretrained weights."""
+"""What the backbones of four stages share: the order of their modules, outputs, evaluation of norms."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
-from mmengine.model import BaseModule, PretrainedInit
-from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmamba.errors import InputError
-from mmmamba.models.backbones.pretrained import load_pretrained
+from mmmamba.models.backbones.base_backbone import BaseBackbone
 from mmmamba.models.utils import NUM_STAGES
 
 
-class StagedBackbone(BaseModule):
+class StagedBackbone(BaseBackbone):
     """A stem and up to four stages, of strides 4, 8, 16 and 32.
 
     A subclass makes ``self.stem``, ``self.stages``, ``self.downsamples`` (one for each stage, or for each but the
     first) and, if ``has_sppf``, ``self.sppf`` at the end of the fourth, then calls :meth:`freeze`. Stages after the
-    last of ``out_indices`` are not made: their parameters would never get a gradient. If the returned maps have norms
-    of their own, the subclass makes ``self.out_norms`` with :meth:`make_out_norms`.
+    last of ``out_indices`` are not made. If the returned maps have norms of their own, the subclass makes
+    ``self.out_norms`` with :meth:`make_out_norms`.
 
     Args:
         out_indices: Stages whose maps are returned, ascending: 0 is C2 (stride 4), 3 is C5 (stride 32).
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages (with their down-sampling).
             The norms of the outputs are never frozen: no pretrained classifier has them.
         norm_eval: Keep the batch norms' running statistics as they are while training.
-        init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=...)`` takes what
-            :func:`mmmamba.models.backbones.pretrained.load_pretrained` does, which is strict.
-
-    Raises:
-        InputError: ``out_indices`` or ``frozen_stages`` name no stage.
+        init_cfg: See :class:`BaseBackbone`, also for errors.
     """
 
     has_sppf = False  # whether the fourth stage ends with one
-    stem: nn.Module
     downsamples: nn.ModuleList
     stages: nn.ModuleList
 
     def __init__(self, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool,
                  init_cfg: dict | list[dict] | None) -> None:
-        super().__init__(init_cfg)
-        out_indices = tuple(out_indices)
-        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(NUM_STAGES))):
-            raise InputError(f'out_indices must be ascending and among 0 (C2) … 3 (C5), got {out_indices}')
-        if frozen_stages not in range(-1, out_indices[-1] + 2):
-            raise InputError(f'frozen_stages must be -1 (none), 0 (stem) or at most {out_indices[-1] + 1} with '
-                             f'out_indices {out_indices}, got {frozen_stages}')
-        self.out_indices = out_indices
-        self.num_stages = out_indices[-1] + 1
-        self.frozen_stages = frozen_stages
+        super().__init__(('C2', 'C3', 'C4', 'C5'), out_indices, frozen_stages, init_cfg)
         self.norm_eval = norm_eval
         self.out_norms = nn.ModuleDict()
 
@@ -74,20 +57,6 @@ class StagedBackbone(BaseModule):
             absent += [f'stages.{self.num_stages + later}', f'downsamples.{len(self.downsamples) + later}']
         return absent
 
-    def init_weights(self) -> None:
-        """Initialises as mmengine does, but pretrained weights have to fit.
-
-        Raises:
-            InputError: They do not.
-        """
-        given = self.init_cfg
-        cfgs = [given] if isinstance(given, dict) else list(given or ())
-        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
-        others = [cfg for cfg in cfgs if cfg not in pretrained]
-        self.init_cfg = [*others, *(dict(cfg, type=_StrictPretrainedInit) for cfg in pretrained)]
-        super().init_weights()
-        self.init_cfg = given
-
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns the maps of the stages in ``out_indices``.
 
@@ -107,31 +76,11 @@ class StagedBackbone(BaseModule):
                 outs.append(self.out_norms[str(index)](x) if self.out_norms else x)
         return tuple(outs)
 
-    def freeze(self) -> None:
-        """Puts the frozen modules into evaluation and takes their gradients away."""
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.stem]
-        for index in range(self.frozen_stages):
-            frozen += self.stage_modules(index)
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-
     def train(self, mode: bool = True) -> StagedBackbone:
         """Sets the mode as ``nn.Module.train`` does, but what is frozen stays frozen."""
         super().train(mode)
-        self.freeze()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-
-class _StrictPretrainedInit(PretrainedInit):
-    """mmengine's ``Pretrained`` by :func:`load_pretrained`. It has no use for ``map_location``: weights are copied."""
-
-    def __call__(self, module: StagedBackbone) -> None:
-        load_pretrained(module, self.checkpoint, self.prefix, module.absent_modules())
-        update_init_info(module, init_info=self._get_init_info())

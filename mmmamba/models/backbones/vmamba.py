@@ -12,7 +12,13 @@ from torch import nn
 from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct, LayerNorm2d, VSSBlock
 from mmmamba.models.backbones.staged_backbone import StagedBackbone
-from mmmamba.models.utils import drop_path_rates, require_positive_integers, resolve_arch
+from mmmamba.models.utils import (
+    Directions,
+    directions_of_scans,
+    drop_path_rates,
+    require_positive_integers,
+    resolve_arch,
+)
 
 LAYER_NORM = partial(LayerNorm2d, eps=1e-5)
 
@@ -46,6 +52,7 @@ class VMamba(StagedBackbone):
         d_state: N, states of every scanned channel.
         mlp_ratio: Hidden channels of the MLPs over a stage's channels.
         ssm_init: ``'mamba'`` or ``'mamba_yolo'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
+        directions: Of each block's scan, as :class:`ODMamba` takes them.
 
     Raises:
         InputError: An argument that names nothing, or out of range.
@@ -64,7 +71,7 @@ class VMamba(StagedBackbone):
                  widths: Sequence[int] | None = None, in_channels: int = 3, out_indices: Sequence[int] = (0, 1, 2, 3),
                  frozen_stages: int = -1, with_cp: bool = False, drop_path_rate: float = 0.0,
                  ssm_ratio: float | None = None, d_state: int = 1, mlp_ratio: float = 4.0, ssm_init: str = 'mamba',
-                 init_cfg: dict | list[dict] | None = None) -> None:
+                 directions: Directions | None = None, init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval=False, init_cfg=init_cfg)
         depths, widths, ssm_ratio = resolve_arch(
             self.arch_settings, arch, depths=depths, widths=widths, ssm_ratio=ssm_ratio)
@@ -73,6 +80,7 @@ class VMamba(StagedBackbone):
             raise InputError(f'widths, ssm_ratio and mlp_ratio must leave a channel everywhere, got {widths}, '
                              f'{ssm_ratio} and {mlp_ratio}')
         drop_paths = drop_path_rates(drop_path_rate, depths)
+        scans = directions_of_scans(directions, sum(depths))
         conv = partial(ConvNormAct, kernel_size=3, stride=2, bias=True, norm_layer=LAYER_NORM, act_layer=nn.Identity)
         block = partial(VSSBlock, d_state=d_state, ssm_ratio=ssm_ratio, mlp_ratio=mlp_ratio, ssm_init=ssm_init,
                         with_cp=with_cp)
@@ -81,7 +89,7 @@ class VMamba(StagedBackbone):
         self.stem = nn.Sequential(conv(in_channels, half, act_layer=nn.GELU), conv(half, widths[0]))
         self.downsamples = nn.ModuleList(conv(widths[i], widths[i + 1]) for i in range(self.num_stages - 1))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(block(width, drop_path=next(drop_paths)) for _ in range(depth)))
+            nn.Sequential(*(block(width, pattern=next(scans), drop_path=next(drop_paths)) for _ in range(depth)))
             for depth, width in zip(depths[:self.num_stages], widths))
         self.out_norms = self.make_out_norms(widths, LAYER_NORM)
         self.freeze()

@@ -7,6 +7,7 @@ from mmmamba.models.dense_heads.clipped_heads import (
     LetterboxPreprocessor,
 )
 from mmmamba.models.dense_heads.yolov8_head import YOLOv8Head
+from mmmamba.models.dense_heads.yolov8_ins_head import YOLOv8InsHead, set_encode_masks
 
 __all__ = ['ClippedDINOHead', 'ClippedDeformableDETRHead', 'ClippedRTMDetSepBNHead', 'ClippedYOLOXHead',
-           'LetterboxPreprocessor', 'YOLOv8Head']
+           'LetterboxPreprocessor', 'YOLOv8Head', 'YOLOv8InsHead', 'set_encode_masks']

@@ -17,6 +17,7 @@ from mmmamba.errors import InputError
 from mmmamba.layers import ConvNormAct
 from mmmamba.layers.common import NormLayer
 from mmmamba.models.dense_heads.clipped_heads import ClippedBoxes
+from mmmamba.models.task_modules import BatchAssignment
 from mmmamba.models.utils import norm_layer_from_cfg
 
 
@@ -72,10 +73,10 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         reg_channels = max(16, in_channels[0] // 4, 4 * reg_max)
         cls_channels = max(in_channels[0], min(num_classes, 100))
         self.reg_branches = nn.ModuleList(
-            _branch(channels, reg_channels, 4 * reg_max, 1.0, norm_layer) for channels in in_channels)
+            conv_branch(channels, reg_channels, 4 * reg_max, 1.0, norm_layer) for channels in in_channels)
         # The class branches start from five objects in an image of 640 x 640, spread over the cells of a level.
         self.cls_branches = nn.ModuleList(
-            _branch(channels, cls_channels, num_classes, math.log(5 / num_classes / (640 / stride)**2), norm_layer)
+            conv_branch(channels, cls_channels, num_classes, math.log(5 / num_classes / (640 / stride)**2), norm_layer)
             for channels, stride in zip(in_channels, strides))
         self.project = nn.Parameter(torch.arange(reg_max, dtype=torch.float), requires_grad=False)
 
@@ -121,9 +122,13 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
         Returns:
             ``loss_cls``, ``loss_bbox`` and ``loss_dfl``.
         """
+        return self._losses_and_targets(cls_scores, bbox_preds, batch_gt_instances)[0]
+
+    def _losses_and_targets(self, cls_scores: list[Tensor], bbox_preds: list[Tensor],
+                            batch_gt_instances: list[InstanceData]) -> tuple[dict[str, Tensor], BatchAssignment]:
         with torch.autocast(cls_scores[0].device.type, enabled=False):
-            scores = _flatten([score.float() for score in cls_scores])
-            logits = _flatten([pred.float() for pred in bbox_preds])
+            scores = flatten([score.float() for score in cls_scores])
+            logits = flatten([pred.float() for pred in bbox_preds])
             points = torch.cat(self.prior_generator.grid_priors(
                 [score.shape[-2:] for score in cls_scores], scores.dtype, scores.device, with_stride=True))
             priors, strides = points[:, :2], points[:, 2:3]
@@ -138,7 +143,8 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
             else:  # a zero that still hangs on the box branch, as DistributedDataParallel wants all gradients
                 loss_bbox = loss_dfl = logits.sum() * 0
         num_images = len(scores) * get_world_size()
-        return dict(loss_cls=loss_cls * num_images, loss_bbox=loss_bbox * num_images, loss_dfl=loss_dfl * num_images)
+        losses = dict(loss_cls=loss_cls, loss_bbox=loss_bbox, loss_dfl=loss_dfl)
+        return {name: loss * num_images for name, loss in losses.items()}, targets
 
     def _box_losses(self, bboxes, logits, targets, priors, strides, avg_factor) -> tuple[Tensor, Tensor]:
         foreground = targets.foreground
@@ -169,13 +175,18 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
             ``bboxes`` (x1, y1, x2, y2) inside the picture, ``scores`` and ``labels`` of each image, best first.
         """
         with torch.autocast(cls_scores[0].device.type, enabled=False):
-            distances = [(self.distances(pred.float().permute(0, 2, 3, 1)) * stride).permute(0, 3, 1, 2)
-                         for pred, stride in zip(bbox_preds, self.strides)]
-            return super().predict_by_feat([score.float() for score in cls_scores], distances, cfg=cfg,
-                                           batch_img_metas=batch_img_metas, rescale=rescale, with_nms=with_nms)
+            return super().predict_by_feat(
+                [score.float() for score in cls_scores], self.distance_maps(bbox_preds), cfg=cfg,
+                batch_img_metas=batch_img_metas, rescale=rescale, with_nms=with_nms)
+
+    def distance_maps(self, bbox_preds: list[Tensor]) -> list[Tensor]:
+        """Returns the expected distances in pixels, float32 (B, 4, H, W), of the box logits of each level."""
+        return [(self.distances(pred.float().permute(0, 2, 3, 1)) * stride).permute(0, 3, 1, 2)
+                for pred, stride in zip(bbox_preds, self.strides)]
 
 
-def _branch(in_channels: int, channels: int, out_channels: int, bias: float, norm_layer: NormLayer) -> nn.Sequential:
+def conv_branch(in_channels: int, channels: int, out_channels: int, bias: float,
+                norm_layer: NormLayer) -> nn.Sequential:
     """Makes two 3x3 convolutions and a 1x1 convolution whose bias starts from ``bias``."""
     last = nn.Conv2d(channels, out_channels, 1)
     nn.init.constant_(last.bias, bias)
@@ -183,7 +194,7 @@ def _branch(in_channels: int, channels: int, out_channels: int, bias: float, nor
                          ConvNormAct(channels, channels, 3, norm_layer=norm_layer), last)
 
 
-def _flatten(maps: list[Tensor]) -> Tensor:
+def flatten(maps: list[Tensor]) -> Tensor:
     """Maps (B, C, H_i, W_i) of all levels as one (B, Σ H_i·W_i, C)."""
     return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
 

@@ -29,9 +29,9 @@ typedef struct {
     int64_t x, projected;      /* offsets in x and in projected */
     int64_t row;               /* offset in (heads, channels) arrays */
     int64_t padded;            /* channels of a head up to a multiple of 16 */
-    int64_t index, chunks;     /* this head among those of all batch items, and chunks of its sequence */
+    int64_t index, most_chunks; /* this head among those of all batch items, and chunks of the longest order */
     int64_t first_chunk, end_chunk;
-    const int32_t *order;
+    ScanOrder order;
 } Head;
 
 static Head head_of(const ScanProblem *p, const ScanItem *item, int64_t segments) {
@@ -46,10 +46,11 @@ static Head head_of(const ScanProblem *p, const ScanItem *item, int64_t segments
     h.row = head * p->channels;
     h.padded = (p->channels + 15) / 16 * 16;
     h.index = item->batch * heads + head;
-    h.chunks = (p->tokens + p->chunk - 1) / p->chunk;
-    h.first_chunk = h.chunks * item->segment / segments;
-    h.end_chunk = h.chunks * (item->segment + 1) / segments;
-    h.order = p->order + item->direction * p->tokens;
+    h.order = p->orders[item->direction];
+    h.most_chunks = (p->steps + p->chunk - 1) / p->chunk;
+    const int64_t chunks = (h.order.steps + p->chunk - 1) / p->chunk;
+    h.first_chunk = chunks * item->segment / segments;
+    h.end_chunk = chunks * (item->segment + 1) / segments;
     return h;
 }
 
@@ -217,7 +218,7 @@ static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) 
     const ScanProblem *p = head->problem;
     const float *projected = p->projected + head->projected;
     for (int64_t t = begin; t < end; t++) {
-        const int64_t pixel = head->order[t], real = pixel < p->pixels;
+        const int64_t pixel = head->order.pixels[t], real = pixel < p->pixels;
         s->pixel[t - begin] = real ? pixel : -1;
         s->row[t - begin] = real ? projected + pixel * head->rows : s->blank;
     }
@@ -332,7 +333,7 @@ static Next next_chunk(const Head *head, const Channels *w, int64_t begin, int64
     const ScanProblem *p = head->problem;
     const int64_t size = p->x_type == SCAN_FLOAT32 ? 4 : 2, at = head->x + w->first;
     Next next = {0};
-    next.order = head->order + begin;
+    next.order = head->order.pixels + begin;
     next.steps = steps;
     next.maps[0] = (const char *)p->x + at * size;
     next.strides[0] = head->width * size;
@@ -395,7 +396,8 @@ INLINE void scatter(const Steps *s, const Head *head, const Channels *w, const S
 
 int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, const ScanItem *item) {
     const Head head = head_of(p, item, out->segments);
-    const int first = item->turn == 0, last = !p->overlap || item->turn == p->directions - 1;
+    const int first = p->covered && item->turn == 0;
+    const int last = p->covered && (!p->overlap || item->turn == p->directions - 1);
     Work work;
     void *memory = allocate(&work, p, item->part, out->parts, 0);
     if (!memory) return 1;
@@ -407,16 +409,16 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
             pass_segment(out->ends, &head, w, w->h, out->segments, k);
     }
     for (int64_t c = head.first_chunk; c < head.end_chunk; c++) {
-        const int64_t begin = c * p->chunk, end = at_most(p->tokens, begin + p->chunk);
+        const int64_t begin = c * p->chunk, end = at_most(head.order.steps, begin + p->chunk);
         visit(s, &head, begin, end);
         for (const Channels *w = work.channels; w < end_block; w++) {
             if (out->chunk_states && !item->ends_only)
                 for (int64_t n = 0; n < p->states; n++) {
-                    const int64_t at = ((head.index * head.chunks + c) * p->states + n) * head.padded + w->first;
+                    const int64_t at = ((head.index * head.most_chunks + c) * p->states + n) * head.padded + w->first;
                     store(out->chunk_states + at, w->h[n], LANES);
                 }
             const int limit = prepare(s, &head, w, NULL, end - begin, 0);
-            Next next = next_chunk(&head, w, end, at_most(p->chunk, p->tokens - end), w == work.channels);
+            Next next = next_chunk(&head, w, end, at_most(p->chunk, head.order.steps - end), w == work.channels);
             next.maps[1] = (const char *)(out->sum + head.x + w->first);
             next.strides[1] = head.width * (int64_t)sizeof(float);
             forward_states(s, w, p, &next, end - begin, limit, (int)item->ends_only);
@@ -631,7 +633,7 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
     const Channels *end_block = work.channels + work.blocks;
     for (const Channels *w = work.channels; w < end_block; w++) begin_backward(w, &head, grad, item);
     for (int64_t c = head.end_chunk - 1; c >= head.first_chunk; c--) {
-        const int64_t begin = c * p->chunk, end = at_most(p->tokens, begin + p->chunk), steps = end - begin;
+        const int64_t begin = c * p->chunk, end = at_most(head.order.steps, begin + p->chunk), steps = end - begin;
         visit(s, &head, begin, end);
         for (int64_t i = 0; i < steps && !item->ends_only; i++)
             if (s->pixel[i] >= 0) memset(grad_projected + s->pixel[i] * head.rows, 0, (size_t)each * sizeof(float));
@@ -643,7 +645,7 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
                 continue;
             }
             for (int64_t n = 0; n < p->states; n++) {
-                const int64_t at = ((head.index * head.chunks + c) * p->states + n) * head.padded + w->first;
+                const int64_t at = ((head.index * head.most_chunks + c) * p->states + n) * head.padded + w->first;
                 w->h[n] = load(grad->chunk_states + at, LANES);
             }
             Next next = next_chunk(&head, w, begin - p->chunk, begin ? p->chunk : 0, w == work.channels);
@@ -653,7 +655,7 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
             next.strides[2] = next.strides[0];
             next.grad_row = w == work.channels ? grad_projected : NULL;
             backward_states(s, w, p, &next, grad_projected, head.rows, steps, limit);
-            WITH_COUNT(backward_steps(s, &head, w, grad, copy, item->turn == 0, steps, count))
+            WITH_COUNT(backward_steps(s, &head, w, grad, copy, p->covered && item->turn == 0, steps, count))
             FOR_EACH_SLICE(HALF, p->rank, backward_dt_slice(s, w, grad_projected, head.rows, steps, from, slice));
         }
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 LIBRARY = Path(__file__).with_name('libscan.so')
 BUILD_LOG = Path(__file__).with_name('build_log.txt')
-ABI = 3
+ABI = 4
 ISAS = ('portable', 'avx2', 'avx512')  # worst first, as in scan.h
 
 

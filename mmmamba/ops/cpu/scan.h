@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Raised with every change of a structure or function below; native.py refuses a library of another version. */
-#define SCAN_ABI 3
+#define SCAN_ABI 4
 
 /* Types of elements; the two short ones are float32 everywhere but in memory. */
 enum { SCAN_FLOAT32, SCAN_FLOAT16, SCAN_BFLOAT16 };
@@ -13,15 +13,22 @@ enum { SCAN_FLOAT32, SCAN_FLOAT16, SCAN_BFLOAT16 };
 /*
  * One selective scan of `channels` channels for each batch item and head, where a head is either a group of channels
  * (directions == 1) or a direction in which all channels are scanned (groups == 1); heads = directions * groups.
- * All arrays are contiguous. A pixel is a row of x; order says which pixel a head's step t visits. Index `pixels`
- * stands for a padded pixel: zero x and projection, no output. Chunks are runs of `chunk` steps.
+ * All arrays are contiguous. A pixel is a row of x; an order says which pixel a direction's step visits, each at most
+ * once. Index `pixels` stands for a padded pixel: zero x and projection, no output. Chunks are runs of `chunk` steps.
  */
 typedef struct {
-    int64_t batch, groups, directions, channels, states, rank, pixels, tokens, chunk;
+    const int32_t *pixels;
+    int64_t steps;
+} ScanOrder;
+
+typedef struct {
+    int64_t batch, groups, directions, channels, states, rank, pixels, chunk;
+    int64_t steps;            /* of the longest order */
     int64_t softplus;         /* whether step sizes go through softplus */
     int64_t overlap;          /* whether several directions visit the same pixels */
+    int64_t covered;          /* whether every direction visits all pixels or, without overlap, all of them do */
     int64_t x_type, delta_type;
-    const int32_t *order;     /* (directions, tokens) */
+    const ScanOrder *orders;  /* (directions) */
     const void *x;            /* (batch, pixels, groups * channels) */
     const float *projected;   /* (batch, pixels, heads, rank + 2 * states): dt, B, C */
     const void *delta;        /* (batch, pixels, groups * channels), or NULL: dt_weight @ dt */
@@ -38,14 +45,18 @@ typedef struct {
  */
 typedef struct {
     void *y;                  /* as x */
-    float *sum;               /* as y but float32; y itself where y is float32, or without overlap */
+    float *sum;               /* as y but float32; y itself where y is float32, or without overlap. If the pixels
+                                 are not covered, the only output, added to zeros */
     float *last_state;        /* (batch, heads, channels, states) */
     float *chunk_states;      /* (batch, heads, chunks, states, channels up to a multiple of 16), or NULL */
     float *ends;              /* (batch, heads, segments, states + 1, same channels): workspace, or NULL */
     int64_t parts, segments;
 } ScanOutputs;
 
-/* Outputs of the backward pass, which works in segments too. Overlapping directions take turns to add to a copy. */
+/*
+ * Outputs of the backward pass, which works in segments too. Overlapping directions take turns to add to a copy. If the
+ * pixels are not covered, the gradients of pixels are added to zeros.
+ */
 typedef struct {
     const void *y;            /* gradient that comes in, as y */
     const float *last_state;  /* gradient that comes in, as last_state, or NULL */

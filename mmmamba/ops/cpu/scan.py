@@ -1,17 +1,18 @@
 """The native scan: forward and backward as functions of channels-last maps. The structures mirror scan.h."""
 from __future__ import annotations
 
-from ctypes import Structure, byref, c_int64, c_void_p
-from functools import lru_cache
+from ctypes import Array, Structure, addressof, byref, c_int64, c_void_p
+from functools import lru_cache, reduce
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmmamba.ops.cpu import native
 from mmmamba.ops.cpu.native import addresses
-from mmmamba.ops.scan.fused import ScanInputs, register
-from mmmamba.ops.scan.orders import scan_orders, token_count
+from mmmamba.ops.scan.fused import ScanInputs, register, token_counts
+from mmmamba.ops.scan.orders import scan_order
 
 # Steps between two states that the forward pass keeps for the backward pass.
 CHUNK = 64
@@ -23,14 +24,20 @@ _NO_MEMORY = 'The native scan could not allocate its workspace.'
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in scan.h
 
 
+class Order(Structure):
+    """ScanOrder of scan.h."""
+
+    _fields_ = [('pixels', c_void_p), ('steps', c_int64)]
+
+
 class Problem(Structure):
     """ScanProblem of scan.h."""
 
     _fields_ = [
         *((name, c_int64) for name in ('batch', 'groups', 'directions', 'channels', 'states', 'rank')),
-        *((name, c_int64) for name in ('pixels', 'tokens', 'chunk')),
-        *((name, c_int64) for name in ('softplus', 'overlap', 'x_type', 'delta_type')),
-        *((name, c_void_p) for name in ('order', 'x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')),
+        *((name, c_int64) for name in ('pixels', 'chunk', 'steps')),
+        *((name, c_int64) for name in ('softplus', 'overlap', 'covered', 'x_type', 'delta_type')),
+        *((name, c_void_p) for name in ('orders', 'x', 'projected', 'delta', 'dt_weight', 'bias', 'A', 'D', 'W')),
     ]
 
 
@@ -66,27 +73,33 @@ def forward(inputs: ScanInputs, keep: bool, isa: str | None = None) -> tuple[Ten
         needs, empty unless ``keep``.
     """
     x, A = inputs.x, inputs.A
-    order = _order(inputs.pattern, x.shape[1], inputs.width)  # kept alive: the problem has its address alone
-    problem = _problem(inputs, order)
+    visits = _visits(tuple(inputs.directions), x.shape[1], inputs.width)
+    problem = _problem(inputs, visits)
     batch, heads, channels, states = x.shape[0], *A.shape
-    chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
+    chunks, padded = -(-problem.steps // CHUNK), -(-channels // WIDEST) * WIDEST
     turns = problem.directions if problem.overlap else 1
     index, threads = native.isa_index(isa), native.threads()
     lanes = native.NATIVE.library.scan_lanes(index)
     blocks = -(-channels // lanes)
     parts, _, segments = _split(batch * heads // turns, turns, blocks, (1,), chunks, FORWARD_ENDS, threads)
     y = torch.empty_like(x)
-    total = y if x.dtype == torch.float32 or turns == 1 else torch.empty_like(x, dtype=torch.float32)
+    total = y
+    if x.dtype != torch.float32 and not (visits.covered and turns == 1):
+        total = torch.empty_like(x, dtype=torch.float32)
+    if not visits.covered:
+        total.zero_()
     last_state = A.new_empty(batch, heads, channels, states)
     kept = A.new_empty(batch * heads * chunks * states * padded if keep else 0)
-    if keep:  # lanes that no vector reaches, since an output has no undefined elements
+    if keep and visits.uneven:  # an output has no undefined elements: chunks that some directions do not have
+        kept.zero_()
+    elif keep:  # and lanes that no vector reaches
         kept.view(batch * heads * chunks * states, padded)[:, blocks * lanes:] = 0
     ends = A.new_empty(batch, heads, segments, states + 1, padded) if segments > 1 else None
     arrays = addresses((last_state, kept if keep else None, ends))
     outputs = Outputs(*addresses((y,), x.dtype), *addresses((total,), total.dtype), *arrays, parts, segments)
     if native.NATIVE.library.scan_forward(byref(problem), byref(outputs), index, threads):
         raise MemoryError(_NO_MEMORY)
-    return y, last_state, kept
+    return y if visits.covered else total.to(y.dtype), last_state, kept
 
 
 def backward(
@@ -102,20 +115,20 @@ def backward(
         isa: Instruction set by name; None for the best.
     """
     x, projected, delta, A, W = inputs.x, inputs.projected, inputs.delta, inputs.A, inputs.W
-    order = _order(inputs.pattern, x.shape[1], inputs.width)  # kept alive: the problem has its address alone
-    problem = _problem(inputs, order)
+    visits = _visits(tuple(inputs.directions), x.shape[1], inputs.width)
+    problem = _problem(inputs, visits)
     batch, heads, channels, _ = x.shape[0], *A.shape
-    chunks, padded = -(-problem.tokens // CHUNK), -(-channels // WIDEST) * WIDEST
+    chunks, padded = -(-problem.steps // CHUNK), -(-channels // WIDEST) * WIDEST
     turns = problem.directions if problem.overlap else 1
     index, threads = native.isa_index(isa), native.threads()
     # Directions that visit the same pixels add to the gradient of x one after the other, or to two copies of it. All
     # channels of a pixel add to the gradient of its projection, so they stay together.
-    options = (1, 2) if problem.overlap else (1,)
+    options = (1, 2) if problem.overlap and turns % 2 == 0 else (1,)
     _, copies, segments = _split(batch * heads // turns, turns, 1, options, chunks, BACKWARD_ENDS, threads)
-    grad_x = x.new_empty(copies, *x.shape, dtype=torch.float32)
-    # A direction of 'atrous' leaves out the pixels of the others.
-    grad_projected = torch.zeros_like(projected) if inputs.pattern == 'atrous' else torch.empty_like(projected)
-    grad_delta = None if delta is None else torch.empty_like(grad_x)
+    allocate = x.new_empty if visits.covered else x.new_zeros
+    grad_x = allocate(copies, *x.shape, dtype=torch.float32)
+    grad_projected = torch.zeros_like(projected) if visits.partial else torch.empty_like(projected)
+    grad_delta = None if delta is None else allocate(*grad_x.shape, dtype=torch.float32)
     shape = (batch, segments, heads, channels)
     parameters = [A.new_empty(*shape, *columns) for columns in ((problem.rank,), (), (problem.states,), ())]
     grad_W = None if W is None else A.new_empty(*shape, problem.states)
@@ -140,7 +153,8 @@ def backward(
 def states_size(inputs: ScanInputs) -> int:
     """Returns how many numbers the states are that :func:`forward` keeps."""
     heads, channels, states = inputs.A.shape
-    chunks = -(-token_count(inputs.pattern, inputs.x.shape[1], inputs.width) // CHUNK)
+    steps = reduce(torch.sym_max, token_counts(inputs.directions, inputs.x.shape[1], inputs.width))
+    chunks = -(-steps // CHUNK)
     return inputs.x.shape[0] * heads * chunks * states * -(-channels // WIDEST) * WIDEST
 
 
@@ -148,31 +162,60 @@ def _sum(copies: Tensor, dtype: torch.dtype) -> Tensor:
     return (copies[0] if copies.shape[0] == 1 else copies.sum(0)).to(dtype)
 
 
-@lru_cache(maxsize=16)
-def _order(pattern: str, pixels: int, width: int) -> Tensor:
-    """Returns which pixel each step visits (directions, tokens), int32; the index ``pixels`` is a padded pixel."""
+class _Visits(NamedTuple):
+    """Which pixels the directions of a scan visit."""
+
+    orders: Array[Order]  # whose memory is that of ``kept_alive``
+    kept_alive: list[Tensor]
+    steps: int  # of the longest order
+    uneven: bool  # not all orders are as long
+    overlap: bool  # several directions visit the same pixels
+    covered: bool  # every direction visits all pixels or, without overlap, all of them do
+    partial: bool  # a direction leaves out pixels
+
+
+@lru_cache(maxsize=64)
+def _visits(directions: tuple[str, ...], pixels: int, width: int) -> _Visits:
     height = pixels // max(width, 1)
     if height * width != pixels:
         raise ValueError(f'A map of {pixels} pixels has no rows of {width}.')
     if pixels >= 2**31:
         raise ValueError(f'The native scan takes fewer than 2^31 pixels, not {pixels}.')
+    orders = [_order(direction, height, width) for direction in directions]
+    steps = [len(order) for order in orders]
+    visited = [int((order < pixels).sum()) for order in orders]
+    overlap = sum(visited) > pixels
+    return _Visits(
+        orders=(Order * len(orders))(*map(Order, addresses(orders, torch.int32), steps)),
+        kept_alive=orders,
+        steps=max(steps),
+        uneven=min(steps) < max(steps),
+        overlap=overlap,
+        covered=min(visited) == pixels if overlap else sum(visited) == pixels,
+        partial=min(visited) < pixels,
+    )
+
+
+@lru_cache(maxsize=64)
+def _order(direction: str, height: int, width: int) -> Tensor:
+    """Returns which pixel each step visits (steps,), int32; the index height·width is a padded pixel."""
     with torch.inference_mode(False):  # a kept tensor must serve training too
-        return scan_orders(pattern, height, width, torch.device('cpu')).to(torch.int32).contiguous()
+        return scan_order(direction, height, width, torch.device('cpu')).to(torch.int32).contiguous()
 
 
-def _problem(inputs: ScanInputs, order: Tensor) -> Problem:
-    x, projected, delta, dt_weight, bias, A, D, W, pattern, _, softplus = inputs
+def _problem(inputs: ScanInputs, visits: _Visits) -> Problem:
+    x, projected, delta, dt_weight, bias, A, D, W, directions, _, softplus = inputs
     heads, channels, states = A.shape
-    directions, tokens = order.shape
-    sizes = (x.shape[0], heads // directions, directions, channels, states, projected.shape[3] - 2 * states)
+    groups = heads // len(directions)
+    sizes = (x.shape[0], groups, len(directions), channels, states, projected.shape[3] - 2 * states)
     delta_dtype = (x if delta is None else delta).dtype
     for dtype in (x.dtype, delta_dtype):
         if dtype not in TYPES:
             raise ValueError(f'The native scan does not take {dtype}.')
     projected_at, *parameters_at = addresses((projected, dt_weight, bias, A, D, W))
     return Problem(
-        *sizes, x.shape[1], tokens, CHUNK, softplus, pattern == 'cross', TYPES[x.dtype], TYPES[delta_dtype],
-        *addresses((order,), torch.int32), *addresses((x,), x.dtype), projected_at,
+        *sizes, x.shape[1], CHUNK, visits.steps, softplus, visits.overlap, visits.covered, TYPES[x.dtype],
+        TYPES[delta_dtype], addressof(visits.orders), *addresses((x,), x.dtype), projected_at,
         *addresses((delta,), delta_dtype), *parameters_at,
     )
 

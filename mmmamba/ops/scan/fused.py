@@ -1,7 +1,7 @@
 """The fused scan: what the kernels of ``cpu`` and ``triton`` take and return, and their registration with PyTorch.
 
-Both public scans reduce to it: a *head* is a direction in which all channels of a map are scanned, or, in the pattern
-``'sequence'``, a group of channels. Nothing of size heads · tokens · channels is made. Registered with
+Both public scans reduce to it: a *head* is a direction in which all channels of a map are scanned, or a group of the
+channels of a sequence. Nothing of size heads · tokens · channels is made. Registered with
 ``torch.library`` (schema, fake, autograd, FLOPs), it is an ordinary operator to ``torch.compile``, ``torch.export``,
 CUDA graphs, activation checkpointing and ``FlopCounterMode``.
 """
@@ -24,10 +24,11 @@ class ScanInputs(NamedTuple):
         x: (batch, pixels, groups · channels), float32, float16 or bfloat16; the pixels of a map in row-major order.
         projected: (batch, pixels, heads, R + 2 N), float32: dt (R), B (N) and C (N) of every pixel and head.
         A: (heads, channels, N), float32.
-        pattern: ``'sequence'``, ``'cross'`` or ``'atrous'``, see :mod:`mmmamba.ops.scan.orders`.
-        width: Of the map; the number of pixels for ``'sequence'``.
+        directions: Names in :data:`mmmamba.ops.scan.orders.ORDERS`, as many as heads, with one group of channels; or
+            one alone, in which every head scans its group of channels.
+        width: Of the map; the number of pixels for a sequence, whose direction is ``'h'``.
         softplus: Whether step sizes go through softplus.
-        delta: Step sizes shaped as x, in one of its dtypes, with ``'sequence'``; None: they are ``dt_weight @ dt``.
+        delta: Step sizes shaped as x, in one of its dtypes, with one direction; None: they are ``dt_weight @ dt``.
         dt_weight: (heads, channels, R), float32; None with delta.
         bias: Added to the step sizes (heads, channels), float32; or None.
         D: Skip weights (heads, channels), float32; or None.
@@ -43,7 +44,7 @@ class ScanInputs(NamedTuple):
     A: Tensor
     D: Tensor | None
     W: Tensor | None
-    pattern: str
+    directions: Sequence[str]
     width: int
     softplus: bool
 
@@ -52,7 +53,7 @@ TENSORS = 8
 """So many fields of :class:`ScanInputs` are tensors, the first ones; the others are options."""
 _FIELDS = (
     'Tensor x, Tensor projected, Tensor? delta, Tensor? dt_weight, Tensor? bias, Tensor A, Tensor? D, Tensor? W',
-    'str pattern, SymInt width, bool softplus',
+    'str[] directions, SymInt width, bool softplus',
 )
 _FORWARD_SCHEMA = f'({", ".join(_FIELDS)}, bool keep) -> (Tensor, Tensor, Tensor)'
 _BACKWARD_SCHEMA = (
@@ -166,9 +167,15 @@ def _dense(tensors: Sequence[Tensor | None], options: Sequence[Any]) -> ScanInpu
 
 def _sizes(shapes: Any) -> tuple[int, ...]:
     """Returns what :func:`scan_flops` takes, from :class:`ScanInputs` of shapes."""
-    x, dt_weight, (heads, channels, states) = shapes.x, shapes.dt_weight, shapes.A
-    tokens = token_count(shapes.pattern, x[1], shapes.width)
-    return x[0], tokens, heads * channels, states, 0 if dt_weight is None else dt_weight[2]
+    (batch, pixels, channels), dt_weight, states = shapes.x, shapes.dt_weight, shapes.A[2]
+    tokens = sum(token_counts(shapes.directions, pixels, shapes.width))
+    return batch, tokens, channels, states, 0 if dt_weight is None else dt_weight[2]
+
+
+def token_counts(directions: Sequence[str], pixels: int, width: int) -> list[int]:
+    """Returns how many tokens each direction visits in a map of so many pixels."""
+    height = pixels // max(width, 1)
+    return [token_count(direction, height, width) for direction in directions]
 
 
 def scan_flops(batch: int, length: int, channels: int, states: int, rank: int = 0) -> int:
@@ -179,8 +186,8 @@ def scan_flops(batch: int, length: int, channels: int, states: int, rank: int = 
 
     Args:
         batch: B.
-        length: L, tokens that each channel visits.
-        channels: D, over all heads.
+        length: L, tokens that each channel visits, in all directions.
+        channels: D.
         states: N.
         rank: R, of a step-size projection inside the scan; 0 for none.
     """

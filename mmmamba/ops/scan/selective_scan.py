@@ -170,7 +170,7 @@ def fused(
         A=A.float().reshape(*heads, states),
         D=None if D is None else D.float().reshape(heads),
         W=None if W is None else W.reshape(*heads, states),
-        pattern='sequence',
+        directions=('h',),
         width=length,
         softplus=delta_softplus,
     ))

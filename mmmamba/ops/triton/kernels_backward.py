@@ -53,21 +53,23 @@ def _add_sums(places, values, has_earlier, mask):
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['scratch_ptr'])
 def main_pass(
-    grad_y_ptr, x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, states_ptr, gradients_ptr,
-    scratch_ptr, grad_x_ptr, grad_projected_ptr, grad_delta_ptr, grad_parameters_ptr,
-    items, chunks_of_worker, units, chunks, splits, blocks, tiles, positions, height, width, channels, rank,
-    plane, part,
+    grad_y_ptr, x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, orders_ptr, states_ptr,
+    gradients_ptr, scratch_ptr, grad_x_ptr, grad_projected_ptr, grad_delta_ptr, grad_parameters_ptr,
+    items, chunks_of_worker, first_unit, at_once, units, chunks, splits, blocks, tiles, positions, height, width,
+    channels, rank, plane, part,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """All gradients, chunk by chunk, from the states that enter a chunk and the gradients that enter it from its end.
 
-    A program has a unit, ``blocks`` consecutive blocks of channels and ``chunks_of_worker`` of the ``items``, the
-    chunks of all batch items. It alone has a row of ``grad_parameters``, a part of ``grad_projected``
-    and ``tiles + 1`` slots of ``scratch``: for the state before each tile, and for the gradient between tiles.
+    A program has one of the ``at_once`` units from ``first_unit`` on, ``blocks`` consecutive blocks of channels and
+    ``chunks_of_worker`` of the ``items``, the chunks of all batch items. It alone has a row of ``grad_parameters``, a
+    part of ``grad_projected`` and ``tiles + 1`` slots of ``scratch``: for the state before each tile, and for the
+    gradient between tiles. Units that are looked up add to ``grad_x``.
     """
     heads = units * WALKS
-    groups = units if WALKS == 1 and SPACING == 1 else 1
+    PADS: tl.constexpr = SPACING > 1 or orders_ptr is not None
+    groups = units if WALKS == 1 and not PADS else 1
     row_length = rank + 2 * N
     LANES: tl.constexpr = min(BLOCK, 32)
     s = tl.arange(0, TILE)
@@ -80,12 +82,12 @@ def main_pass(
     tiles_of_chunk = WALKS * blocks * tiles
     tiles_of_program = tiles_of_chunk * chunks_of_worker
     begin = tl.program_id(0) * tiles_of_program
-    left = items - tl.program_id(0) // (splits * units) * chunks_of_worker
+    left = items - tl.program_id(0) // (splits * at_once) * chunks_of_worker
     for work in range(begin, begin + tl.minimum(left, chunks_of_worker) * tiles_of_chunk):
         program = work // tiles_of_program
         split = program % splits
-        unit = program // splits % units
-        worker = program // (splits * units)
+        unit = first_unit + program // splits % at_once
+        worker = program // (splits * at_once)
         item = worker * chunks_of_worker + work % tiles_of_program // tiles_of_chunk
         chunk = item % chunks
         batch = (item // chunks).to(tl.int64)
@@ -108,7 +110,7 @@ def main_pass(
             for early in range(tiles - 1):
                 first = (chunk * tiles + (early if walk == 0 else tiles - 1 - early)) * TILE
                 places, rows, steps, inside, d, x = open_tile(
-                    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
+                    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, orders_ptr, batch, unit, head, units, first,
                     walk == 0, c, in_block, positions, height, width, channels, rank,
                     N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
@@ -125,14 +127,14 @@ def main_pass(
         parameter_places = grad_parameters_ptr + parameter_places
         first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
         places, rows, steps, inside, d, x = open_tile(
-            x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
+            x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, orders_ptr, batch, unit, head, units, first,
             walk == 1, c, in_block, positions, height, width, channels, rank,
             N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
         )
         grad_y = tl.load(grad_y_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
         grad_y = tl.where(inside[:, None], grad_y, 0)
         i = row % TILE if walk == 0 else TILE - 1 - row % TILE
-        pixels, is_step, has_sum = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
+        pixels, is_step, has_sum = visit(first, i, orders_ptr, unit, positions, height, width, WALKS, SPACING, NARROW)
         has_sum = has_sum & (lane % (LANES // (2 * TILE)) == 0)
         sums = ((batch * (height * width) + pixels) * heads + head) * row_length
         sums = grad_projected_ptr + split.to(tl.int64) * part + sums
@@ -171,14 +173,16 @@ def main_pass(
 
         # Loaded again rather than kept in registers.
         x = tl.load(x_ptr + map_start + places, mask=in_block[None, :], other=0).to(tl.float32)
-        if SPACING > 1:
+        if PADS:
             x = tl.where(inside[:, None], x, 0)
         grad_x = grad_dx * d
         if D_ptr is not None:
             grad_x += grad_y * tl.load(D_ptr + head * channels + c, mask=in_block, other=0)[None, :]
             _add_to(parameter_places + (N + 1) * channels, tl.sum(grad_y * x, 0), in_block)
         grad_x_places = grad_x_ptr + unit.to(tl.int64) * plane + map_start + places
-        if WALKS > 1:
+        if orders_ptr is not None:
+            grad_x += tl.load(grad_x_places, mask=in_block[None, :], other=0)
+        elif WALKS > 1:
             grad_x += tl.load(grad_x_places, mask=in_block[None, :] & (walk > 0), other=0)
         mask = inside[:, None] & in_block[None, :]
         tl.store(grad_x_places, grad_x.to(grad_x_ptr.dtype.element_ty), mask=mask)

@@ -1,9 +1,9 @@
 """What the forward and the backward kernels share; imports Triton, hence itself imported only when a kernel is to run.
 
-In all kernels a *unit* is a plane of a map (the row-major or the column-major positions, or a sub-map) or a group of
-channels, a *walk* is one of the directions in which a unit's positions are visited, and a head is a walk of a unit. A
-tile is TILE consecutive steps of a walk times BLOCK channels. A thread owns whole columns of it, so that scans over
-time stay inside a thread.
+In all kernels a *unit* is a plane of a map (the row-major or the column-major positions, a sub-map, or positions that
+a table ``orders`` turns into pixels) or a group of channels, a *walk* is one of the directions in which a unit's
+positions are visited, and a head is a walk of a unit. A tile is TILE consecutive steps of a walk times BLOCK channels.
+A thread owns whole columns of it, so that scans over time stay inside a thread.
 """
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LARGEST = tl.constexpr(3.4028234663852886e38)  # float32
 # Arguments for whose values no kernel of its own is compiled.
 SIZES = [
-    'items', 'chunks_of_worker', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles', 'positions', 'height',
-    'width', 'channels', 'rank', 'plane', 'part',
+    'items', 'chunks_of_worker', 'first_unit', 'at_once', 'units', 'heads', 'chunks', 'splits', 'blocks', 'tiles',
+    'positions', 'height', 'width', 'channels', 'rank', 'plane', 'part',
 ]  # fmt: skip
 
 
@@ -45,7 +45,10 @@ def softplus_slope(d):
 
 
 @triton.jit
-def visit(first, i, unit, positions, height, width, WALKS: tl.constexpr, SPACING: tl.constexpr, NARROW: tl.constexpr):
+def visit(
+    first, i, orders_ptr, unit, positions, height, width,
+    WALKS: tl.constexpr, SPACING: tl.constexpr, NARROW: tl.constexpr,
+):
     """Pixels at the positions ``first + i`` of a unit.
 
     Returns:
@@ -55,7 +58,12 @@ def visit(first, i, unit, positions, height, width, WALKS: tl.constexpr, SPACING
     inside = steps
     first = tl.minimum(first, positions - 1)
     i = tl.minimum(i, positions - 1 - first)
-    if WALKS == 1 and SPACING == 1:
+    if orders_ptr is not None:
+        pixels = tl.load(orders_ptr + unit.to(tl.int64) * positions + first + i)
+        steps = steps & (pixels >= 0)
+        inside = steps & (pixels < height * width)
+        pixels = tl.where(inside, pixels, 0)
+    elif WALKS == 1 and SPACING == 1:
         pixels = first + i
     else:
         columns = unit % 2 == 1
@@ -98,7 +106,7 @@ def pair_rows(rows, distance, TILE: tl.constexpr):
 @triton.jit
 def step_inputs(
     rows, places, inside, in_block, delta_ptr, weight_ptr, bias_ptr, channel, rank,
-    SPACING: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    PADS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):
     """Step sizes of a tile (TILE, BLOCK) before softplus.
 
@@ -107,7 +115,7 @@ def step_inputs(
     """
     if delta_ptr is not None:
         v = tl.load(delta_ptr + places, mask=in_block[None, :], other=0).to(tl.float32)
-        if SPACING > 1:
+        if PADS:
             v = tl.where(inside[:, None], v, 0)
     else:
         v = tl.zeros([TILE, BLOCK], tl.float32)
@@ -117,7 +125,7 @@ def step_inputs(
             dt, next_dt = load_pair(pairs + r, TILE)  # of an odd rank, the last next_dt takes no part
             v += dt[:, None] * tl.load(weights + r, mask=in_block, other=0)[None, :]
             v += next_dt[:, None] * tl.load(weights + r + 1, mask=in_block & (r + 1 < rank), other=0)[None, :]
-        if SPACING > 1:
+        if PADS:
             v = tl.where(inside[:, None], v, 0)
     if bias_ptr is not None:
         v += tl.load(bias_ptr + channel, mask=in_block, other=0)[None, :]
@@ -126,8 +134,8 @@ def step_inputs(
 
 @triton.jit
 def open_tile(
-    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first, backwards, c, in_block,
-    positions, height, width, channels, rank,
+    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, orders_ptr, batch, unit, head, units, first, backwards, c,
+    in_block, positions, height, width, channels, rank,
     N: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr, SPACING: tl.constexpr,
     NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
@@ -138,11 +146,12 @@ def open_tile(
         rows are steps and which of these are pixels (TILE,); step sizes, zero where there is no step and hence no
         change of the state; x, zero where there is no pixel.
     """
-    groups = units if WALKS == 1 and SPACING == 1 else 1
+    PADS: tl.constexpr = SPACING > 1 or orders_ptr is not None
+    groups = units if WALKS == 1 and not PADS else 1
     row_length = rank + 2 * N
     s = tl.arange(0, TILE)
     i = TILE - 1 - s if backwards else s
-    pixels, steps, inside = visit(first, i, unit, positions, height, width, WALKS, SPACING, NARROW)
+    pixels, steps, inside = visit(first, i, orders_ptr, unit, positions, height, width, WALKS, SPACING, NARROW)
     # Unsigned, since what extends a sign would take a register of each row.
     pixels = pixels.to(tl.int64) if WIDE else pixels.to(tl.uint32)
     places = (pixels * (groups * channels))[:, None] + (unit % groups * channels + c).to(pixels.dtype)[None, :]
@@ -154,7 +163,7 @@ def open_tile(
         delta_ptr += map_start
     v = step_inputs(
         rows, places, inside, in_block, delta_ptr, weight_ptr, bias_ptr, head * channels + c, rank,
-        SPACING, TILE, BLOCK,
+        PADS, TILE, BLOCK,
     )
     d = tl.where(steps[:, None], softplus(v) if SOFTPLUS else v, 0)
     x = tl.load(x_ptr + places, mask=in_block[None, :], other=0).to(tl.float32)

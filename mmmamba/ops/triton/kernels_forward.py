@@ -19,7 +19,7 @@ from mmmamba.ops.triton.kernels_common import (
 
 @triton.jit(do_not_specialize=SIZES)
 def local_pass(
-    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, W_ptr, states_ptr, sums_ptr,
+    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, W_ptr, orders_ptr, states_ptr, sums_ptr,
     units, chunks, blocks, tiles, positions, height, width, channels, rank,
     N: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr, SPACING: tl.constexpr,
     NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
@@ -49,8 +49,8 @@ def local_pass(
             for tile in range(tiles):
                 first = (chunk * tiles + (tile if (walk == 0) != REVERSE else tiles - 1 - tile)) * TILE
                 places, rows, steps, inside, d, inputs = open_tile(
-                    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
-                    descending, c, in_block, positions, height, width, channels, rank,
+                    inputs_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, orders_ptr, batch, unit, head, units,
+                    first, descending, c, in_block, positions, height, width, channels, rank,
                     N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
                 sums, sums_before = running_sums(d)
@@ -122,12 +122,15 @@ def carry(
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['scratch_ptr'])
 def final_pass(
-    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, states_ptr, scratch_ptr, y_ptr,
-    last_ptr, items, units, chunks, blocks, tiles, positions, height, width, channels, rank, plane,
+    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, W_ptr, orders_ptr, states_ptr, scratch_ptr,
+    y_ptr, last_ptr, items, first_unit, at_once, units, chunks, blocks, tiles, positions, height, width, channels,
+    rank, plane,
     N: tl.constexpr, NS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, WALKS: tl.constexpr,
     SPACING: tl.constexpr, NARROW: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):
     """Output of every chunk from its entering states; the walks of a unit add to one plane of y.
+
+    Of all units, those from ``first_unit`` on take part, ``at_once`` of them. Those that are looked up add to y.
 
     A program's slot of ``scratch`` holds the running states between its tiles.
     """
@@ -137,11 +140,11 @@ def final_pass(
     for item in range(program, items, tl.num_programs(0)):
         block = item % blocks
         chunk = item // blocks % chunks
-        unit = item // (blocks * chunks) % units
-        batch = (item // (blocks * chunks * units)).to(tl.int64)
+        unit = first_unit + item // (blocks * chunks) % at_once
+        batch = (item // (blocks * chunks * at_once)).to(tl.int64)
         c = block * BLOCK + tl.arange(0, BLOCK)
         in_block = c < channels
-        groups = units if WALKS == 1 and SPACING == 1 else 1
+        groups = units if WALKS == 1 and SPACING == 1 and orders_ptr is None else 1
         y_start = unit.to(tl.int64) * plane + batch * (height * width) * (groups * channels)
         for walk in range(WALKS):
             head = unit + walk * units
@@ -153,15 +156,17 @@ def final_pass(
             for tile in range(tiles):
                 first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
                 places, rows, steps, inside, d, x = open_tile(
-                    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, batch, unit, head, units, first,
+                    x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, orders_ptr, batch, unit, head, units, first,
                     walk == 1, c, in_block, positions, height, width, channels, rank,
                     N, TILE, BLOCK, WALKS, SPACING, NARROW, WIDE, SOFTPLUS,
                 )
                 y_places = y_ptr + y_start + places
-                if WALKS == 1:
-                    y = tl.zeros([TILE, BLOCK], tl.float32)
-                else:
+                if orders_ptr is not None:
+                    y = tl.load(y_places, mask=in_block[None, :], other=0)
+                elif WALKS > 1:
                     y = tl.load(y_places, mask=in_block[None, :] & (walk > 0), other=0)
+                else:
+                    y = tl.zeros([TILE, BLOCK], tl.float32)
                 if D_ptr is not None:
                     y += tl.load(D_ptr + head * channels + c, mask=in_block, other=0)[None, :] * x
                 dx = d * x

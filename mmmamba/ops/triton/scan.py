@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmmamba.ops.scan.fused import ScanInputs, register
-from mmmamba.ops.triton.geometry import Geometry, geometry
+from mmmamba.ops.triton.geometry import Geometry, geometry, order_table
 from mmmamba.ops.triton.tiling import Tiling, choose_tiling
 
 OLDEST = (3, 6)  # Triton that the kernels were compiled or made for
@@ -58,7 +58,7 @@ def forward(inputs: ScanInputs, keep: bool, tiling: Tiling | None = None) -> tup
     from mmmamba.ops.triton import kernels_forward
 
     x, projected, delta, dt_weight, bias, A, D, W, _, _, softplus = inputs
-    g = geometry(inputs)
+    g, orders = geometry(inputs), _orders(inputs)
     y = torch.empty_like(x)
     last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     if not x.numel():
@@ -70,17 +70,21 @@ def forward(inputs: ScanInputs, keep: bool, tiling: Tiling | None = None) -> tup
     states = x.new_empty((g.batch, g.heads, chunks, g.states, g.channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         if chunks > 1:
-            _carry_states(x, projected, delta, dt_weight, bias, A, W, states, None, g, tiling, softplus, reverse=False)
-        items = g.batch * g.units * chunks * blocks
+            _carry_states(
+                x, projected, delta, dt_weight, bias, A, W, orders, states, None, g, tiling, softplus, reverse=False,
+            )  # fmt: skip
+        items = g.batch * g.at_once * chunks * blocks
         programs = min(items, 4 * tiling.programs)  # more than are resident: they end at different times
         scratch = x.new_empty((programs, g.states, tiling.block), dtype=torch.float32)
         planes = _planes(y, g)
-        _launch(
-            kernels_forward.final_pass, programs,
-            x, projected, delta, dt_weight, bias, A, D, W, states, scratch, planes, last_state,
-            items, g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g), x.numel() * (g.planes > 1),
-            NS=_power_of_two(g.states), maxnreg=168, **_constants(g, tiling, softplus),
-        )  # fmt: skip
+        for first_unit in range(0, g.units, g.at_once):
+            _launch(
+                kernels_forward.final_pass, programs,
+                x, projected, delta, dt_weight, bias, A, D, W, orders, states, scratch, planes, last_state,
+                items, first_unit, g.at_once, g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g),
+                x.numel() * (g.planes > 1),
+                NS=_power_of_two(g.states), maxnreg=168, **_constants(g, tiling, softplus),
+            )  # fmt: skip
         _merge(planes, y, g)
     if not keep:
         return y, last_state, states.new_empty(0)
@@ -103,7 +107,7 @@ def backward(
     from mmmamba.ops.triton import kernels_backward
 
     x, projected, delta, dt_weight, bias, A, D, W, _, _, softplus = inputs
-    g = geometry(inputs)
+    g, orders = geometry(inputs), _orders(inputs)
     if not x.numel():
         tensors = (x, projected, delta, dt_weight, bias, A, D, W)
         return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in tensors)
@@ -120,30 +124,30 @@ def backward(
         states = states.view(g.batch, g.heads, chunks, g.states, g.channels)
         gradients = torch.empty_like(states)
         _carry_states(
-            grad_y, projected, delta, dt_weight, bias, A, W, gradients, grad_last_state, g, tiling,
+            grad_y, projected, delta, dt_weight, bias, A, W, orders, gradients, grad_last_state, g, tiling,
             softplus, reverse=True,
         )  # fmt: skip
         items = g.batch * chunks
-        chunks_of_worker = -(-items // max(tiling.programs // (g.units * splits), 1))
+        chunks_of_worker = -(-items // max(tiling.programs // (g.at_once * splits), 1))
         workers = -(-items // chunks_of_worker)
-        programs = workers * g.units * splits
+        programs = workers * g.at_once * splits
         scratch = x.new_empty((programs, tiles + 1, g.states, tiling.block), dtype=torch.float32)
         grad_x = torch.empty_like(x)
         planes = _planes(grad_x, g)
-        # With spacing, a head visits a quarter of the pixels.
-        allocate = projected.new_zeros if g.spacing > 1 else projected.new_empty
+        allocate = projected.new_zeros if g.pads else projected.new_empty
         grad_projected = allocate((splits, *projected.shape))
         grad_delta = None if delta is None else torch.empty_like(delta)
         rows = (g.states, 1, 1, g.rank, 0 if W is None else g.states)
         parameters = x.new_zeros((workers, g.heads, sum(rows), g.channels), dtype=torch.float32)
-        _launch(
-            kernels_backward.main_pass, programs,
-            grad_y, x, projected, delta, dt_weight, bias, A, D, W, states, gradients,
-            scratch, planes, grad_projected, grad_delta, parameters,
-            items, chunks_of_worker, g.units, chunks, splits, blocks, tiles, *_map(g),
-            x.numel() * (g.planes > 1), projected.numel(),
-            NS=_power_of_two(g.states), **_constants(g, tiling, softplus),
-        )  # fmt: skip
+        for first_unit in range(0, g.units, g.at_once):
+            _launch(
+                kernels_backward.main_pass, programs,
+                grad_y, x, projected, delta, dt_weight, bias, A, D, W, orders, states, gradients,
+                scratch, planes, grad_projected, grad_delta, parameters,
+                items, chunks_of_worker, first_unit, g.at_once, g.units, chunks, splits, blocks, tiles, *_map(g),
+                x.numel() * (g.planes > 1), projected.numel(),
+                NS=_power_of_two(g.states), **_constants(g, tiling, softplus),
+            )  # fmt: skip
         _merge(planes, grad_x, g)
         grad_projected = grad_projected[0] if splits == 1 else grad_projected.sum(0)
         parameters = parameters.sum(0)  # (heads, rows, channels)
@@ -180,6 +184,7 @@ def _carry_states(
     bias: Tensor | None,
     A: Tensor,
     W: Tensor | None,
+    orders: Tensor | None,
     states: Tensor,
     initial: Tensor | None,
     g: Geometry,
@@ -196,7 +201,7 @@ def _carry_states(
     if chunks > 1:
         _launch(
             kernels_forward.local_pass, g.batch * g.units * chunks * blocks,
-            inputs, projected, delta, dt_weight, bias, A, W, states, sums,
+            inputs, projected, delta, dt_weight, bias, A, W, orders, states, sums,
             g.units, chunks, blocks, tiling.chunk // tiling.tile, *_map(g),
             REVERSE=reverse, maxnreg=168, **_constants(g, tiling, softplus),
         )  # fmt: skip
@@ -216,13 +221,26 @@ def _by_state(matrix: Tensor | None, limit: float = math.inf) -> Tensor | None:
 
 
 def _planes(total: Tensor, g: Geometry) -> Tensor:
-    """Returns where the units write what adds up to ``total``: itself if no two of them write the same element."""
+    """Returns where the units write what adds up to ``total``: itself if no two of them write the same element.
+
+    Units that take turns add to zeros in float32, so that no number is rounded twice.
+    """
+    if g.looked_up:
+        return total.zero_() if total.dtype == torch.float32 else torch.zeros_like(total, dtype=torch.float32)
     return total if g.planes == 1 else total.new_empty((g.planes, *total.shape), dtype=torch.float32)
 
 
 def _merge(planes: Tensor, total: Tensor, g: Geometry) -> None:
     if g.planes > 1:
         torch.add(planes[0], planes[1], out=total)
+    elif planes is not total:
+        total.copy_(planes)
+
+
+def _orders(inputs: ScanInputs) -> Tensor | None:
+    """Returns the table in which the kernels look pixels up, or None if they compute them."""
+    g = geometry(inputs)
+    return order_table(tuple(inputs.directions), g.height, g.width, inputs.x.device) if g.looked_up else None
 
 
 def _map(g: Geometry) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from torch import nn
 
 import mmmamba  # noqa: F401  (registers the models)
 from mmmamba.analysis import Cost, count_detector, count_flops
-from mmmamba.layers import SS2D
+from mmmamba.layers import SS2D, LocalSS2D, LocalVimMixer
 from mmmamba.ops import selective_scan, ss2d_scan
 from mmmamba.ops.scan.fused import scan_flops
 
@@ -108,6 +108,28 @@ def test_ss2d(backend):
     assert cost.total.scan_flops == 9 * pixels * 4 * inner * states + 2 * pixels * 4 * inner
 
 
+DIRECTIONS, TOKENS = ('h', 'w2', 'w7_flip', 'v'), (15, 4 * 6, 7 * 7, 15)  # of a map of 3 x 5, with whole windows
+
+
+def test_local_ss2d():
+    batch, channels, inner, rank, states, pixels = 2, 32, 64, 2, 16, 2 * 15
+    cost = count_flops(LocalSS2D(channels, DIRECTIONS), torch.randn(batch, channels, 3, 5)).total
+    assert cost.projection_flops == 4 * 2 * pixels * inner * (rank + 2 * states + rank)  # of padding they are zero
+    convolutions = 2 * pixels * (2 * inner * channels + 9 * inner + inner * channels)
+    assert cost.convention_flops == convolutions + 4 * 2 * batch * 2 * inner * inner // 8
+    assert cost.scan_flops == sum(batch * tokens * inner * (9 * states + 2) for tokens in TOKENS)
+
+
+def test_local_vim_mixer():
+    batch, channels, inner, rank, states, pixels = 2, 32, 64, 2, 16, 2 * 15
+    cost = count_flops(LocalVimMixer(channels, DIRECTIONS), torch.randn(batch, 3, 5, channels)).total
+    branches = sum(2 * batch * (4 * (tokens + 3) * inner + tokens * inner * (rank + 2 * states + rank))
+                   for tokens in TOKENS)  # the convolution also computes 3 tokens that are cut off
+    assert cost.linear_flops == branches + 2 * pixels * 3 * inner * channels + 4 * 2 * batch * 2 * inner * inner // 8
+    assert cost.projection_flops == 0
+    assert cost.scan_flops == sum(batch * tokens * inner * (9 * states + 2) for tokens in TOKENS)
+
+
 def test_scans_called_as_functions():
     class Scans(nn.Module):
 
@@ -195,6 +217,14 @@ def test_vmamba_is_near_the_published_figure():
     cost = count_detector(detector, 800, 1280).total
     # Its table has multiply-adds of convolutions and linear layers, and of the scans the operations.
     assert (cost.linear_flops / 2 + cost.scan_flops) / GIGA == pytest.approx(271, rel=0.003)
+
+
+def test_local_vmamba_is_near_the_published_figure():
+    config = Path(__file__).parents[3] / 'configs/local_mamba/mask-rcnn_local-vmamba-t_fpn_amp-1x_coco.py'
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        detector = MODELS.build(Config.fromfile(config).model)
+    cost = count_detector(detector, 800, 1280).total
+    assert (cost.linear_flops / 2 + cost.scan_flops) / GIGA == pytest.approx(291, rel=0.03)
 
 
 def test_two_stage_detector_and_its_parts():

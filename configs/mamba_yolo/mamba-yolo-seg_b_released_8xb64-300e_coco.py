@@ -1,0 +1,3 @@
+_base_ = ['../_base_/models/mamba-yolo_b_released.py', '../_base_/yolov8_300e_coco_instance.py']
+
+model = dict(data_preprocessor=dict(pad_mask=True), bbox_head=dict(type='YOLOv8InsHead'))

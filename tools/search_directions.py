@@ -1,0 +1,105 @@
+"""Searches the directions of a detector's scans: ``python tools/search_directions.py CONFIG``.
+
+Each layer scans in eight directions, and learns how much each counts while the detector is trained from scratch
+(LocalMamba, arXiv 2403.09338, section 3.2). Then the four most probable of each layer are printed, and written to
+directions.py in the work dir: a config that inherits CONFIG, and is trained in its place.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from pprint import pformat
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from torch import nn
+
+import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
+from mmmamba import cli
+from mmmamba.analysis.measure.tables import Table
+from mmmamba.engine import CheckedRunner, keep_freed_memory, prepare_distributed
+from mmmamba.errors import InputError
+from mmmamba.files import write_atomically
+from mmmamba.layers.direction_search import DirectionSearch, search_directions
+from mmmamba.model_config import merge_options
+from mmmamba.recipes import RECIPES, from_scratch, under_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class SearchRunner(CheckedRunner):
+    """A runner whose model searches its directions."""
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Builds the model, and has its layers scan in all directions.
+
+        Raises:
+            InputError: It has no layer whose directions can be searched.
+        """
+        model = super().build_model(model)
+        if not search_directions(model):
+            raise InputError('the model has no scan whose directions can be searched: those of ODMamba, ODSSPAFPN, '
+                             'VMamba, LocalVMamba and LocalVim can')
+        return model
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--data',
+        metavar='|'.join([*RECIPES, 'FOLDER']),
+        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
+    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>_search')
+    parser.add_argument('--resume', action='store_true', help='continue from the last checkpoint in the work dir')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    return parser.parse_args()
+
+
+def searched(model: nn.Module) -> dict[str, DirectionSearch]:
+    """Returns the layers of a model that searched their directions, by name."""
+    return {name.removeprefix('module.'): layer for name, layer in model.named_modules()
+            if isinstance(layer, DirectionSearch)}
+
+
+def found_config(config: str, layers: dict[str, DirectionSearch]) -> str:
+    """Returns the text of a config that inherits ``config``, with the directions that were found."""
+    found: dict[str, list[list[str]]] = {}
+    for name, layer in layers.items():
+        found.setdefault(name.split('.')[0], []).append(list(layer.chosen()))
+    parts = [f'    {part}=dict(directions={pformat(directions, width=100)}),\n' for part, directions in found.items()]
+    return f'_base_ = {str(Path(config).resolve())!r}\n\nmodel = dict(\n{"".join(parts)})\n'
+
+
+def main() -> None:
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    if args.data:
+        cfg = under_recipe(cfg, args.data, ROOT / 'configs')
+    merge_options(cfg, args.cfg_options or {})
+    cfg = from_scratch(cfg)
+    cfg.launcher, cfg.resume = args.launcher, args.resume
+    cfg.work_dir = args.work_dir or str(Path('work_dirs', f'{Path(args.config).stem}_search'))
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    prepare_distributed(cfg, args.launcher)
+    runner = SearchRunner.from_cfg(cfg)
+    runner.train()
+    if is_main_process():
+        layers = searched(runner.model)
+        rows = [[name, ' '.join(found), ' '.join(f'{share:.3f}' for share in found.values())]
+                for name, found in ((name, layer.chosen()) for name, layer in layers.items())]
+        print(Table(['layer', 'directions', 'probabilities'], rows, ['layer', 'directions', 'probabilities']).text())
+        target = Path(runner.work_dir, 'directions.py')
+        write_atomically(target, found_config(args.config, layers).encode())
+        print(f'train them with: python tools/train.py {target}' + (f' --data {args.data}' if args.data else ''))
+
+
+if __name__ == '__main__':
+    cli.run(main)
