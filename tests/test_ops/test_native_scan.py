@@ -56,6 +56,7 @@ CASES = [
     Case('window', 2, 9, 11, 21, 8, 2),
     Case('parts', 1, 9, 12, 18, 4, 2),
     Case('overlapping parts', 2, 9, 12, 18, 4, 2),
+    Case('parts twice', 2, 8, 12, 18, 4, 2),
     Case('sequence', 2, 1, 150, 20, 16, 0, groups=3),
     Case('sequence', 1, 1, 1, 1, 1, 0, bias=False, skip=False, softplus=False),
     Case('sequence', 3, 1, 65, 33, 8, 0, softplus=False),
@@ -173,7 +174,10 @@ def test_agrees_with_the_recurrence(case, way):
 
 @pytest.mark.parametrize('way', ISAS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('case', [CASES[0], CASES[4], CASES[5], CASES[9]], ids=str)
+@pytest.mark.parametrize('case', [
+    CASES[0], CASES[4], CASES[5], CASES[9], Case('parts', 1, 9, 12, 18, 4, 2),
+    Case('overlapping parts', 2, 9, 12, 18, 4, 2),
+], ids=str)
 def test_short_types_are_rounded_once(case, dtype, way):
     """As float32 inputs of the same values, but for the rounding of the result."""
     isa, inputs = isa_of(way), make_inputs(case, dtype)
@@ -267,6 +271,7 @@ def test_impossible_sizes_are_refused():
     Case('atrous', 1, 33, 29, 8, 16, 2),
     Case('windows', 1, 16, 25, 8, 16, 2),
     Case('overlapping parts', 1, 16, 25, 8, 16, 2),
+    Case('parts twice', 1, 32, 26, 8, 16, 2),
     Case('sequence', 1, 1, 700, 8, 16, 0, softplus=False),
     Case('sequence', 1, 1, 70, 20, 16, 2, groups=3),
     Case('sequence', 1, 1, 700, 8, 16, 0, weighted=True),

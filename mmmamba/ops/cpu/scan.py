@@ -99,7 +99,9 @@ def forward(inputs: ScanInputs, keep: bool, isa: str | None = None) -> tuple[Ten
     outputs = Outputs(*addresses((y,), x.dtype), *addresses((total,), total.dtype), *arrays, parts, segments)
     if native.NATIVE.library.scan_forward(byref(problem), byref(outputs), index, threads):
         raise MemoryError(_NO_MEMORY)
-    return y if visits.covered else total.to(y.dtype), last_state, kept
+    if total is not y and not visits.covered:
+        y.copy_(total)
+    return y, last_state, kept
 
 
 def backward(
@@ -184,7 +186,8 @@ def _visits(directions: tuple[str, ...], pixels: int, width: int) -> _Visits:
     orders = [_order(direction, height, width) for direction in directions]
     steps = [len(order) for order in orders]
     visited = [int((order < pixels).sum()) for order in orders]
-    overlap = sum(visited) > pixels
+    visits = torch.cat(orders).bincount(minlength=pixels + 1)[:pixels]  # of each pixel
+    overlap = bool((visits > 1).any())
     return _Visits(
         orders=(Order * len(orders))(*map(Order, addresses(orders, torch.int32), steps)),
         kept_alive=orders,
