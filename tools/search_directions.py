@@ -2,14 +2,14 @@
 
 Each layer scans in eight directions, and learns how much each counts while the detector is trained from scratch
 (LocalMamba, arXiv 2403.09338, section 3.2). Then the four most probable of each layer are printed, and written to
-directions.py in the work dir: a config that inherits CONFIG, and is trained in its place.
+<name of the config>_directions.py in the work dir: a config that inherits CONFIG, and is trained in its place.
 """
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
-from pprint import pformat
 
 import torch
 from mmengine.config import Config, DictAction
@@ -24,7 +24,7 @@ from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 from mmmamba.layers.direction_search import DirectionSearch, search_directions
 from mmmamba.model_config import merge_options
-from mmmamba.recipes import RECIPES, from_scratch, under_recipe
+from mmmamba.recipes import RECIPES, default_work_dir, from_scratch, under_recipe, with_epochs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,13 +52,17 @@ def parse_args() -> argparse.Namespace:
         '--data',
         metavar='|'.join([*RECIPES, 'FOLDER']),
         help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
-    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>_search')
+    parser.add_argument('--epochs', type=int, help='fit the recipe of --data into so many')
+    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>[_<data>]_search')
     parser.add_argument('--resume', action='store_true', help='continue from the last checkpoint in the work dir')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.epochs is not None and not args.data:
+        parser.error('--epochs is of the recipe of --data; without, --cfg-options train_cfg.max_epochs=N')
+    return args
 
 
 def searched(model: nn.Module) -> dict[str, DirectionSearch]:
@@ -71,9 +75,30 @@ def found_config(config: str, layers: dict[str, DirectionSearch]) -> str:
     """Returns the text of a config that inherits ``config``, with the directions that were found."""
     found: dict[str, list[list[str]]] = {}
     for name, layer in layers.items():
-        found.setdefault(name.split('.')[0], []).append(list(layer.chosen()))
-    parts = [f'    {part}=dict(directions={pformat(directions, width=100)}),\n' for part, directions in found.items()]
-    return f'_base_ = {str(Path(config).resolve())!r}\n\nmodel = dict(\n{"".join(parts)})\n'
+        found.setdefault(name.split('.')[0], []).append(layer.chosen())
+    lines = [f'_base_ = {str(Path(config).resolve())!r}', '', 'model = dict(']
+    for part, directions in found.items():
+        lines += [f'    {part}=dict(directions=[', *(f'        {names},' for names in directions), '    ]),']
+    return '\n'.join([*lines, ')', ''])
+
+
+def table(layers: dict[str, DirectionSearch]) -> Table:
+    """Returns a row for each layer: the directions that are chosen, the best of the others, and probabilities."""
+    rows = []
+    for name, layer in layers.items():
+        probabilities, chosen = layer.probabilities(), layer.chosen()
+        best = next(direction for direction in probabilities if direction not in chosen)
+        rows.append([name, ' '.join(chosen), ' '.join(f'{probabilities[direction]:.3f}' for direction in chosen),
+                     f'{best} {probabilities[best]:.3f}'])
+    header = ['layer', 'chosen', 'probabilities', 'best of the others']
+    return Table(header, rows, header)
+
+
+def how_to_train(args: argparse.Namespace, config: Path) -> str:
+    """Returns the call that trains ``config``, with the data and with what was changed of the model."""
+    words = ['python', 'tools/train.py', str(config), *(['--data', args.data] if args.data else [])]
+    of_model = [f'{key}={value}' for key, value in (args.cfg_options or {}).items() if key.startswith('model.')]
+    return shlex.join([*words, *(['--cfg-options', *of_model] if of_model else [])])
 
 
 def main() -> None:
@@ -82,10 +107,11 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data, ROOT / 'configs')
+        cfg = cfg if args.epochs is None else with_epochs(cfg, args.epochs)
     merge_options(cfg, args.cfg_options or {})
     cfg = from_scratch(cfg)
     cfg.launcher, cfg.resume = args.launcher, args.resume
-    cfg.work_dir = args.work_dir or str(Path('work_dirs', f'{Path(args.config).stem}_search'))
+    cfg.work_dir = args.work_dir or f'{default_work_dir(args.config, args.data)}_search'
     if not torch.cuda.is_available():
         keep_freed_memory()
     prepare_distributed(cfg, args.launcher)
@@ -93,12 +119,10 @@ def main() -> None:
     runner.train()
     if is_main_process():
         layers = searched(runner.model)
-        rows = [[name, ' '.join(found), ' '.join(f'{share:.3f}' for share in found.values())]
-                for name, found in ((name, layer.chosen()) for name, layer in layers.items())]
-        print(Table(['layer', 'directions', 'probabilities'], rows, ['layer', 'directions', 'probabilities']).text())
-        target = Path(runner.work_dir, 'directions.py')
+        print(table(layers).text())
+        target = Path(runner.work_dir, f'{Path(args.config).stem}_directions.py')
         write_atomically(target, found_config(args.config, layers).encode())
-        print(f'train them with: python tools/train.py {target}' + (f' --data {args.data}' if args.data else ''))
+        print(f'train them with: {how_to_train(args, target)}')
 
 
 if __name__ == '__main__':

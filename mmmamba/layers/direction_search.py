@@ -30,11 +30,14 @@ class DirectionSearch(nn.Module):
         normed = F.layer_norm(y.permute(0, 2, 3, 1), y.shape[1:2]).permute(0, 3, 1, 2)
         return normed * self.direction_logits.softmax(0)[k]
 
-    def chosen(self) -> dict[str, float]:
-        """Returns the most probable directions and their probabilities, in the order of :data:`CANDIDATES`."""
-        probabilities = self.direction_logits.detach().softmax(0)
-        best = sorted(probabilities.topk(CHOSEN).indices.tolist())
-        return {self.directions[k]: float(probabilities[k]) for k in best}
+    def probabilities(self) -> dict[str, float]:
+        """Returns the probability of every direction, the most probable first."""
+        found = dict(zip(self.directions, self.direction_logits.detach().softmax(0).tolist()))
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def chosen(self) -> list[str]:
+        """Returns the most probable directions, in the order of :data:`CANDIDATES`."""
+        return sorted(list(self.probabilities())[:CHOSEN], key=CANDIDATES.index)
 
 
 class SearchedSS2D(DirectionSearch, LocalSS2D):

@@ -59,15 +59,20 @@ Directions = Sequence[Sequence[str]]
 """Names in :data:`mmmamba.ops.scan.orders.ORDERS` for each scan of a model, from the first scan to the last."""
 
 
-def directions_of_scans(directions: Directions | None, scans: int) -> Iterator[Sequence[str]]:
+def directions_of_scans(directions: Directions | None, scans: int, made: int) -> Iterator[Sequence[str]]:
     """Yields the directions of each scan; those of 'cross' for None.
 
+    Args:
+        directions: Those of all scans, or of those that are made.
+        scans: How many the whole model has.
+        made: How many of them come before the last output; the others are not made.
+
     Raises:
-        InputError: There are not as many as scans.
+        InputError: There are as many directions neither as scans nor as scans that are made.
     """
     if directions is None:
-        directions = [PATTERNS['cross']] * scans
-    if len(directions) != scans:
+        directions = [PATTERNS['cross']] * made
+    if len(directions) not in (scans, made):
         raise InputError(f'directions must name those of each of the {scans} scans, got {len(directions)}')
     return iter(directions)
 

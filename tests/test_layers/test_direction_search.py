@@ -50,9 +50,11 @@ def test_the_most_probable_are_chosen():
     search_directions(nn.Sequential(layer))
     with torch.no_grad():
         layer.direction_logits.copy_(torch.tensor([0.0, 3, 1, 0, 0, 2, 0, 4]))
-    chosen = layer.chosen()
-    assert list(chosen) == ['h_flip', 'v', 'w2_flip', 'w7_flip']
-    assert chosen['w7_flip'] == pytest.approx(layer.direction_logits.softmax(0)[7].item())
+    assert layer.chosen() == ['h_flip', 'v', 'w2_flip', 'w7_flip']
+    probabilities = layer.probabilities()
+    assert list(probabilities)[:4] == ['w7_flip', 'h_flip', 'w2_flip', 'v'] and len(probabilities) == 8
+    assert probabilities['w7_flip'] == pytest.approx(layer.direction_logits.softmax(0)[7].item())
+    assert sum(probabilities.values()) == pytest.approx(1)
 
 
 def test_scans_of_parts_of_the_map_stay():

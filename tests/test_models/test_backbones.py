@@ -17,6 +17,7 @@ from mmmamba.layers import (
     EVSSBlock,
     InvertedResidual,
     LayerNorm2d,
+    LocalVimMixer,
     LSBlock,
     RGBlock,
     VisionClueMerge,
@@ -213,6 +214,23 @@ def test_od_mamba_arguments_have_their_effect():
     assert build('ODMamba', in_channels=4)(torch.rand(2, 4, 32, 32))
     with pytest.raises(InputError, match='clue_merge'):
         build('ODMamba', downsample='pool')
+
+
+@pytest.mark.parametrize('name', that_take('directions'))
+def test_directions_are_those_of_all_scans_or_up_to_the_last_output(name):
+    """So that what a search finds, which sees the scans that are made, fits the config that was searched."""
+    def directions_of(model):
+        return [module.directions for module in model.modules() if isinstance(module, (SS2D, LocalVimMixer))]
+
+    whole = len(directions_of(build(name)))
+    made = len(directions_of(build(name, out_indices=(1, ))))
+    assert made < whole
+    found = [('w2', 'v', 'h', 'w7')] * (made - 1) + [('w7', 'h', 'w2', 'v')]
+    unused = [('h', )] * (whole - made)
+    assert directions_of(build(name, directions=found, out_indices=(1, ))) == found
+    assert directions_of(build(name, directions=found + unused, out_indices=(1, ))) == found
+    with pytest.raises(InputError, match=f'each of the {whole} scans, got {made - 1}'):
+        build(name, directions=found[1:], out_indices=(1, ))
 
 
 @pytest.mark.parametrize('settings, absent', [

@@ -29,6 +29,7 @@ DIRECTIONS = {
     'two': ('v_flip', 'w2'),
     'parts': ('a01', 'a10_flip'),
     'overlapping parts': ('a11', 'v_flip', 'w2'),
+    'parts twice': ('a00', 'a00_flip', 'a11', 'a10'),  # as many visits as pixels
 }
 PARAMETERS = ('x_proj_weight', 'dt_projs_weight', 'dt_projs_bias', 'A_logs', 'Ds')
 # The native scan on one instruction set alone.

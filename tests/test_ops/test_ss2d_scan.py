@@ -11,9 +11,10 @@ from scan_cases import DIRECTIONS, PARAMETERS, WAYS, assert_close, cast, results
 from torch import Tensor
 
 from mmmamba.ops import ss2d_scan
-from mmmamba.ops.dispatch import TOLERANCES
+from mmmamba.ops.dispatch import TOLERANCES, Tolerance
 from mmmamba.ops.scan.orders import ORDERS, directions_of, scan_order, token_count
 from mmmamba.ops.scan.reference import scan as reference_scan
+from mmmamba.ops.scan.ss2d_scan import project_on_cpu
 
 PATTERNS = ['cross', 'atrous', DIRECTIONS['windows'], DIRECTIONS['window'], DIRECTIONS['overlapping parts']]
 Pattern = Union[str, tuple[str, ...]]
@@ -263,3 +264,18 @@ def test_bad_arguments():
         ss2d_scan(**{**inputs, 'A_logs': inputs['A_logs'].to(torch.complex128)})
     with pytest.raises(ValueError, match='one is None'):
         ss2d_scan(**{**inputs, 'Ds': None})
+
+
+def test_projection_is_a_product_of_matrices():
+    for batch, pixels, channels in ((2, 9, 8), (1, 1, 8), (2, 7, 1), (0, 9, 8), (2, 0, 8)):
+        x = torch.randn(batch, pixels, channels, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(12, channels, dtype=torch.float64, requires_grad=True)
+        got, expected = project_on_cpu(x, weight), x @ weight.t()
+        assert got.is_contiguous() and got.shape == expected.shape
+        incoming = torch.randn_like(expected)
+        gradients = zip(*(torch.autograd.grad(y, (x, weight), incoming) for y in (got, expected)))
+        assert_close(
+            {'y': got, **{f'grad_{i}': pair[0] for i, pair in enumerate(gradients)}},
+            {'y': expected, 'grad_0': incoming @ weight, 'grad_1': (incoming.flatten(0, 1).t() @ x.flatten(0, 1))},
+            Tolerance(1e-12, 1e-12),
+        )

@@ -48,6 +48,7 @@ def tiny_config(tmp_path: Path, shared_coco_folder: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def run_tool(monkeypatch: pytest.MonkeyPatch):
     """A function that runs tools/NAME.py in this process and returns its exit status."""
+    from mmdet.visualization import DetLocalVisualizer
     from mmengine.registry import DefaultScope
 
     from mmmamba import cli
@@ -57,6 +58,7 @@ def run_tool(monkeypatch: pytest.MonkeyPatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        DetLocalVisualizer._instance_dict.clear()  # there is one in a process, which writes where the first run is
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
                 cli.run(module.main)

@@ -59,8 +59,9 @@ class LocalVMamba(StagedBackbone):
         arch: ``'t'`` or ``'s'``, with the directions that the authors found; None where ``depths`` and ``widths`` are
             given.
         depths, widths: Blocks and channels of each stage, C2 … C5, instead of the arch's.
-        directions: For each block, names of directions (:data:`mmmamba.ops.scan.orders.ORDERS`), instead of the
-            arch's; ``tools/search_directions.py`` finds them. Without an arch they are those of 'cross'.
+        directions: For each block, or up to the last output, names of directions
+            (:data:`mmmamba.ops.scan.orders.ORDERS`), instead of the arch's; ``tools/search_directions.py`` finds them.
+            Without an arch they are those of 'cross'.
         released_columns: Put columns where the public code does, see :class:`mmmamba.layers.LocalSS2D`. For the
             authors' detectors alone: their classifiers were trained on square maps, where it is the same.
         in_channels: Channels of the image.
@@ -88,7 +89,7 @@ class LocalVMamba(StagedBackbone):
         super().__init__(out_indices, frozen_stages, norm_eval=False, init_cfg=init_cfg)
         depths, widths, directions = resolve_arch(
             self.arch_settings, arch, depths=depths, widths=widths, directions=directions)
-        of_blocks = directions_of_scans(directions, sum(depths))
+        of_blocks = directions_of_scans(directions, sum(depths), sum(depths[:self.num_stages]))
         drop_paths = drop_path_rates(drop_path_rate, depths)
 
         def block(stage: int) -> nn.Module:
@@ -141,7 +142,7 @@ class LocalVim(PlainBackbone):
         super().__init__(depth, width, img_size, in_channels, True, out_indices, frozen_stages, init_cfg)
         # What a block drops is the hidden state of the block before it.
         drop_paths = [0.0, *drop_path_rates(drop_path_rate, (depth, ))]
-        scans = directions_of_scans(directions, depth)
+        scans = directions_of_scans(directions, depth, self.num_stages)
         norm = nn.RMSNorm if rms_norm else nn.LayerNorm
         self.blocks = nn.ModuleList(
             VimBlock(LocalVimMixer(width, directions), norm(width, eps=1e-5), drop_path, with_cp)

@@ -49,8 +49,9 @@ class ODMamba(StagedBackbone):
         gate_act: Activation inside the MLPs: ``'gelu'``, ``'silu'`` or ``'relu'``.
         downsample: ``'clue_merge'``, or ``'conv'`` for 3x3 convolutions of stride 2 (the paper's table 2).
         ssm_init: ``'mamba_yolo'`` or ``'mamba'``, see :func:`mmmamba.layers.ss2d.init_ssm_`.
-        directions: For each SS2D of the whole backbone, names of directions (:data:`mmmamba.ops.scan.orders.ORDERS`),
-            which ``tools/search_directions.py`` finds; None for those of 'cross'.
+        directions: For each SS2D of the whole backbone, or up to the last output, names of directions
+            (:data:`mmmamba.ops.scan.orders.ORDERS`), which ``tools/search_directions.py`` finds; None for those of
+            'cross'.
         norm_cfg: mmdet's normalisation config, for all norms after convolutions.
 
     Raises:
@@ -78,7 +79,8 @@ class ODMamba(StagedBackbone):
         norm_layer = norm_layer_from_cfg(norm_cfg)
         merge = VisionClueMerge if downsample == 'clue_merge' else partial(ConvNormAct, kernel_size=3, stride=2)
         drop_paths = drop_path_rates(drop_path_rate, depths)
-        scans = directions_of_scans(directions, sum(depths) * num_ss2d)
+        scans = directions_of_scans(
+            directions, sum(depths) * num_ss2d, sum(depths[:self.num_stages]) * num_ss2d)
 
         self.stem = SimpleStem(in_channels, widths[0], norm_layer)
         self.downsamples = nn.ModuleList(

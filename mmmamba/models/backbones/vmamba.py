@@ -80,7 +80,7 @@ class VMamba(StagedBackbone):
             raise InputError(f'widths, ssm_ratio and mlp_ratio must leave a channel everywhere, got {widths}, '
                              f'{ssm_ratio} and {mlp_ratio}')
         drop_paths = drop_path_rates(drop_path_rate, depths)
-        scans = directions_of_scans(directions, sum(depths))
+        scans = directions_of_scans(directions, sum(depths), sum(depths[:self.num_stages]))
         conv = partial(ConvNormAct, kernel_size=3, stride=2, bias=True, norm_layer=LAYER_NORM, act_layer=nn.Identity)
         block = partial(VSSBlock, d_state=d_state, ssm_ratio=ssm_ratio, mlp_ratio=mlp_ratio, ssm_init=ssm_init,
                         with_cp=with_cp)

@@ -42,7 +42,8 @@ class ODSSPAFPN(YOLOPAFPN):
         norm_layer = norm_layer_from_cfg(norm_cfg)
         make_block: Callable[[int, int], nn.Module] = partial(ConvNormAct, norm_layer=norm_layer)
         if ssm:
-            scans = directions_of_scans(directions, 2 * (len(in_channels) - 1) * num_ss2d)
+            count = 2 * (len(in_channels) - 1) * num_ss2d
+            scans = directions_of_scans(directions, count, count)
 
             def make_block(channels: int, out_channels: int) -> nn.Module:
                 return ODSSBlock(channels, out_channels, num_ss2d, proj_bias=False, local_spatial=local_spatial,

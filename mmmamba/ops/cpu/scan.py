@@ -81,7 +81,7 @@ def forward(inputs: ScanInputs, keep: bool, isa: str | None = None) -> tuple[Ten
     index, threads = native.isa_index(isa), native.threads()
     lanes = native.NATIVE.library.scan_lanes(index)
     blocks = -(-channels // lanes)
-    parts, _, segments = _split(batch * heads // turns, turns, blocks, (1,), chunks, FORWARD_ENDS, threads)
+    parts, _, segments = _split(batch * heads // turns, turns, blocks, (1,), visits.cuts, FORWARD_ENDS, threads)
     y = torch.empty_like(x)
     total = y
     if x.dtype != torch.float32 and not (visits.covered and turns == 1):
@@ -99,7 +99,9 @@ def forward(inputs: ScanInputs, keep: bool, isa: str | None = None) -> tuple[Ten
     outputs = Outputs(*addresses((y,), x.dtype), *addresses((total,), total.dtype), *arrays, parts, segments)
     if native.NATIVE.library.scan_forward(byref(problem), byref(outputs), index, threads):
         raise MemoryError(_NO_MEMORY)
-    return y if visits.covered else total.to(y.dtype), last_state, kept
+    if total is not y and not visits.covered:
+        y.copy_(total)
+    return y, last_state, kept
 
 
 def backward(
@@ -118,13 +120,13 @@ def backward(
     visits = _visits(tuple(inputs.directions), x.shape[1], inputs.width)
     problem = _problem(inputs, visits)
     batch, heads, channels, _ = x.shape[0], *A.shape
-    chunks, padded = -(-problem.steps // CHUNK), -(-channels // WIDEST) * WIDEST
+    padded = -(-channels // WIDEST) * WIDEST
     turns = problem.directions if problem.overlap else 1
     index, threads = native.isa_index(isa), native.threads()
     # Directions that visit the same pixels add to the gradient of x one after the other, or to two copies of it. All
     # channels of a pixel add to the gradient of its projection, so they stay together.
     options = (1, 2) if problem.overlap and turns % 2 == 0 else (1,)
-    _, copies, segments = _split(batch * heads // turns, turns, 1, options, chunks, BACKWARD_ENDS, threads)
+    _, copies, segments = _split(batch * heads // turns, turns, 1, options, visits.cuts, BACKWARD_ENDS, threads)
     allocate = x.new_empty if visits.covered else x.new_zeros
     grad_x = allocate(copies, *x.shape, dtype=torch.float32)
     grad_projected = torch.zeros_like(projected) if visits.partial else torch.empty_like(projected)
@@ -168,6 +170,7 @@ class _Visits(NamedTuple):
     orders: Array[Order]  # whose memory is that of ``kept_alive``
     kept_alive: list[Tensor]
     steps: int  # of the longest order
+    cuts: int  # chunks of the shortest order: with more segments, some would have no step
     uneven: bool  # not all orders are as long
     overlap: bool  # several directions visit the same pixels
     covered: bool  # every direction visits all pixels or, without overlap, all of them do
@@ -184,11 +187,13 @@ def _visits(directions: tuple[str, ...], pixels: int, width: int) -> _Visits:
     orders = [_order(direction, height, width) for direction in directions]
     steps = [len(order) for order in orders]
     visited = [int((order < pixels).sum()) for order in orders]
-    overlap = sum(visited) > pixels
+    visits = torch.cat(orders).bincount(minlength=pixels + 1)[:pixels]  # of each pixel
+    overlap = bool((visits > 1).any())
     return _Visits(
         orders=(Order * len(orders))(*map(Order, addresses(orders, torch.int32), steps)),
         kept_alive=orders,
         steps=max(steps),
+        cuts=-(-min(steps) // CHUNK),
         uneven=min(steps) < max(steps),
         overlap=overlap,
         covered=min(visited) == pixels if overlap else sum(visited) == pixels,

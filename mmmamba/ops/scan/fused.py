@@ -25,10 +25,10 @@ class ScanInputs(NamedTuple):
         projected: (batch, pixels, heads, R + 2 N), float32: dt (R), B (N) and C (N) of every pixel and head.
         A: (heads, channels, N), float32.
         directions: Names in :data:`mmmamba.ops.scan.orders.ORDERS`, as many as heads, with one group of channels; or
-            one alone, in which every head scans its group of channels.
+            ``('h',)``, in which every head scans its group of channels.
         width: Of the map; the number of pixels for a sequence, whose direction is ``'h'``.
         softplus: Whether step sizes go through softplus.
-        delta: Step sizes shaped as x, in one of its dtypes, with one direction; None: they are ``dt_weight @ dt``.
+        delta: Step sizes shaped as x, in one of its dtypes, for ``('h',)``; None: they are ``dt_weight @ dt``.
         dt_weight: (heads, channels, R), float32; None with delta.
         bias: Added to the step sizes (heads, channels), float32; or None.
         D: Skip weights (heads, channels), float32; or None.

@@ -240,7 +240,12 @@ def _merge(planes: Tensor, total: Tensor, g: Geometry) -> None:
 def _orders(inputs: ScanInputs) -> Tensor | None:
     """Returns the table in which the kernels look pixels up, or None if they compute them."""
     g = geometry(inputs)
-    return order_table(tuple(inputs.directions), g.height, g.width, inputs.x.device) if g.looked_up else None
+    if not g.looked_up:
+        return None
+    # What a CUDA graph records has no values before the graph runs: it makes a table of its own.
+    recorded = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    make = order_table.__wrapped__ if recorded else order_table
+    return make(tuple(inputs.directions), g.height, g.width, inputs.x.device)
 
 
 def _map(g: Geometry) -> tuple[int, ...]:
