@@ -39,7 +39,8 @@ class SearchRunner(CheckedRunner):
             InputError: It has no layer whose directions can be searched.
         """
         model = super().build_model(model)
-        if not search_directions(model):
+        self.searched = search_directions(model)  # by name, before a launcher wraps the model
+        if not self.searched:
             raise InputError('the model has no scan whose directions can be searched: those of ODMamba, ODSSPAFPN, '
                              'VMamba, LocalVMamba and LocalVim can')
         return model
@@ -63,12 +64,6 @@ def parse_args() -> argparse.Namespace:
     if args.epochs is not None and not args.data:
         parser.error('--epochs is of the recipe of --data; without, --cfg-options train_cfg.max_epochs=N')
     return args
-
-
-def searched(model: nn.Module) -> dict[str, DirectionSearch]:
-    """Returns the layers of a model that searched their directions, by name."""
-    return {name.removeprefix('module.'): layer for name, layer in model.named_modules()
-            if isinstance(layer, DirectionSearch)}
 
 
 def found_config(config: str, layers: dict[str, DirectionSearch]) -> str:
@@ -118,10 +113,9 @@ def main() -> None:
     runner = SearchRunner.from_cfg(cfg)
     runner.train()
     if is_main_process():
-        layers = searched(runner.model)
-        print(table(layers).text())
+        print(table(runner.searched).text())
         target = Path(runner.work_dir, f'{Path(args.config).stem}_directions.py')
-        write_atomically(target, found_config(args.config, layers).encode())
+        write_atomically(target, found_config(args.config, runner.searched).encode())
         print(f'train them with: {how_to_train(args, target)}')
 
 

@@ -286,9 +286,9 @@ def test_a_table_that_a_graph_records_is_not_kept():
     inputs = {n: t if t is None else t.float() for n, t in make('two', 1, 2, 3, 2, 1, 1).items()}
     given = ScanInputs(**inputs, directions=DIRECTIONS['two'], width=3, softplus=True)
     with mock.patch.multiple('torch.cuda', is_available=lambda: True, is_current_stream_capturing=lambda: True):
-        recorded = scan._orders(given)
-    kept = scan._orders(given)
-    assert kept is not recorded and kept is scan._orders(given)
+        recorded = scan._orders(given, geometry(given))
+    kept = scan._orders(given, geometry(given))
+    assert kept is not recorded and kept is scan._orders(given, geometry(given))
     # The last of the columns first; then windows, of 2 x 2 pixels: 6 is padding, -1 comes after the end.
     assert torch.equal(kept, recorded)
     assert kept.tolist() == [[5, 2, 4, 1, 3, 0, -1, -1], [0, 1, 3, 4, 2, 6, 5, 6]]

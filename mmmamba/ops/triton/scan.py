@@ -58,7 +58,8 @@ def forward(inputs: ScanInputs, keep: bool, tiling: Tiling | None = None) -> tup
     from mmmamba.ops.triton import kernels_forward
 
     x, projected, delta, dt_weight, bias, A, D, W, _, _, softplus = inputs
-    g, orders = geometry(inputs), _orders(inputs)
+    g = geometry(inputs)
+    orders = _orders(inputs, g)
     y = torch.empty_like(x)
     last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     if not x.numel():
@@ -107,7 +108,8 @@ def backward(
     from mmmamba.ops.triton import kernels_backward
 
     x, projected, delta, dt_weight, bias, A, D, W, _, _, softplus = inputs
-    g, orders = geometry(inputs), _orders(inputs)
+    g = geometry(inputs)
+    orders = _orders(inputs, g)
     if not x.numel():
         tensors = (x, projected, delta, dt_weight, bias, A, D, W)
         return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in tensors)
@@ -237,9 +239,8 @@ def _merge(planes: Tensor, total: Tensor, g: Geometry) -> None:
         total.copy_(planes)
 
 
-def _orders(inputs: ScanInputs) -> Tensor | None:
+def _orders(inputs: ScanInputs, g: Geometry) -> Tensor | None:
     """Returns the table in which the kernels look pixels up, or None if they compute them."""
-    g = geometry(inputs)
     if not g.looked_up:
         return None
     # What a CUDA graph records has no values before the graph runs: it makes a table of its own.
