@@ -28,6 +28,7 @@ from mmmamba.analysis.measure import (
     write_csv,
 )
 from mmmamba.ops.scan.fused import ScanInputs
+from mmmamba.ops.scan.orders import directions_of
 from mmmamba.ops.scan.ss2d_scan import fused
 
 OPTIONS: Mapping[str, tuple[int, ...]] = MappingProxyType({
@@ -61,15 +62,15 @@ def descend(start: Any, options: Mapping[str, Sequence[int]], cost: Callable[[An
     return best
 
 
-def kernel_inputs(shape: ScanShape, device: torch.device) -> ScanInputs:
-    """Returns what the fused scan takes for a shape."""
+def kernel_inputs(shape: ScanShape, device: torch.device, pattern: str | tuple[str, ...] = 'cross') -> ScanInputs:
+    """Returns what the fused scan takes for a shape and a pattern of four directions."""
     seen: list[ScanInputs] = []
 
     def record(inputs: ScanInputs) -> tuple[Tensor, None]:
         seen.append(ScanInputs(*[a.contiguous() if isinstance(a, Tensor) else a for a in inputs]))
         return inputs.x, None
 
-    fused(record, F.linear, *scan_inputs(shape, 1, device, torch.float32).values(), 'cross')
+    fused(record, F.linear, *scan_inputs(shape, 1, device, torch.float32).values(), directions_of(pattern))
     return seen[0]
 
 
@@ -108,7 +109,7 @@ def tilings(shape: ScanShape, device: torch.device, left: Callable[[], float]) -
         return both
 
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    descend(choose_tiling(geometry(inputs), multiprocessors), OPTIONS, cost)
+    descend(choose_tiling(geometry(inputs), multiprocessors, keep=True), OPTIONS, cost)
     return sorted(rows, key=lambda row: row['both_ms'])
 
 

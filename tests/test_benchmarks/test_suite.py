@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import breakdown, gpu_suite, models, tuning
 from benchmarks.shapes import ScanShape
+from mmmamba.ops.scan.orders import directions_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -135,4 +136,4 @@ def test_kernels_are_given_what_the_fused_scan_takes():
     assert (x.shape, projected.shape, delta) == ((1, 30, 8), (1, 30, 4, 10), None)
     assert (dt_weight.shape, bias.shape, A.shape, D.shape) == ((4, 8, 2), (4, 8), (4, 8, 4), (4, 8))
     assert W is None
-    assert options == ['cross', 5, True] and all(t.is_contiguous() for t in (x, projected, A))
+    assert options == [directions_of('cross'), 5, True] and all(t.is_contiguous() for t in (x, projected, A))

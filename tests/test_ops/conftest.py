@@ -28,4 +28,4 @@ def requires():
 def small_tiling(monkeypatch):
     """Cuts the Triton kernels' work small: their interpreter takes its time for every element of a tile."""
     small = Tiling(chunk=8, tile=4, block=8, carry_rows=2, programs=8)
-    monkeypatch.setattr(scan, 'choose_tiling', lambda geometry, multiprocessors: small)
+    monkeypatch.setattr(scan, 'choose_tiling', lambda geometry, multiprocessors, keep: small)

@@ -123,8 +123,8 @@ def main_pass(
             tl.debug_barrier()
 
         parameter_rows = N + 2 + rank if W_ptr is None else 2 * N + 2 + rank
-        parameter_places = (worker * heads + head).to(tl.int64) * (parameter_rows * channels) + c
-        parameter_places = grad_parameters_ptr + parameter_places
+        own_row = (worker * at_once * WALKS + head - first_unit).to(tl.int64) * parameter_rows
+        parameter_places = grad_parameters_ptr + own_row * channels + c
         first = (chunk * tiles + (tile if walk == 0 else tiles - 1 - tile)) * TILE
         places, rows, steps, inside, d, x = open_tile(
             x_ptr, projected_ptr, delta_ptr, weight_ptr, bias_ptr, orders_ptr, batch, unit, head, units, first,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmmamba.ops.scan.fused import ScanInputs, register
 from mmmamba.ops.triton.geometry import Geometry, geometry, order_table
-from mmmamba.ops.triton.tiling import Tiling, choose_tiling
+from mmmamba.ops.triton.tiling import Tiling, choose_tiling, largest_scratch
 
 OLDEST = (3, 6)  # Triton that the kernels were compiled or made for
 # Finite after the product with log2 e, so that a step of size zero, as padding is, leaves a state as it is.
@@ -64,7 +64,7 @@ def forward(inputs: ScanInputs, keep: bool, tiling: Tiling | None = None) -> tup
     last_state = x.new_empty((g.batch, g.heads, g.channels, g.states), dtype=torch.float32)
     if not x.numel():
         return y, last_state.zero_(), last_state.new_empty(0)
-    tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
+    tiling = tiling or choose_tiling(g, _multiprocessors(x.device), keep)
     chunks = -(-g.positions // tiling.chunk)
     blocks = -(-g.channels // tiling.block)
     A, W = _by_state(A, LARGEST_A), _by_state(W)
@@ -113,7 +113,7 @@ def backward(
     if not x.numel():
         tensors = (x, projected, delta, dt_weight, bias, A, D, W)
         return tuple(x.new_empty(0) if tensor is None else torch.zeros_like(tensor) for tensor in tensors)
-    tiling = tiling or choose_tiling(g, _multiprocessors(x.device))
+    tiling = tiling or choose_tiling(g, _multiprocessors(x.device), keep=True)
     chunks = -(-g.positions // tiling.chunk)
     splits = min(tiling.splits, -(-g.channels // tiling.block))
     blocks = -(-g.channels // (tiling.block * splits))  # of a split
@@ -130,7 +130,11 @@ def backward(
             softplus, reverse=True,
         )  # fmt: skip
         items = g.batch * chunks
-        chunks_of_worker = -(-items // max(tiling.programs // (g.at_once * splits), 1))
+        rows = (g.states, 1, 1, g.rank, 0 if W is None else g.states)
+        heads_at_once = g.at_once * g.walks
+        most_workers = min(tiling.programs // (g.at_once * splits),
+                           largest_scratch(g) // (heads_at_once * sum(rows) * g.channels))
+        chunks_of_worker = -(-items // max(most_workers, 1))
         workers = -(-items // chunks_of_worker)
         programs = workers * g.at_once * splits
         scratch = x.new_empty((programs, tiles + 1, g.states, tiling.block), dtype=torch.float32)
@@ -139,20 +143,20 @@ def backward(
         allocate = projected.new_zeros if g.pads else projected.new_empty
         grad_projected = allocate((splits, *projected.shape))
         grad_delta = None if delta is None else torch.empty_like(delta)
-        rows = (g.states, 1, 1, g.rank, 0 if W is None else g.states)
-        parameters = x.new_zeros((workers, g.heads, sum(rows), g.channels), dtype=torch.float32)
+        parameters = x.new_empty((g.heads, sum(rows), g.channels), dtype=torch.float32)
         for first_unit in range(0, g.units, g.at_once):
+            of_workers = x.new_zeros((workers, heads_at_once, *parameters.shape[1:]), dtype=torch.float32)
             _launch(
                 kernels_backward.main_pass, programs,
                 grad_y, x, projected, delta, dt_weight, bias, A, D, W, orders, states, gradients,
-                scratch, planes, grad_projected, grad_delta, parameters,
+                scratch, planes, grad_projected, grad_delta, of_workers,
                 items, chunks_of_worker, first_unit, g.at_once, g.units, chunks, splits, blocks, tiles, *_map(g),
                 x.numel() * (g.planes > 1), projected.numel(),
                 NS=_power_of_two(g.states), **_constants(g, tiling, softplus),
             )  # fmt: skip
+            torch.sum(of_workers, 0, out=parameters.narrow(0, first_unit, heads_at_once))
         _merge(planes, grad_x, g)
         grad_projected = grad_projected[0] if splits == 1 else grad_projected.sum(0)
-        parameters = parameters.sum(0)  # (heads, rows, channels)
     grad_A, grad_bias, grad_D, grad_weight, grad_W = parameters.split(rows, 1)
     dense = torch.contiguous_format  # and a copy of its own: no result shares memory with another
     return (
@@ -174,7 +178,7 @@ def states_size(inputs: ScanInputs) -> int | torch.SymInt:
     if not inputs.x.numel():
         return 0
     g = geometry(inputs)
-    chunks = -(-g.positions // choose_tiling(g, _multiprocessors(inputs.x.device)).chunk)
+    chunks = -(-g.positions // choose_tiling(g, _multiprocessors(inputs.x.device), keep=True).chunk)
     return g.batch * g.heads * chunks * g.states * g.channels
 
 
