@@ -95,21 +95,25 @@ def token_count(direction: str, height: int, width: int) -> int:
     return -(-height // multiple) * multiple * (-(-width // multiple) * multiple) // parts
 
 
-@torch.library.custom_op(
-    'mmmamba::scan_order',
-    mutates_args=(),
-    schema='(str direction, SymInt height, SymInt width, Device device) -> Tensor')
-def scan_order(direction: str, height: int, width: int, device: torch.device) -> Tensor:
+def visited_pixels(direction: str, height: int, width: int, device: torch.device) -> Tensor:
     """Returns the row-major index of every token's pixel (tokens,), int64.
 
-    A padded pixel has the index height·width: its x is zero, but it takes a step of the scan like any other. An
-    operator of its own, so that a program traced for maps of one size is one for all sizes.
+    A padded pixel has the index height·width: its x is zero, but it takes a step of the scan like any other.
     """
     visit, multiple, _ = ORDERS[direction]
     pixels = torch.arange(height * width, device=device).view(height, width)
     if height and width:  # PyTorch 2.4 pads no empty map
         pixels = F.pad(pixels, (0, -width % multiple, 0, -height % multiple), value=height * width)
     return visit(pixels)
+
+
+@torch.library.custom_op(
+    'mmmamba::scan_order',
+    mutates_args=(),
+    schema='(str direction, SymInt height, SymInt width, Device device) -> Tensor')
+def scan_order(direction: str, height: int, width: int, device: torch.device) -> Tensor:
+    """Returns :func:`visited_pixels`; as an operator, so that a program traced for one size is one for all sizes."""
+    return visited_pixels(direction, height, width, device)
 
 
 @scan_order.register_fake

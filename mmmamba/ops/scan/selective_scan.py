@@ -11,7 +11,7 @@ from mmmamba.ops.checks import given_tensors
 from mmmamba.ops.cpu import native
 from mmmamba.ops.cpu.scan import native_scan
 from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, FLOATS, Backend, compute_dtype, select, without_autocast
-from mmmamba.ops.scan import chunked, reference
+from mmmamba.ops.scan import chunked, exported, reference
 from mmmamba.ops.scan.fused import FusedScan, ScanInputs
 from mmmamba.ops.triton import scan as triton
 
@@ -183,5 +183,6 @@ BACKENDS = (
     Backend('triton', partial(fused, triton.triton_scan), FLOAT32_AND_HALVES, triton.DEVICES, triton.unavailable),
     Backend('torch', chunked.scan, FLOATS),
     Backend('reference', reference.scan, FLOATS, transformable=True),
+    Backend('export', exported.selective_scan, FLOAT32_AND_HALVES, ('cpu',), exported.unavailable),
 )
 """In order of preference. ``run`` takes and returns what :func:`mmmamba.ops.scan.reference.scan` does."""

@@ -14,7 +14,7 @@ from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import native
 from mmmamba.ops.cpu.scan import native_scan
 from mmmamba.ops.dispatch import FLOAT32_AND_HALVES, FLOATS, Backend, compute_dtype, select, without_autocast
-from mmmamba.ops.scan import chunked, reference
+from mmmamba.ops.scan import chunked, exported, reference
 from mmmamba.ops.scan.fused import FusedScan, ScanInputs
 from mmmamba.ops.scan.orders import directions_of, scan_order
 from mmmamba.ops.triton import scan as triton
@@ -196,5 +196,6 @@ BACKENDS = (
             triton.unavailable),
     Backend('torch', partial(unfused, chunked.scan, True), FLOATS),
     Backend('reference', partial(unfused, reference.scan, False), FLOATS, transformable=True),
+    Backend('export', exported.ss2d_scan, FLOAT32_AND_HALVES, ('cpu',), exported.unavailable),
 )
 """In order of preference. ``run`` takes the tensors of :func:`ss2d_scan` and names of directions."""
