@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
+"""Evaluates a checkpoint, or an exported file: ``python tools/test.py CONFIG CHECKPOINT``."""
 from __future__ import annotations
 
 import argparse
@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
+from mmmamba.engine.exported_detector import SUFFIXES, use_exported_file
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
 from mmmamba.model_config import merge_options
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a detector.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/deployment/export.py')
     parser.add_argument(
         '--data',
         metavar='|'.join([*RECIPES, 'FOLDER']),
@@ -80,8 +81,13 @@ def main() -> None:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
     cfg.load_from = None  # the weights are those named on the command line, and loaded strictly below
+    exported = args.checkpoint.endswith(SUFFIXES)
     if args.tta:
+        if exported:
+            raise InputError('--tta needs a checkpoint: an exported file is for images as they are')
         use_tta(cfg)
+    if exported:
+        use_exported_file(cfg, args.checkpoint)
     use_coco_options(cfg, args.out)
     if args.show_dir:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
@@ -91,7 +97,10 @@ def main() -> None:
     prepare_distributed(cfg, args.launcher)
     runner = CheckedRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    meta = load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
+    if exported:
+        meta = {'dataset_meta': {'classes': model.classes}}
+    else:
+        meta = load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
     check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
     metrics = runner.test()
     if args.out and is_main_process():

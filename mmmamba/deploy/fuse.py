@@ -44,14 +44,23 @@ def fuse(model: Model) -> Model:
         InputError: A batch norm keeps no running statistics.
     """
     model = copy.deepcopy(model)
+    fold_batch_norms(model)
+    fuse_layers(model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in torch's documentation only
+    return model.eval()
+
+
+def fold_batch_norms(model: nn.Module) -> None:
+    """Folds the batch norms of our layers in ``model`` into the convolutions before them, in place: see :func:`fuse`.
+
+    Raises:
+        InputError: A batch norm keeps no running statistics.
+    """
     for name, layer in model.named_modules():
         for kind, (conv_name, norm_name) in CONV_NORM_PAIRS.items():
             if isinstance(layer, kind) and isinstance(getattr(layer, norm_name), (nn.BatchNorm2d, nn.SyncBatchNorm)):
                 _fold(getattr(layer, conv_name), getattr(layer, norm_name), name)
                 setattr(layer, norm_name, nn.Identity())
-    fuse_layers(model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in torch's documentation only
-    return model.eval()
 
 
 @torch.no_grad()

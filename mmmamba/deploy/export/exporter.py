@@ -1,0 +1,273 @@
+"""What all export formats have in common: write a file, compare it with PyTorch, and leave it only if they agree."""
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
+from mmmamba.errors import InputError
+from mmmamba.version import __version__
+
+BOX_TOLERANCE = 1e-3
+"""Largest difference of a box from PyTorch's, in pixels."""
+SCORE_TOLERANCE = 1e-5
+MAP_TOLERANCE = 1e-4
+"""Largest difference of a map, relative to its norm."""
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """How ``--nms`` chooses among the boxes, as a detector's ``test_cfg`` has it.
+
+    Attributes:
+        score_thr: Least score.
+        iou_threshold: Boxes of a class that overlap a better one by more are left out.
+        max_per_img: Boxes of an image at most.
+    """
+
+    score_thr: float
+    iou_threshold: float
+    max_per_img: int
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is asked of a file.
+
+    Attributes:
+        size: Height and width of the images.
+        dynamic: Whether batch, height and width are left open.
+        suppression: For boxes after NMS; None for all cells.
+        portable: Standard operators alone, without a place for the compiled scan.
+    """
+
+    size: tuple[int, int]
+    dynamic: bool = False
+    suppression: Suppression | None = None
+    portable: bool = False
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes an input: kept in the file for the runtime.
+
+    Attributes:
+        pad_value: Of what is added at the bottom and on the right, 0 to 255.
+        classes: Names.
+    """
+
+    pad_value: int
+    classes: tuple[str, ...]
+
+
+class Exporter(ABC):
+    """A format: one class each."""
+
+    suffix: str
+    """Of its files."""
+
+    def export(self, network: ExportedNetwork, out: Path, options: ExportOptions, preprocessing: Preprocessing,
+               images: Sequence[np.ndarray] = ()) -> dict[str, float]:
+        """Writes a file whose results are PyTorch's.
+
+        Args:
+            network: On a CPU.
+            out: The file.
+            options: What is asked of it.
+            preprocessing: Is kept in it.
+            images: RGB (H, W, 3) uint8 of ``options.size`` to compare on, besides a composed one.
+
+        Returns:
+            The largest difference from PyTorch of each kind of output.
+
+        Raises:
+            InputError: The file would differ from PyTorch, or cannot be made; then there is none.
+        """
+        self._require(network, out, options)
+        temporary = out.with_name(f'.{os.getpid()}-{out.name}')
+        try:
+            self.write(network, temporary, options, describe(network, options, preprocessing))
+            worst = self._compare(network, temporary, options, images)
+            for made, kept in zip(self.files(temporary), self.files(out)):
+                os.replace(made, kept)
+        finally:
+            for made in self.files(temporary):
+                made.unlink(missing_ok=True)
+        return worst
+
+    def files(self, path: Path) -> list[Path]:
+        """Returns the files that belong to one of that path, itself among them."""
+        return [path]
+
+    @abstractmethod
+    def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
+        """Writes the file."""
+
+    @abstractmethod
+    def run(self, path: Path, images: np.ndarray) -> list[np.ndarray]:
+        """Returns what a file makes of images (B, 3, H, W), as a user's program would."""
+
+    def _require(self, network: ExportedNetwork, out: Path, options: ExportOptions) -> None:
+        if out.suffix != self.suffix:
+            raise InputError(f'--out: the file must end with {self.suffix}, got {out}')
+        if any(side < 1 or side % network.stride for side in options.size):
+            raise InputError(f'--size: height and width must be multiples of {network.stride}, got '
+                             f'{options.size[0]} {options.size[1]}')
+        if options.suppression and not isinstance(network, BoxNetwork):
+            raise InputError('--nms is for detectors with a YOLOv8Head; of this one, backbone and neck are exported')
+        if options.suppression and network.has_masks:
+            raise InputError('--nms is for detectors without masks')
+
+    def _compare(self, network: ExportedNetwork, path: Path, options: ExportOptions,
+                 images: Sequence[np.ndarray]) -> dict[str, float]:
+        batches = [as_input([image]) for image in (composed_image(*options.size), *images)]
+        if options.dynamic:  # two images of another shape
+            height, width = options.size[0] + network.stride, options.size[1] + 2 * network.stride
+            batches.append(as_input([composed_image(height, width, seed) for seed in (1, 2)]))
+        worst: dict[str, float] = {}
+        for batch in batches:
+            with torch.no_grad(), on_backend(network, None):
+                expected = network(torch.from_numpy(batch))
+            got = self.run(path, batch)
+            if options.suppression:
+                found = unmatched(got[0], suppressed(expected[0], options.suppression, batch.shape[2:]))
+            else:
+                found = differences(network, got, expected)
+            for name, value in found.items():
+                worst[name] = max(value, worst.get(name, 0.0))
+        limits = {'boxes': BOX_TOLERANCE, 'scores': SCORE_TOLERANCE}
+        for name, value in worst.items():
+            if not value <= limits.get(name, MAP_TOLERANCE):  # so that NaN fails
+                raise InputError(f'the file was not kept: its {name} differ from PyTorch by {value:.1e}, '
+                                 f'more than {limits.get(name, MAP_TOLERANCE):.0e}')
+        return worst
+
+
+@contextmanager
+def on_backend(network: ExportedNetwork, name: str | None) -> Iterator[None]:
+    """Runs the network's scans on a backend meanwhile."""
+    layers = [layer for layer in network.modules() if hasattr(layer, 'scan_backend')]
+    before = [layer.scan_backend for layer in layers]
+    try:
+        for layer in layers:
+            layer.scan_backend = name
+        yield
+    finally:
+        for layer, backend in zip(layers, before):
+            layer.scan_backend = backend
+
+
+def describe(network: ExportedNetwork, options: ExportOptions, preprocessing: Preprocessing) -> dict[str, str]:
+    """Returns what is kept in the file: the keys that Ultralytics' loader reads, and how to make inputs."""
+    boxes = isinstance(network, BoxNetwork)
+    return {
+        'author': f'mmmamba {__version__}',
+        'task': ('segment' if network.has_masks else 'detect') if boxes else 'features',
+        'stride': str(network.stride),
+        'batch': '1',
+        'imgsz': str(list(options.size)),
+        'names': str(dict(enumerate(preprocessing.classes))),
+        'channels': '3',
+        'end2end': str(options.suppression is not None),
+        'args': str({'dynamic': options.dynamic, 'nms': options.suppression is not None}),
+        'letterbox': json.dumps({'pad_value': preprocessing.pad_value, 'at': 'bottom right'}),
+        'suppression': json.dumps(None if options.suppression is None else asdict(options.suppression)),
+    }
+
+
+def composed_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Makes an RGB image (H, W, 3), uint8: blurred rectangles and noise."""
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (1, 1, 3)) * np.ones((height, width, 1))
+    for _ in range(12):
+        top, left = random.integers(0, height), random.integers(0, width)
+        bottom, right = top + random.integers(1, height), left + random.integers(1, width)
+        image[top:bottom, left:right] = random.integers(0, 256, 3)
+    return np.clip(image + random.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+
+
+def as_input(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns RGB images (H, W, 3), uint8, as (B, 3, H, W), float32 from 0 to 1."""
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2), dtype=np.float32) / 255
+
+
+def differences(network: ExportedNetwork, got: Sequence[np.ndarray], expected: Sequence[Tensor]) -> dict[str, float]:
+    """Returns the largest differences: of boxes in pixels, of scores, and of maps relative to their norm."""
+    for mine, value in zip(got, expected):
+        if mine.shape != tuple(value.shape):
+            raise InputError(f'the file was not kept: it has an output {mine.shape} where PyTorch has '
+                             f'{tuple(value.shape)}')
+    if not isinstance(network, BoxNetwork):
+        return {name: _relative(mine, value) for name, mine, value in zip(network.output_names, got, expected)}
+    delta = np.abs(got[0] - expected[0].numpy())
+    scores = slice(4, 4 + network.num_classes)
+    found = {'boxes': float(delta[:, :4].max()), 'scores': float(delta[:, scores].max())}
+    if network.has_masks:
+        found['coefficients'] = _relative(got[0][:, scores.stop:], expected[0][:, scores.stop:])
+        found['prototypes'] = _relative(got[1], expected[1])
+    return found
+
+
+def _relative(got: np.ndarray, expected: Tensor) -> float:
+    return float(np.linalg.norm(got - expected.numpy()) / max(float(expected.norm()), 1e-30))
+
+
+def suppressed(output: Tensor, suppression: Suppression, size: Sequence[int]) -> list[np.ndarray]:
+    """Returns the boxes of each image after NMS, (n, 6): corners, score and class, best first; in plain NumPy.
+
+    Args:
+        output: (B, 4 + classes, cells).
+        suppression: How to choose.
+        size: Height and width of the images, to which boxes are clipped.
+    """
+    height, width = size
+    found = []
+    for image in output.double().numpy():
+        centre, size, scores = image[:2].T, image[2:4].T, image[4:]
+        corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        kept = []
+        for label, of_class in enumerate(scores):
+            order = np.argsort(-of_class, kind='stable')
+            order = order[of_class[order] > suppression.score_thr]
+            while len(order):
+                best, order = order[0], order[1:]
+                kept.append([*corners[best], of_class[best], label])
+                order = order[_overlaps(corners[best], corners[order]) <= suppression.iou_threshold]
+        rows = np.array(kept).reshape(-1, 6)
+        rows = rows[np.argsort(-rows[:, 4], kind='stable')][:suppression.max_per_img]
+        rows[:, :4] = rows[:, :4].clip(0, [width, height, width, height])
+        found.append(rows)
+    return found
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the IoU of a box (4,) with others (n, 4)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    inside = sides.clip(0).prod(axis=1)
+    return inside / (np.prod(box[2:] - box[:2]) + (others[:, 2:] - others[:, :2]).prod(axis=1) - inside)
+
+
+def unmatched(got: np.ndarray, expected: Sequence[np.ndarray]) -> dict[str, float]:
+    """Returns how far boxes after NMS (B, n, 6) are from the expected ones; each to its nearest."""
+    boxes = scores = 0.0
+    for mine, rows in zip(got, expected):
+        mine = mine[mine[:, 4] > 0]
+        if len(mine) != len(rows):
+            raise InputError(f'the file was not kept: it finds {len(mine)} boxes where PyTorch finds {len(rows)}')
+        for row in rows:
+            same = mine[mine[:, 5] == row[5]]
+            if not len(same):
+                raise InputError(f'the file was not kept: it finds no box of class {int(row[5])} where PyTorch does')
+            nearest = same[np.abs(same[:, :5] - row[:5]).max(axis=1).argmin()]
+            boxes = max(boxes, float(np.abs(nearest[:4] - row[:4]).max()))
+            scores = max(scores, float(abs(nearest[4] - row[4])))
+    return {'boxes': boxes, 'scores': scores}

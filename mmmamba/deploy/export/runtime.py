@@ -1,0 +1,225 @@
+"""Runs exported detectors with NumPy, OpenCV and ONNX Runtime or OpenVINO: no PyTorch, no MMDetection, no mmmamba.
+
+    from runtime import Detector
+    boxes, scores, labels = Detector('mamba-yolo_t.onnx')(image)
+
+This file imports nothing of the package: copy it next to an exported file, or import it as
+``mmmamba.deploy.export.runtime``.
+"""
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class RuntimeFileError(Exception):
+    """An exported file, or an image, that cannot be used; the message is one sentence."""
+
+
+class Detections(NamedTuple):
+    """What was found in an image, best first."""
+
+    boxes: np.ndarray
+    """(n, 4): x1, y1, x2, y2 in pixels of the image."""
+    scores: np.ndarray
+    """(n,)."""
+    labels: np.ndarray
+    """(n,), which of the file's classes."""
+
+
+class OnnxSession:
+    """An ONNX file in ONNX Runtime, on a CPU.
+
+    Args:
+        path: The file.
+        threads: Threads; 0 for ONNX Runtime's choice.
+
+    Raises:
+        RuntimeFileError: ONNX Runtime is not installed, or cannot read the file.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise RuntimeFileError('onnxruntime is not installed: pip install onnxruntime') from None
+        if not Path(path).is_file():
+            raise RuntimeFileError(f'{path} is no file')
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        except Exception as error:  # onnxruntime's errors have no class of their own
+            raise RuntimeFileError(f'{path} cannot be read: {" ".join(str(error).split())[:200]}') from error
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.shape: list[Any] = self._session.get_inputs()[0].shape
+        """Batch, 3, height and width; a name where any size will do."""
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Returns the outputs for images (B, 3, H, W), RGB, float32 from 0 to 1.
+
+        Raises:
+            RuntimeFileError: The file is for images of another size.
+        """
+        _require_shape(self.shape, images)
+        return self._session.run(None, {self._session.get_inputs()[0].name: images})
+
+
+class OpenVinoSession:
+    """An .xml file, with its .bin, in OpenVINO, on a CPU, computing in float32.
+
+    Args:
+        path: The .xml file.
+        threads: Threads; 0 for OpenVINO's choice.
+
+    Raises:
+        RuntimeFileError: OpenVINO is not installed, or cannot read the file.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise RuntimeFileError('openvino is not installed: pip install openvino') from None
+        if not Path(path).is_file():
+            raise RuntimeFileError(f'{path} is no file')
+        how = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
+        if threads:
+            how['INFERENCE_NUM_THREADS'] = str(threads)
+        try:
+            model = openvino.Core().read_model(str(path))
+            self._compiled = openvino.compile_model(model, 'CPU', how)
+        except RuntimeError as error:
+            raise RuntimeFileError(f'{path} cannot be read: {" ".join(str(error).split())[:200]}') from error
+        info = model.get_rt_info(['model_info']) if model.has_rt_info(['model_info']) else {}
+        self.metadata: dict[str, str] = {key: str(value.value if hasattr(value, 'value') else value)
+                                         for key, value in dict(info).items()}
+        self.shape: list[Any] = [size.get_length() if size.is_static else str(size)
+                                 for size in model.inputs[0].partial_shape]
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Does what :meth:`OnnxSession.run` does."""
+        _require_shape(self.shape, images)
+        return list(self._compiled(images).values())
+
+
+SESSIONS = {'.onnx': OnnxSession, '.xml': OpenVinoSession}
+"""What runs a file, by its ending."""
+
+
+def open_file(path: str | Path, threads: int = 0) -> OnnxSession | OpenVinoSession:
+    """Opens an exported file in the runtime for its ending.
+
+    Raises:
+        RuntimeFileError: There is no runtime for it, or it cannot be read.
+    """
+    suffix = Path(path).suffix
+    if suffix not in SESSIONS:
+        raise RuntimeFileError(f'{path}: an exported file ends with {" or ".join(SESSIONS)}')
+    return SESSIONS[suffix](path, threads)
+
+
+def _require_shape(shape: list[Any], images: np.ndarray) -> None:
+    if any(isinstance(wanted, int) and wanted != given for wanted, given in zip(shape, images.shape)):
+        raise RuntimeFileError(f'the file is for inputs of {shape}, got {list(images.shape)}')
+
+
+class Detector:
+    """An exported detector: from a picture to its boxes.
+
+    Args:
+        path: A file that ``tools/deployment/export.py`` wrote of a detector with boxes.
+        score: Least score.
+        iou: Boxes of a class that overlap a better one by more are left out; not used if the file has NMS.
+        threads: Threads; 0 for the runtime's choice.
+
+    Raises:
+        RuntimeFileError: The file cannot be read, or was not exported from a detector with boxes.
+    """
+
+    def __init__(self, path: str | Path, score: float = 0.25, iou: float = 0.7, threads: int = 0) -> None:
+        self.session = open_file(path, threads)
+        self.score, self.iou = score, iou
+        metadata = self.session.metadata
+        if metadata.get('task') not in ('detect', 'segment') or 'letterbox' not in metadata:
+            raise RuntimeFileError(f'{path} was not exported from a detector with boxes')
+        self.classes: dict[int, str] = ast.literal_eval(metadata['names'])
+        self.pad_value: int = json.loads(metadata['letterbox'])['pad_value']
+        self.has_nms = metadata['end2end'] == 'True'
+        self.size: tuple[int, int] = tuple(ast.literal_eval(metadata['imgsz']))
+        """Height and width of the input."""
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        """Finds the objects of a picture (H, W, 3), uint8, BGR as OpenCV reads it.
+
+        Raises:
+            RuntimeFileError: It is no such picture.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise RuntimeFileError(f'an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}')
+        inputs, scale = letterbox(image, self.size, self.pad_value)
+        output = self.session.run(inputs)[0][0]
+        rows = output[output[:, 4] > self.score] if self.has_nms else nms(
+            output, len(self.classes), self.score, self.iou)
+        height, width = image.shape[:2]
+        boxes = (rows[:, :4] / scale).clip(0, [width, height, width, height])
+        return Detections(boxes, rows[:, 4], rows[:, 5].astype(int))
+
+
+def letterbox(image: np.ndarray, size: tuple[int, int], pad_value: int) -> tuple[np.ndarray, np.ndarray]:
+    """Makes an input of a BGR picture: resized with its proportions, padded at the bottom and on the right.
+
+    Args:
+        image: (H, W, 3), uint8.
+        size: Height and width of the input.
+        pad_value: Of what is added.
+
+    Returns:
+        (1, 3, height, width), RGB from 0 to 1; and what x1, y1, x2 and y2 of a box were multiplied by.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    ratio = min(max(size) / max(height, width), min(size) / min(height, width))
+    new = (max(int(width * ratio + 0.5), 1), max(int(height * ratio + 0.5), 1))
+    if new[0] > size[1] or new[1] > size[0]:  # an upright picture for an input that lies, or the reverse
+        ratio = min(size[0] / height, size[1] / width)
+        new = (max(int(width * ratio), 1), max(int(height * ratio), 1))
+    canvas = np.full((*size, 3), pad_value, np.uint8)
+    canvas[:new[1], :new[0]] = cv2.resize(image, new, interpolation=cv2.INTER_LINEAR)
+    inputs = np.ascontiguousarray(canvas[None, ..., ::-1].transpose(0, 3, 1, 2), np.float32) / 255
+    return inputs, np.array([new[0] / width, new[1] / height] * 2)
+
+
+def nms(output: np.ndarray, classes: int, score: float, iou: float, most: int = 300) -> np.ndarray:
+    """Chooses among all cells of an image: the best boxes of each class, without those that overlap a better one.
+
+    Args:
+        output: (4 + classes, cells): centre, width and height, and scores.
+        classes: How many.
+        score: Least score.
+        iou: Largest overlap, as intersection over union.
+        most: Boxes at most.
+
+    Returns:
+        (n, 6): x1, y1, x2, y2, score and class, best first.
+    """
+    scores = output[4:4 + classes]
+    labels, cells = np.nonzero(scores > score)
+    centre, sides = output[:2, cells].T, output[2:4, cells].T
+    rows = np.column_stack([centre - sides / 2, centre + sides / 2, scores[labels, cells], labels])
+    left = rows[np.argsort(-rows[:, 4], kind='stable')]
+    kept: list[np.ndarray] = []
+    while len(left) and len(kept) < most:
+        best, left = left[0], left[1:]
+        kept.append(best)
+        overlap = np.minimum(best[2:4], left[:, 2:4]) - np.maximum(best[:2], left[:, :2])
+        inside = overlap.clip(0).prod(axis=1)
+        union = np.prod(best[2:4] - best[:2]) + (left[:, 2:4] - left[:, :2]).prod(axis=1) - inside
+        left = left[(inside <= iou * union) | (left[:, 5] != best[5])]
+    return np.array(kept, dtype=np.float32).reshape(-1, 6)

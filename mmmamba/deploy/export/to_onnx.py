@@ -1,0 +1,151 @@
+"""ONNX files, opset 18: each scan a node that is also a function of standard operators."""
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxscript
+import torch
+from onnx import helper
+
+from mmmamba.deploy.export import runtime
+from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression
+from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
+from mmmamba.deploy.export.onnx_scan import DOMAIN, OPSET, VERSION, Builder, functions, register_schemas
+
+IR_VERSION = 10  # the latest that every runtime of the last two years reads
+
+
+class OnnxExporter(Exporter):
+    """One file for every runtime: where the compiled scan is installed, ONNX Runtime takes it, elsewhere the function.
+
+    With ``portable`` the functions are inlined: standard operators alone, which also run faster without the compiled
+    scan.
+    """
+
+    suffix = '.onnx'
+
+    def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
+        model = traced(network, options)
+        if options.suppression:
+            add_suppression(model, network, options)
+        model.functions.extend(functions())
+        if options.portable:
+            from onnx import inliner
+
+            model = inliner.inline_local_functions(model)
+        else:
+            del_unused_functions(model)
+        model.ir_version = IR_VERSION
+        helper.set_model_props(model, metadata)
+        onnx.save(model, str(out))
+
+    def run(self, path: Path, images: np.ndarray) -> list[np.ndarray]:
+        return runtime.OnnxSession(path).run(images)
+
+
+def traced(network: ExportedNetwork, options: ExportOptions) -> onnx.ModelProto:
+    """Returns the network as a graph from ``images`` to the network's outputs."""
+    register_schemas()
+    height, width = options.size
+    shapes: Any = None
+    example = torch.zeros(1, 3, height, width)
+    if options.dynamic:
+        Dim, stride = torch.export.Dim, network.stride
+        shapes = {'images': {0: Dim('batch', max=1024), 2: stride * Dim('rows', max=256),
+                             3: stride * Dim('columns', max=256)}}
+        # Sizes that differ, and are not one: PyTorch would take what is equal for the same, and one for a constant.
+        example = torch.zeros(2, 3, 2 * stride, 3 * stride)
+    with torch.no_grad(), quiet():
+        program = torch.onnx.export(
+            network.eval(), (example,), dynamo=True, opset_version=OPSET, input_names=['images'],
+            output_names=list(network.output_names), dynamic_shapes=shapes,
+            custom_translation_table=_translations(), verbose=False, external_data=False)
+    return program.model_proto
+
+
+def _translations() -> dict[Any, Any]:
+    scans = onnxscript.values.Opset(DOMAIN, VERSION)
+
+    def ss2d_scan(x, projected, dt_weight, bias, A, D, orders, places):
+        return scans.SS2DScan(x, projected, dt_weight, bias, A, D, orders, places)
+
+    def selective_scan(x, projected, delta, A, D):
+        return scans.SelectiveScan(x, projected, delta, A, D)
+
+    ops = torch.ops.mmmamba
+    return {ops.exported_ss2d_scan.default: ss2d_scan, ops.exported_selective_scan.default: selective_scan}
+
+
+def del_unused_functions(model: onnx.ModelProto) -> None:
+    """Leaves only the functions that the graph calls."""
+    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    kept = [function for function in model.functions if function.name in used]
+    del model.functions[:]
+    model.functions.extend(kept)
+
+
+def add_suppression(model: onnx.ModelProto, network: BoxNetwork, options: ExportOptions) -> None:
+    """Has the graph return ``detections`` (B, n, 6) instead: corners in pixels, score and class, best first.
+
+    Rows after the last box are zeros; n is ``max_per_img``.
+    """
+    f = Builder('nms_')
+    chosen: Suppression = options.suppression
+    raw = network.output_names[0]
+    boxes, scores = f.add('Split', raw, f.constant([4, network.num_classes]), outputs=2, axis=1)
+    boxes = f.add('Transpose', boxes, perm=[0, 2, 1])
+    found = f.add(
+        'NonMaxSuppression', boxes, scores, f.constant([chosen.max_per_img]),
+        f.constant([chosen.iou_threshold], np.float32), f.constant([chosen.score_thr], np.float32),
+        center_point_box=1)  # (n, 3): image, class, cell
+    image, label, cell = f.add('Split', found, f.constant([1, 1, 1]), outputs=3, axis=1)
+    score = f.add('GatherND', scores, found)
+    centre, size = f.add('Split', f.add('GatherND', boxes, f.add('Concat', image, cell, axis=1)), f.constant([2, 2]),
+                         outputs=2, axis=1)
+    half = f.add('Mul', size, f.constant(0.5, np.float32))
+    width_height = f.add('Cast', f.add('Gather', f.add('Shape', 'images'), f.constant([3, 2])),
+                         to=onnx.TensorProto.FLOAT)
+    corners = [f.add('Max', f.add('Min', corner, width_height), f.constant(0, np.float32))
+               for corner in (f.add('Sub', centre, half), f.add('Add', centre, half))]
+    rows = f.add('Concat', *corners, f.add('Unsqueeze', score, f.constant([1])),
+                 f.add('Cast', label, to=onnx.TensorProto.FLOAT), axis=1)  # (n, 6)
+    # The best of each image: scores of the others are below any, and zeros are there to fill up.
+    count = chosen.max_per_img
+    batch = f.add('Slice', f.add('Shape', raw), f.constant([0]), f.constant([1]))
+    numbers = f.add('Range', f.constant(0), f.add('Squeeze', batch), f.constant(1))
+    own = f.add('Equal', f.add('Unsqueeze', numbers, f.constant([1])), f.add('Transpose', image, perm=[1, 0]))
+    ranked = f.add('Where', own, f.add('Unsqueeze', score, f.constant([0])), f.constant(-1, np.float32))
+    ranked = f.add('Pad', ranked, f.constant([0, 0, 0, count]), f.constant(-1, np.float32))
+    best, index = f.add('TopK', ranked, f.constant([count]), outputs=2, axis=1)
+    rows = f.add('Gather', f.add('Pad', rows, f.constant([0, 0, count, 0])), index)  # (B, count, 6)
+    is_own = f.add('Unsqueeze', f.add('Greater', best, f.constant(0, np.float32)), f.constant([2]))
+    f.nodes.append(helper.make_node('Where', [is_own, rows, f.constant(0, np.float32)], ['detections']))
+    model.graph.node.extend(f.nodes)
+    dimension = model.graph.output[0].type.tensor_type.shape.dim[0]
+    batch_size = dimension.dim_param or dimension.dim_value
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(
+        'detections', onnx.TensorProto.FLOAT, [batch_size, count, 6]))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the exporter's own warnings from the user."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -1,0 +1,37 @@
+"""OpenVINO's IR: an .xml with the graph and a .bin with the weights."""
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from mmmamba.deploy.export import runtime
+from mmmamba.deploy.export.exporter import Exporter, ExportOptions
+from mmmamba.deploy.export.network import ExportedNetwork
+from mmmamba.deploy.export.to_onnx import OnnxExporter
+from mmmamba.errors import InputError
+
+
+class OpenVinoExporter(Exporter):
+    """The portable ONNX file, converted; weights stay float32."""
+
+    suffix = '.xml'
+
+    def files(self, path: Path) -> list[Path]:
+        return [path, path.with_suffix('.bin')]
+
+    def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
+        if not options.portable:
+            raise InputError('--format openvino needs --portable: OpenVINO knows standard operators alone')
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_file = Path(folder, 'model.onnx')
+            OnnxExporter().write(network, onnx_file, options, metadata)
+            model = openvino.convert_model(str(onnx_file))
+            for key, value in metadata.items():
+                model.set_rt_info(value, ['model_info', key])
+            openvino.save_model(model, str(out), compress_to_fp16=False)
+
+    def run(self, path: Path, images: np.ndarray) -> list[np.ndarray]:
+        return runtime.OpenVinoSession(path).run(images)

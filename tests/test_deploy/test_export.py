@@ -1,0 +1,196 @@
+"""Detectors as ONNX files, equal to PyTorch, and run without it."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('onnxruntime')
+
+import onnx
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from small_detector import CONFIG
+
+from mmmamba.deploy.export import (
+    EXPORTERS,
+    ExportOptions,
+    Preprocessing,
+    Suppression,
+    exported_network,
+    exporter,
+    runtime,
+)
+from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
+from mmmamba.errors import InputError
+
+NMS = Suppression(score_thr=0.02, iou_threshold=0.5, max_per_img=20)
+PREPROCESSING = partial(Preprocessing, 114, ('square', 'wide', 'tall'))
+
+
+def build(**model):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    detector = MODELS.build(dict(Config.fromstring(CONFIG, '.py').model, **model))
+    for layer in detector.modules():  # statistics as of a trained network, so that folding them changes the weights
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    return detector
+
+
+def export(detector, out, **options):
+    network = exported_network(detector)
+    differences = EXPORTERS['onnx']().export(network, out, ExportOptions(**options), PREPROCESSING())
+    return network, differences
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """A file for 64 x 96, and what PyTorch runs."""
+    out = tmp_path_factory.mktemp('export') / 'tiny.onnx'
+    network, differences = export(build(), out, size=(64, 96))
+    assert set(differences) == {'boxes', 'scores'}
+    return out, network
+
+
+def test_file_computes_what_the_detector_does(exported):
+    out, network = exported
+    images = as_input([composed_image(64, 96, seed=5)])
+    with torch.no_grad(), on_backend(network, None):
+        expected = network(torch.from_numpy(images))[0].numpy()
+    got = runtime.OnnxSession(out).run(images)[0]
+    assert got.shape == (1, 4 + 3, 8 * 12 + 4 * 6 + 2 * 3)
+    np.testing.assert_allclose(got[:, :4], expected[:, :4], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(got[:, 4:], expected[:, 4:], rtol=0, atol=1e-5)
+
+
+def test_boxes_are_those_of_the_detector(exported):
+    detector = build().eval()
+    images = as_input([composed_image(64, 96, seed=6)])
+    with torch.no_grad():
+        scores, boxes = detector.bbox_head(detector.extract_feat(torch.from_numpy(images)))
+        raw = detector.bbox_head.predict_by_feat(
+            scores, boxes, [dict(img_shape=(64, 96))], rescale=False,
+            cfg=Config(dict(nms_pre=1000, score_thr=0.02, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20)))[0]
+    rows = runtime.nms(runtime.OnnxSession(exported[0]).run(images)[0][0], 3, 0.02, 0.5, 20)
+    np.testing.assert_allclose(rows[:, :4].clip(0, [96, 64, 96, 64]), raw.bboxes.numpy(), atol=1e-3)
+    np.testing.assert_allclose(rows[:, 4], raw.scores.numpy(), atol=1e-5)
+    assert rows[:, 5].tolist() == raw.labels.tolist()
+
+
+def test_scans_are_nodes_with_a_function_of_standard_operators(exported):
+    model = onnx.load(exported[0])
+    onnx.checker.check_model(model)
+    assert sum(node.op_type == 'SS2DScan' for node in model.graph.node) == 8
+    assert [function.name for function in model.functions] == ['SS2DScan']
+    assert {node.domain for node in model.functions[0].node} == {''}
+
+
+def test_portable_and_open_sizes_and_suppression(tmp_path):
+    out = tmp_path / 'tiny.onnx'
+    network, _ = export(build(), out, size=(64, 96), portable=True, dynamic=True, suppression=NMS)
+    model = onnx.load(out)
+    assert not model.functions and {node.domain for node in model.graph.node} == {''}
+    images = as_input([composed_image(160, 32, seed=seed) for seed in range(3)])
+    rows = runtime.OnnxSession(out).run(images)[0]
+    assert rows.shape == (3, 20, 6)
+    with torch.no_grad(), on_backend(network, None):
+        expected = exporter.suppressed(network(torch.from_numpy(images))[0], NMS, (160, 32))
+    found = exporter.unmatched(rows, expected)
+    assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5
+    assert all((np.diff(image[:, 4]) <= 0).all() for image in rows)
+
+
+@pytest.mark.parametrize('model', [
+    dict(backbone=dict(type='EfficientVMamba', arch=None, widths=(8, 16, 32, 64), depths=(1, 1, 1, 1))),
+    dict(backbone=dict(type='MambaVision', arch=None, widths=(8, 16, 32, 64), depths=(1, 1, 2, 2), num_heads=(2, 2),
+                       window_sizes=(3, 2))),
+    dict(backbone=dict(type='LocalVMamba', arch=None, widths=(8, 16, 32, 64), depths=(1, 1, 1, 1),
+                       directions=[('h', 'v_flip', 'w2', 'w7')] * 4)),
+    dict(backbone=dict(type='Vim', arch=None, depth=2, width=32, img_size=64)),
+], ids=lambda model: model['backbone']['type'])
+def test_maps_of_other_backbones(model, tmp_path):
+    detector = build(**model, neck=None, bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(8, 8, 8)))
+    del detector.bbox_head  # of any detector, backbone and neck
+    _, differences = export(detector, tmp_path / 'maps.onnx', size=(64, 96))
+    assert differences and max(differences.values()) <= 1e-4
+
+
+@pytest.mark.parametrize('options, out, problem', [
+    (dict(size=(60, 96)), 'a.onnx', 'multiples of 32'),
+    (dict(size=(64, 96)), 'a.xml', 'must end with .onnx'),
+])
+def test_bad_options(options, out, problem, tmp_path):
+    with pytest.raises(InputError, match=problem):
+        export(build(), tmp_path / out, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, 'SCORE_TOLERANCE', -1.0)
+    with pytest.raises(InputError, match='scores differ from PyTorch'):
+        export(build(), tmp_path / 'a.onnx', size=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+ALONE = """
+import runpy, sys
+
+class Blind:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'mmcv', 'mmdet', 'mmengine', 'mmmamba'):
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Blind, sys.meta_path)
+import numpy as np
+runtime = runpy.run_path(sys.argv[1])
+found = runtime['Detector'](sys.argv[2], score=0.02)(np.full((50, 90, 3), 90, np.uint8))
+assert found.boxes.shape == (len(found.scores), 4) and len(found.labels), found
+assert (found.boxes >= 0).all() and (found.boxes <= [90, 50, 90, 50]).all()
+print('found', len(found.labels))
+"""
+
+
+def test_runtime_needs_neither_torch_nor_this_package(exported):
+    done = subprocess.run([sys.executable, '-c', ALONE, str(Path(runtime.__file__)), str(exported[0])],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith('found '), done.stderr
+
+
+def test_bad_files_and_images(exported, tmp_path):
+    broken = tmp_path / 'broken.onnx'
+    broken.write_bytes(exported[0].read_bytes()[:1000])
+    for path, problem in ((broken, 'cannot be read'), (tmp_path / 'none.onnx', 'is no file')):
+        with pytest.raises(runtime.RuntimeFileError, match=problem):
+            runtime.Detector(path)
+    detector = runtime.Detector(exported[0])
+    for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(runtime.RuntimeFileError, match='uint8'):
+            detector(image)
+    with pytest.raises(runtime.RuntimeFileError, match='inputs of'):
+        detector.session.run(np.zeros((1, 3, 32, 32), np.float32))
+
+
+@pytest.mark.parametrize('shape', [(48, 97), (97, 48), (1, 300), (640, 3), (64, 96)])
+def test_letterbox_is_that_of_the_pipeline(shape):
+    from mmcv.transforms import Compose
+
+    init_default_scope('mmdet')
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    pipeline = Compose([dict(type='Resize', scale=(64, 64), keep_ratio=True),
+                        dict(type='LetterboxPad', size=(64, 64), pad_val=dict(img=(114, 114, 114)))])
+    expected = pipeline(dict(img=image, img_shape=shape))
+    inputs, scale = runtime.letterbox(image, (64, 64), 114)
+    np.testing.assert_array_equal(np.rint(inputs[0].transpose(1, 2, 0)[..., ::-1] * 255), expected['img'])
+    np.testing.assert_allclose(scale[:2], expected['scale_factor'])
