@@ -77,6 +77,7 @@ setup(
     extras_require={
         'lite': ['mmcv-lite>=2.0.0,<2.2.0'],
         'demo': requirements('demo'),
+        'export': requirements('export'),
         'tests': requirements('tests'),
     },
     ext_modules=[NATIVE['NATIVE_EXTENSION']],

@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, help='an image, a folder of images, or a video')
     parser.add_argument('config', help="the model's config")
-    parser.add_argument('checkpoint', type=Path, help='its weights')
+    parser.add_argument('checkpoint', type=Path, help='its weights, or a file of tools/deployment/export.py')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
     parser.add_argument('--device', help='default: cuda if there is one, else cpu')

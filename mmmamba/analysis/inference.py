@@ -5,6 +5,7 @@ are read and written, and what cannot be used is named while the others are done
 """
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -28,6 +29,7 @@ from mmmamba.datasets.checked_images import blaming_the_image
 from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
 from mmmamba.deploy.fused_layers import fuse_layers
 from mmmamba.engine.checkpoint import load_checkpoint_checked
+from mmmamba.engine.exported_detector import SUFFIXES, ExportedDetector, use_exported_file
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
 from mmmamba.models.dense_heads import set_encode_masks
@@ -40,7 +42,8 @@ class Detector(DetInferencer):
 
     Args:
         config: Any detector's config.
-        checkpoint: Its weights; the class names stored with them win over those of the config's data set.
+        checkpoint: Its weights, or an exported file; the class names stored with them win over those of the config's
+            data set.
         device: Where it runs.
 
     Raises:
@@ -49,12 +52,18 @@ class Detector(DetInferencer):
 
     def __init__(self, config: Config, checkpoint: Path, device: torch.device) -> None:
         self._checkpoint = str(checkpoint)
+        if self._checkpoint.endswith(SUFFIXES):
+            config = copy.deepcopy(config)
+            use_exported_file(config, self._checkpoint)
         super().__init__(config, device=str(device), scope=config.get('default_scope', 'mmdet'), show_progress=False)
         fuse_layers(self.model)
         set_encode_masks(self.model, True)  # of a large image, bitmaps would take gigabytes
 
     def _load_weights_to_model(self, model: Any, checkpoint: None, cfg: Config) -> None:
-        stored = load_checkpoint_checked(model, self._checkpoint).get('dataset_meta')
+        if isinstance(model, ExportedDetector):
+            stored = {'classes': model.classes}
+        else:
+            stored = load_checkpoint_checked(model, self._checkpoint).get('dataset_meta')
         dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'lazy_init': True})
         model.dataset_meta = {'palette': 'random', **dataset.metainfo, **(stored or {})}
 

@@ -19,12 +19,12 @@ from mmengine.registry import init_default_scope
 from small_detector import CONFIG
 
 from mmmamba.deploy.export import (
-    EXPORTERS,
     ExportOptions,
     Preprocessing,
     Suppression,
     exported_network,
     exporter,
+    make_exporter,
     runtime,
 )
 from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
@@ -37,7 +37,8 @@ PREPROCESSING = partial(Preprocessing, 114, ('square', 'wide', 'tall'))
 def build(**model):
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    detector = MODELS.build(dict(Config.fromstring(CONFIG, '.py').model, **model))
+    preprocessor = dict(type='DetDataPreprocessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True)
+    detector = MODELS.build(dict(Config.fromstring(CONFIG, '.py').model, data_preprocessor=preprocessor, **model))
     for layer in detector.modules():  # statistics as of a trained network, so that folding them changes the weights
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
@@ -47,7 +48,7 @@ def build(**model):
 
 def export(detector, out, **options):
     network = exported_network(detector)
-    differences = EXPORTERS['onnx']().export(network, out, ExportOptions(**options), PREPROCESSING())
+    differences = make_exporter('onnx').export(network, out, ExportOptions(**options), PREPROCESSING())
     return network, differences
 
 
@@ -155,7 +156,7 @@ class Blind:
 sys.meta_path[:] = map(Blind, sys.meta_path)
 import numpy as np
 runtime = runpy.run_path(sys.argv[1])
-found = runtime['Detector'](sys.argv[2], score=0.02)(np.full((50, 90, 3), 90, np.uint8))
+found = runtime['Detector'](sys.argv[2], score=0.001)(np.full((50, 90, 3), 90, np.uint8))
 assert found.boxes.shape == (len(found.scores), 4) and len(found.labels), found
 assert (found.boxes >= 0).all() and (found.boxes <= [90, 50, 90, 50]).all()
 print('found', len(found.labels))
@@ -175,6 +176,8 @@ def test_bad_files_and_images(exported, tmp_path):
         with pytest.raises(runtime.RuntimeFileError, match=problem):
             runtime.Detector(path)
     detector = runtime.Detector(exported[0])
+    for shape in ((1, 300, 3), (640, 2, 3), (1, 1, 3)):
+        detector(np.zeros(shape, np.uint8))
     for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(runtime.RuntimeFileError, match='uint8'):
             detector(image)
@@ -182,7 +185,7 @@ def test_bad_files_and_images(exported, tmp_path):
         detector.session.run(np.zeros((1, 3, 32, 32), np.float32))
 
 
-@pytest.mark.parametrize('shape', [(48, 97), (97, 48), (1, 300), (640, 3), (64, 96)])
+@pytest.mark.parametrize('shape', [(48, 97), (97, 48), (64, 96), (5, 5)])
 def test_letterbox_is_that_of_the_pipeline(shape):
     from mmcv.transforms import Compose
 

@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
 from mmmamba.analysis.media import find_images
-from mmmamba.deploy.export import EXPORTERS, ExportOptions, Preprocessing, Suppression, exported_network
+from mmmamba.deploy.export import EXPORTERS, ExportOptions, Preprocessing, Suppression, exported_network, make_exporter
 from mmmamba.deploy.export.runtime import letterbox
 from mmmamba.engine import load_checkpoint_checked
 from mmmamba.errors import InputError
@@ -86,7 +86,7 @@ def main() -> None:
     preprocessing = Preprocessing(int(cfg.model.data_preprocessor.get('pad_value', 0)), tuple(classes))
     images = pictures(args.images, options.size, preprocessing.pad_value) if args.images else []
     start = time.monotonic()
-    differences = EXPORTERS[args.format]().export(
+    differences = make_exporter(args.format).export(
         exported_network(detector), args.out, options, preprocessing, images)
     print(f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, in {time.monotonic() - start:.0f} s; largest '
           f'differences from PyTorch: {", ".join(f"{name} {value:.1e}" for name, value in differences.items())}')

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +156,7 @@ class Exporter(ABC):
 @contextmanager
 def on_backend(network: ExportedNetwork, name: str | None) -> Iterator[None]:
     """Runs the network's scans on a backend meanwhile."""
-    layers = [layer for layer in network.modules() if hasattr(layer, 'scan_backend')]
+    layers: list[Any] = [layer for layer in network.modules() if hasattr(layer, 'scan_backend')]
     before = [layer.scan_backend for layer in layers]
     try:
         for layer in layers:
@@ -197,7 +198,8 @@ def composed_image(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def as_input(images: Sequence[np.ndarray]) -> np.ndarray:
     """Returns RGB images (H, W, 3), uint8, as (B, 3, H, W), float32 from 0 to 1."""
-    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2), dtype=np.float32) / 255
+    batch = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
+    return np.ascontiguousarray(batch / 255)
 
 
 def differences(network: ExportedNetwork, got: Sequence[np.ndarray], expected: Sequence[Tensor]) -> dict[str, float]:
@@ -232,8 +234,8 @@ def suppressed(output: Tensor, suppression: Suppression, size: Sequence[int]) ->
     height, width = size
     found = []
     for image in output.double().numpy():
-        centre, size, scores = image[:2].T, image[2:4].T, image[4:]
-        corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        centre, sides, scores = image[:2].T, image[2:4].T, image[4:]
+        corners = np.concatenate([centre - sides / 2, centre + sides / 2], axis=1)
         kept = []
         for label, of_class in enumerate(scores):
             order = np.argsort(-of_class, kind='stable')

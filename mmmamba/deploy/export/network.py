@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from mmmamba.deploy.fuse import fold_batch_norms
 from mmmamba.errors import InputError
 
 
-def exported_network(detector: nn.Module) -> ExportedNetwork:
+def exported_network(detector: Any) -> ExportedNetwork:
     """Returns a copy of a detector for exporters: batch norms folded, every scan on the backend ``'export'``.
 
     Args:
@@ -25,11 +26,13 @@ def exported_network(detector: nn.Module) -> ExportedNetwork:
         raise InputError(f'{type(detector).__name__} has no backbone that could be exported')
     detector = copy.deepcopy(detector).eval().requires_grad_(False)
     fold_batch_norms(detector)
-    for layer in detector.modules():
+    makes_boxes = hasattr(getattr(detector, 'bbox_head', None), 'distances')
+    network = BoxNetwork(detector) if makes_boxes else FeatureNetwork(detector)
+    layer: Any
+    for layer in network.modules():
         if hasattr(layer, 'scan_backend'):
             layer.scan_backend = 'export'
-    makes_boxes = hasattr(getattr(detector, 'bbox_head', None), 'distances')
-    return BoxNetwork(detector) if makes_boxes else FeatureNetwork(detector)
+    return network
 
 
 class ExportedNetwork(nn.Module):
@@ -42,17 +45,22 @@ class ExportedNetwork(nn.Module):
 
     stride = 32
     output_names: tuple[str, ...]
+    backbone: Any
+    neck: Any
+    scale: Tensor
+    shift: Tensor
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: Any) -> None:
         super().__init__()
         self.backbone, self.neck = detector.backbone, getattr(detector, 'neck', None)
         preprocessor = detector.data_preprocessor
-        self.flip_channels = not preprocessor._channel_conversion  # pictures are BGR, so the network takes BGR
+        # Where pictures, which are BGR, are not converted, the network takes BGR.
+        self.flip_channels = not getattr(preprocessor, '_channel_conversion', False)
         normalised = getattr(preprocessor, '_enable_normalize', False)
         mean, std = (preprocessor.mean, preprocessor.std) if normalised else (torch.zeros(3), torch.ones(3))
         self.register_buffer('scale', 255 / std.detach().view(1, 3, 1, 1).cpu())
         self.register_buffer('shift', -(mean / std).detach().view(1, 3, 1, 1).cpu())
-        self.normalises = bool((self.scale != 1).any() or (self.shift != 0).any())
+        self.normalises = not (torch.all(self.scale == 1) and torch.all(self.shift == 0))
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """Returns the maps of the neck, or of a backbone without one."""
@@ -64,7 +72,7 @@ class ExportedNetwork(nn.Module):
 class FeatureNetwork(ExportedNetwork):
     """The maps of backbone and neck, one output each."""
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: Any) -> None:
         super().__init__(detector)
         with torch.no_grad():
             device = next(self.parameters()).device
@@ -84,11 +92,13 @@ class BoxNetwork(ExportedNetwork):
         has_masks: Whether the head makes masks.
     """
 
-    def __init__(self, detector: nn.Module) -> None:
+    head: Any
+
+    def __init__(self, detector: Any) -> None:
         super().__init__(detector)
         self.head = detector.bbox_head
         self.stride = max(self.head.strides)
-        self.num_classes = self.head.num_classes
+        self.num_classes: int = self.head.num_classes
         self.has_masks = hasattr(self.head, 'prototypes')
         self.output_names = ('output0', 'output1') if self.has_masks else ('output0',)
 

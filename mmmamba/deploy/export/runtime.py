@@ -108,7 +108,7 @@ class OpenVinoSession:
         return list(self._compiled(images).values())
 
 
-SESSIONS = {'.onnx': OnnxSession, '.xml': OpenVinoSession}
+SESSIONS: dict[str, Any] = {'.onnx': OnnxSession, '.xml': OpenVinoSession}
 """What runs a file, by its ending."""
 
 

@@ -33,8 +33,8 @@ class OnnxExporter(Exporter):
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
         model = traced(network, options)
-        if options.suppression:
-            add_suppression(model, network, options)
+        if options.suppression and isinstance(network, BoxNetwork):
+            add_suppression(model, network, options.suppression)
         model.functions.extend(functions())
         if options.portable:
             from onnx import inliner
@@ -91,13 +91,12 @@ def del_unused_functions(model: onnx.ModelProto) -> None:
     model.functions.extend(kept)
 
 
-def add_suppression(model: onnx.ModelProto, network: BoxNetwork, options: ExportOptions) -> None:
+def add_suppression(model: onnx.ModelProto, network: BoxNetwork, chosen: Suppression) -> None:
     """Has the graph return ``detections`` (B, n, 6) instead: corners in pixels, score and class, best first.
 
     Rows after the last box are zeros; n is ``max_per_img``.
     """
     f = Builder('nms_')
-    chosen: Suppression = options.suppression
     raw = network.output_names[0]
     boxes, scores = f.add('Split', raw, f.constant([4, network.num_classes]), outputs=2, axis=1)
     boxes = f.add('Transpose', boxes, perm=[0, 2, 1])
