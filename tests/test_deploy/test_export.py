@@ -30,7 +30,7 @@ from mmmamba.deploy.export import (
 from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
 from mmmamba.errors import InputError
 
-NMS = Suppression(score_thr=0.02, iou_threshold=0.5, max_per_img=20)
+NMS = Suppression(score_thr=0.1, iou_threshold=0.5, max_per_img=20)
 PREPROCESSING = partial(Preprocessing, 114, ('square', 'wide', 'tall'))
 
 
@@ -43,6 +43,11 @@ def build(**model):
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 2)
+    for branch in detector.bbox_head.cls_branches:  # scores all over the range
+        torch.nn.init.constant_(branch[-1].bias, -2)
+        torch.nn.init.normal_(branch[-1].weight, std=0.5)
+    for branch in detector.bbox_head.reg_branches:  # and boxes of different sizes
+        branch[-1].bias.data.copy_(-0.5 * torch.arange(16.0).repeat(4))
     return detector
 
 
@@ -79,11 +84,11 @@ def test_boxes_are_those_of_the_detector(exported):
         scores, boxes = detector.bbox_head(detector.extract_feat(torch.from_numpy(images)))
         raw = detector.bbox_head.predict_by_feat(
             scores, boxes, [dict(img_shape=(64, 96))], rescale=False,
-            cfg=Config(dict(nms_pre=1000, score_thr=0.02, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20)))[0]
-    rows = runtime.nms(runtime.OnnxSession(exported[0]).run(images)[0][0], 3, 0.02, 0.5, 20)
-    np.testing.assert_allclose(rows[:, :4].clip(0, [96, 64, 96, 64]), raw.bboxes.numpy(), atol=1e-3)
+            cfg=Config(dict(nms_pre=1000, score_thr=0.1, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20)))[0]
+    rows = runtime.nms(runtime.OnnxSession(exported[0]).run(images)[0][0], 3, 0.1, 0.5, np.array([96, 64, 96, 64]), 20)
+    np.testing.assert_allclose(rows[:, :4], raw.bboxes.numpy(), atol=1e-3)
     np.testing.assert_allclose(rows[:, 4], raw.scores.numpy(), atol=1e-5)
-    assert rows[:, 5].tolist() == raw.labels.tolist()
+    assert rows[:, 5].tolist() == raw.labels.tolist() and len(rows) > 5
 
 
 def test_scans_are_nodes_with_a_function_of_standard_operators(exported):
@@ -103,9 +108,13 @@ def test_portable_and_open_sizes_and_suppression(tmp_path):
     rows = runtime.OnnxSession(out).run(images)[0]
     assert rows.shape == (3, 20, 6)
     with torch.no_grad(), on_backend(network, None):
-        expected = exporter.suppressed(network(torch.from_numpy(images))[0], NMS, (160, 32))
-    found = exporter.unmatched(rows, expected)
-    assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5
+        outputs = network(torch.from_numpy(images))[0].numpy()
+    for image, output in zip(rows, outputs):
+        found = exporter.suppression_differences(image, output, NMS, (160, 32))
+        assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5 and (image[:, 4] > 0).sum() > 5
+        for wrong in (np.roll(image[:-1], 1, axis=0)[:5], np.concatenate([image, image[:1]])):
+            with pytest.raises(InputError, match='NMS'):
+                exporter.suppression_differences(wrong, output, NMS, (160, 32))
     assert all((np.diff(image[:, 4]) <= 0).all() for image in rows)
 
 
@@ -156,7 +165,7 @@ class Blind:
 sys.meta_path[:] = map(Blind, sys.meta_path)
 import numpy as np
 runtime = runpy.run_path(sys.argv[1])
-found = runtime['Detector'](sys.argv[2], score=0.001)(np.full((50, 90, 3), 90, np.uint8))
+found = runtime['Detector'](sys.argv[2], score=0.1)(np.full((50, 90, 3), 90, np.uint8))
 assert found.boxes.shape == (len(found.scores), 4) and len(found.labels), found
 assert (found.boxes >= 0).all() and (found.boxes <= [90, 50, 90, 50]).all()
 print('found', len(found.labels))

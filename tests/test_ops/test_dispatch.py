@@ -50,7 +50,8 @@ def test_says_so_when_nothing_can_run():
 def test_both_ops_have_the_same_rows_but_for_what_runs():
     for one, other in zip(SELECTIVE_SCAN, SS2D_SCAN):
         assert replace(one, run=None) == replace(other, run=None)
-    assert [b.name for b in SELECTIVE_SCAN] == [b.name for b in SS2D_SCAN] == ['cpu', 'triton', 'torch', 'reference']
+    assert [b.name for b in SELECTIVE_SCAN] == [b.name for b in SS2D_SCAN] == [
+        'cpu', 'triton', 'torch', 'reference', 'export']
     assert all(set(b.dtypes) <= TOLERANCES.keys() for b in SELECTIVE_SCAN)
 
 

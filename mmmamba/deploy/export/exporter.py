@@ -139,12 +139,14 @@ class Exporter(ABC):
             with torch.no_grad(), on_backend(network, None):
                 expected = network(torch.from_numpy(batch))
             got = self.run(path, batch)
-            if options.suppression:
-                found = unmatched(got[0], suppressed(expected[0], options.suppression, batch.shape[2:]))
+            if options.suppression is None:
+                all_found = [differences(network, got, expected)]
             else:
-                found = differences(network, got, expected)
-            for name, value in found.items():
-                worst[name] = max(value, worst.get(name, 0.0))
+                all_found = [suppression_differences(rows, output.numpy(), options.suppression, batch.shape[2:])
+                             for rows, output in zip(got[0], expected[0])]
+            for found in all_found:
+                for name, value in found.items():
+                    worst[name] = max(value, worst.get(name, 0.0))
         limits = {'boxes': BOX_TOLERANCE, 'scores': SCORE_TOLERANCE}
         for name, value in worst.items():
             if not value <= limits.get(name, MAP_TOLERANCE):  # so that NaN fails
@@ -223,53 +225,48 @@ def _relative(got: np.ndarray, expected: Tensor) -> float:
     return float(np.linalg.norm(got - expected.numpy()) / max(float(expected.norm()), 1e-30))
 
 
-def suppressed(output: Tensor, suppression: Suppression, size: Sequence[int]) -> list[np.ndarray]:
-    """Returns the boxes of each image after NMS, (n, 6): corners, score and class, best first; in plain NumPy.
+def suppression_differences(rows: np.ndarray, output: np.ndarray, chosen: Suppression,
+                            size: Sequence[int]) -> dict[str, float]:
+    """Returns how far an image's boxes after NMS are from the cells that they come from.
+
+    What is within a rounding of a threshold may be kept or left out.
 
     Args:
-        output: (B, 4 + classes, cells).
-        suppression: How to choose.
+        rows: (n, 6): corners, score and class; zeros after the last box.
+        output: (4 + classes, cells), PyTorch's.
+        chosen: How they were chosen.
         size: Height and width of the images, to which boxes are clipped.
+
+    Raises:
+        InputError: A box is left out that should not be, or kept.
     """
+    rows = rows[rows[:, 4] > 0]
     height, width = size
-    found = []
-    for image in output.double().numpy():
-        centre, sides, scores = image[:2].T, image[2:4].T, image[4:]
-        corners = np.concatenate([centre - sides / 2, centre + sides / 2], axis=1)
-        kept = []
-        for label, of_class in enumerate(scores):
-            order = np.argsort(-of_class, kind='stable')
-            order = order[of_class[order] > suppression.score_thr]
-            while len(order):
-                best, order = order[0], order[1:]
-                kept.append([*corners[best], of_class[best], label])
-                order = order[_overlaps(corners[best], corners[order]) <= suppression.iou_threshold]
-        rows = np.array(kept).reshape(-1, 6)
-        rows = rows[np.argsort(-rows[:, 4], kind='stable')][:suppression.max_per_img]
-        rows[:, :4] = rows[:, :4].clip(0, [width, height, width, height])
-        found.append(rows)
-    return found
+    scores = output[4:]
+    corners = np.concatenate([output[:2] - output[2:4] / 2, output[:2] + output[2:4] / 2]).T
+    corners = corners.clip(0, [width, height, width, height])
+    labels = rows[:, 5].astype(int)
+    distances = np.abs(corners[None] - rows[:, None, :4]).max(2) + 1e3 * np.abs(scores[labels] - rows[:, 4:5])
+    cells = distances.argmin(1)
+    least = chosen.score_thr if len(rows) < chosen.max_per_img else rows[:, 4].min()
+    for label, of_class in enumerate(scores):
+        kept = cells[labels == label]
+        left = np.setdiff1d(np.flatnonzero(of_class > least + SCORE_TOLERANCE), kept)
+        better = of_class[kept][None] >= of_class[left][:, None] - SCORE_TOLERANCE
+        overlaps = _overlaps(corners[left], corners[kept])
+        if not ((overlaps > chosen.iou_threshold - 1e-4) & better).any(1).all():
+            raise InputError('the file was not kept: its NMS leaves out boxes that overlap no better one')
+        among = _overlaps(corners[kept], corners[kept])
+        np.fill_diagonal(among, 0)
+        if len(np.unique(kept)) < len(kept) or (among > chosen.iou_threshold + 1e-4).any():
+            raise InputError('the file was not kept: its NMS keeps boxes that overlap a better one')
+    return {'boxes': float(np.abs(corners[cells] - rows[:, :4]).max(initial=0)),
+            'scores': float(np.abs(scores[labels, cells] - rows[:, 4]).max(initial=0))}
 
 
-def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the IoU of a box (4,) with others (n, 4)."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    inside = sides.clip(0).prod(axis=1)
-    return inside / (np.prod(box[2:] - box[:2]) + (others[:, 2:] - others[:, :2]).prod(axis=1) - inside)
-
-
-def unmatched(got: np.ndarray, expected: Sequence[np.ndarray]) -> dict[str, float]:
-    """Returns how far boxes after NMS (B, n, 6) are from the expected ones; each to its nearest."""
-    boxes = scores = 0.0
-    for mine, rows in zip(got, expected):
-        mine = mine[mine[:, 4] > 0]
-        if len(mine) != len(rows):
-            raise InputError(f'the file was not kept: it finds {len(mine)} boxes where PyTorch finds {len(rows)}')
-        for row in rows:
-            same = mine[mine[:, 5] == row[5]]
-            if not len(same):
-                raise InputError(f'the file was not kept: it finds no box of class {int(row[5])} where PyTorch does')
-            nearest = same[np.abs(same[:, :5] - row[:5]).max(axis=1).argmin()]
-            boxes = max(boxes, float(np.abs(nearest[:4] - row[:4]).max()))
-            scores = max(scores, float(abs(nearest[4] - row[4])))
-    return {'boxes': boxes, 'scores': scores}
+def _overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the IoU of boxes (n, 4) with others (m, 4), as (n, m)."""
+    sides = np.minimum(one[:, None, 2:], other[:, 2:]) - np.maximum(one[:, None, :2], other[:, :2])
+    inside = sides.clip(0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
+    return inside / np.maximum(areas[0][:, None] + areas[1] - inside, 1e-12)

@@ -164,10 +164,11 @@ class Detector:
             raise RuntimeFileError(f'an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}')
         inputs, scale = letterbox(image, self.size, self.pad_value)
         output = self.session.run(inputs)[0][0]
-        rows = output[output[:, 4] > self.score] if self.has_nms else nms(
-            output, len(self.classes), self.score, self.iou)
         height, width = image.shape[:2]
-        boxes = (rows[:, :4] / scale).clip(0, [width, height, width, height])
+        limits = np.array([width, height] * 2)
+        rows = output[output[:, 4] > self.score] if self.has_nms else nms(
+            output, len(self.classes), self.score, self.iou, limits * scale)
+        boxes = (rows[:, :4] / scale).clip(0, limits)
         return Detections(boxes, rows[:, 4], rows[:, 5].astype(int))
 
 
@@ -196,7 +197,8 @@ def letterbox(image: np.ndarray, size: tuple[int, int], pad_value: int) -> tuple
     return inputs, np.array([new[0] / width, new[1] / height] * 2)
 
 
-def nms(output: np.ndarray, classes: int, score: float, iou: float, most: int = 300) -> np.ndarray:
+def nms(output: np.ndarray, classes: int, score: float, iou: float, limits: np.ndarray,
+        most: int = 300) -> np.ndarray:
     """Chooses among all cells of an image: the best boxes of each class, without those that overlap a better one.
 
     Args:
@@ -204,6 +206,7 @@ def nms(output: np.ndarray, classes: int, score: float, iou: float, most: int = 
         classes: How many.
         score: Least score.
         iou: Largest overlap, as intersection over union.
+        limits: Of x1, y1, x2 and y2: boxes are clipped to the picture before they are compared, as mmdet does.
         most: Boxes at most.
 
     Returns:
@@ -213,6 +216,7 @@ def nms(output: np.ndarray, classes: int, score: float, iou: float, most: int = 
     labels, cells = np.nonzero(scores > score)
     centre, sides = output[:2, cells].T, output[2:4, cells].T
     rows = np.column_stack([centre - sides / 2, centre + sides / 2, scores[labels, cells], labels])
+    rows[:, :4] = rows[:, :4].clip(0, limits)
     left = rows[np.argsort(-rows[:, 4], kind='stable')]
     kept: list[np.ndarray] = []
     while len(left) and len(kept) < most:

@@ -99,22 +99,22 @@ def add_suppression(model: onnx.ModelProto, network: BoxNetwork, chosen: Suppres
     f = Builder('nms_')
     raw = network.output_names[0]
     boxes, scores = f.add('Split', raw, f.constant([4, network.num_classes]), outputs=2, axis=1)
-    boxes = f.add('Transpose', boxes, perm=[0, 2, 1])
-    found = f.add(
-        'NonMaxSuppression', boxes, scores, f.constant([chosen.max_per_img]),
-        f.constant([chosen.iou_threshold], np.float32), f.constant([chosen.score_thr], np.float32),
-        center_point_box=1)  # (n, 3): image, class, cell
-    image, label, cell = f.add('Split', found, f.constant([1, 1, 1]), outputs=3, axis=1)
-    score = f.add('GatherND', scores, found)
-    centre, size = f.add('Split', f.add('GatherND', boxes, f.add('Concat', image, cell, axis=1)), f.constant([2, 2]),
-                         outputs=2, axis=1)
-    half = f.add('Mul', size, f.constant(0.5, np.float32))
+    centre, sides = f.add('Split', f.add('Transpose', boxes, perm=[0, 2, 1]), f.constant([2, 2]), outputs=2, axis=2)
+    half = f.add('Mul', sides, f.constant(0.5, np.float32))
     width_height = f.add('Cast', f.add('Gather', f.add('Shape', 'images'), f.constant([3, 2])),
                          to=onnx.TensorProto.FLOAT)
     corners = [f.add('Max', f.add('Min', corner, width_height), f.constant(0, np.float32))
                for corner in (f.add('Sub', centre, half), f.add('Add', centre, half))]
-    rows = f.add('Concat', *corners, f.add('Unsqueeze', score, f.constant([1])),
-                 f.add('Cast', label, to=onnx.TensorProto.FLOAT), axis=1)  # (n, 6)
+    boxes = f.add('Concat', *corners, axis=2)  # (B, cells, 4), clipped before they are compared, as mmdet does
+    found = f.add(
+        'NonMaxSuppression', boxes, scores, f.constant([chosen.max_per_img]),
+        f.constant([chosen.iou_threshold], np.float32),
+        f.constant([chosen.score_thr], np.float32))  # (n, 3): image, class, cell
+    image, label, cell = f.add('Split', found, f.constant([1, 1, 1]), outputs=3, axis=1)
+    score = f.add('GatherND', scores, found)
+    rows = f.add('Concat', f.add('GatherND', boxes, f.add('Concat', image, cell, axis=1)),
+                 f.add('Unsqueeze', score, f.constant([1])), f.add('Cast', label, to=onnx.TensorProto.FLOAT),
+                 axis=1)  # (n, 6)
     # The best of each image: scores of the others are below any, and zeros are there to fill up.
     count = chosen.max_per_img
     batch = f.add('Slice', f.add('Shape', raw), f.constant([0]), f.constant([1]))
