@@ -206,3 +206,15 @@ def test_letterbox_is_that_of_the_pipeline(shape):
     inputs, scale = runtime.letterbox(image, (64, 64), 114)
     np.testing.assert_array_equal(np.rint(inputs[0].transpose(1, 2, 0)[..., ::-1] * 255), expected['img'])
     np.testing.assert_allclose(scale[:2], expected['scale_factor'])
+
+
+def test_openvino(tmp_path):
+    pytest.importorskip('openvino')
+    out = tmp_path / 'tiny.xml'
+    differences = make_exporter('openvino').export(
+        exported_network(build()), out, ExportOptions((64, 96), portable=True), PREPROCESSING())
+    assert differences['boxes'] <= 1e-3 and differences['scores'] <= 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['tiny.bin', 'tiny.xml']
+    detector = runtime.Detector(out, score=0.1)
+    assert detector.classes == {0: 'square', 1: 'wide', 2: 'tall'} and detector.size == (64, 96)
+    assert len(detector(np.full((50, 90, 3), 90, np.uint8)).labels)

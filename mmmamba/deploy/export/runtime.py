@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox')
+"""What is read of what the exporter keeps in a file."""
+
 
 class RuntimeFileError(Exception):
     """An exported file, or an image, that cannot be used; the message is one sentence."""
@@ -96,9 +99,10 @@ class OpenVinoSession:
             self._compiled = openvino.compile_model(model, 'CPU', how)
         except RuntimeError as error:
             raise RuntimeFileError(f'{path} cannot be read: {" ".join(str(error).split())[:200]}') from error
-        info = model.get_rt_info(['model_info']) if model.has_rt_info(['model_info']) else {}
-        self.metadata: dict[str, str] = {key: str(value.value if hasattr(value, 'value') else value)
-                                         for key, value in dict(info).items()}
+        # OpenVINO answers by key alone.
+        self.metadata: dict[str, str] = {
+            key: str(model.get_rt_info(['model_info', key]).value) for key in _METADATA
+            if model.has_rt_info(['model_info', key])}
         self.shape: list[Any] = [size.get_length() if size.is_static else str(size)
                                  for size in model.inputs[0].partial_shape]
 
