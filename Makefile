@@ -76,4 +76,4 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 
 clean:
 	rm -rf $(VENV) build dist mmmamba.egg-info mmmamba/.mim .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f mmmamba/ops/cpu/*.so mmmamba/ops/cpu/build_log.txt mmmamba/deploy/native/*.so mmmamba/deploy/native/build_log.txt
+	rm -f mmmamba/ops/cpu/*.so mmmamba/ops/cpu/build_log.txt mmmamba/deploy/native/*.so mmmamba/deploy/native/*.txt

@@ -40,11 +40,15 @@ typedef struct {
     OrtStatus *(*GetDimensions)(const OrtTensorInfo *info, int64_t *sizes, size_t count);
     OrtUnused from_63[2];
     OrtStatus *(*GetTensorTypeAndShape)(const OrtValue *value, OrtTensorInfo **info);
-    OrtUnused from_66[24];
+    OrtUnused from_66[20];
+    OrtStatus *(*KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name, int64_t *value);
+    OrtUnused from_87[3];
     OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **value);
     OrtStatus *(*KernelContext_GetOutput)(OrtKernelContext *context, size_t index, const int64_t *sizes, size_t count,
                                           OrtValue **value);
-    OrtUnused from_92[7];
+    OrtUnused from_92[1];
+    void (*ReleaseStatus)(OrtStatus *status);
+    OrtUnused from_94[5];
     void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorInfo *info);
     OrtUnused from_100[1];
     void (*ReleaseCustomOpDomain)(OrtCustomOpDomain *domain);
@@ -68,7 +72,9 @@ ORT_SLOT(CreateCustomOpDomain, 26);
 ORT_SLOT(GetTensorMutableData, 51);
 ORT_SLOT(GetDimensionsCount, 61);
 ORT_SLOT(GetTensorTypeAndShape, 65);
+ORT_SLOT(KernelInfoGetAttribute_int64, 86);
 ORT_SLOT(KernelContext_GetInput, 90);
+ORT_SLOT(ReleaseStatus, 93);
 ORT_SLOT(ReleaseTensorTypeAndShapeInfo, 99);
 ORT_SLOT(ReleaseCustomOpDomain, 101);
 ORT_SLOT(HasSessionConfigEntry, 237);

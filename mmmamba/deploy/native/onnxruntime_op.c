@@ -5,10 +5,8 @@
 #include "onnxruntime_api.h"
 #include "scan_op.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
 /* What a session's options may say, before they register this library: how many threads its operators run on. */
@@ -20,12 +18,10 @@
         if (status_) return status_; \
     } while (0)
 
-/* An operator of this version, or of all later ones, to say that this library lacks it. */
 typedef struct {
     OrtCustomOp base; /* the first member: ONNX Runtime passes it on */
     const OrtApi *api;
     const ScanOp *op;
-    int first, last; /* versions */
     int64_t threads; /* 0 if the options do not say */
 } Operator;
 
@@ -69,10 +65,6 @@ static int get_memory_type(const OrtCustomOp *op, size_t index) {
     return ORT_MEMORY_DEFAULT;
 }
 
-static int get_first_version(const OrtCustomOp *op) { return operator_of(op)->first; }
-
-static int get_last_version(const OrtCustomOp *op) { return operator_of(op)->last; }
-
 /* y has the shape of x, where that is known. */
 static OrtStatus *infer_shape(const OrtCustomOp *op, OrtShapeInferContext *context) {
     const OrtApi *api = operator_of(op)->api;
@@ -88,17 +80,20 @@ static void destroy(void *kernel) {
     free(kernel);
 }
 
+/* ONNX Runtime ignores which version of a custom domain a file imports, so the nodes say theirs if it is not 1. */
+static OrtStatus *check_version(const Operator *of, const OrtKernelInfo *info) {
+    int64_t version = 1;
+    char message[SCAN_OP_MESSAGE];
+    OrtStatus *absent = of->api->KernelInfoGetAttribute_int64(info, SCAN_OP_VERSION_ATTRIBUTE, &version);
+    if (absent) of->api->ReleaseStatus(absent);
+    if (scan_op_has_version(of->op, version, message)) return NULL;
+    return of->api->CreateStatus(ORT_FAIL, message);
+}
+
 static OrtStatus *create(const OrtCustomOp *base, const OrtApi *api, const OrtKernelInfo *info, void **kernel) {
     const Operator *of = operator_of(base);
-    (void)info;
     *kernel = NULL;
-    if (of->first > SCAN_OP_VERSION) {
-        char message[SCAN_OP_MESSAGE];
-        snprintf(message, sizeof message,
-                 "This file wants version %d or later of " SCAN_OP_DOMAIN "::%s, but the library has version %d; install "
-                 "a newer mmmamba.", of->first, of->op->name, SCAN_OP_VERSION);
-        return api->CreateStatus(ORT_FAIL, message);
-    }
+    RETURN_IF(check_version(of, info));
     Kernel *made = malloc(sizeof *made);
     if (made) *made = (Kernel){of, scan_orders_new()};
     if (!made || !made->orders) {
@@ -186,8 +181,6 @@ static const OrtCustomOp base = {
     .CreateKernelV2 = create,
     .KernelComputeV2 = compute,
     .InferOutputShapeFn = infer_shape,
-    .GetStartVersion = get_first_version,
-    .GetEndVersion = get_last_version,
 };
 
 static OrtStatus *read_threads(const OrtApi *api, const OrtSessionOptions *options, int64_t *threads) {
@@ -207,10 +200,8 @@ static OrtStatus *read_threads(const OrtApi *api, const OrtSessionOptions *optio
 
 static OrtStatus *add_operators(const OrtApi *api, OrtSessionOptions *options, OrtCustomOpDomain *domain,
                                 Operator *operators, int64_t threads) {
-    for (int i = 0; i < 2 * SCAN_OPS; i++) {
-        const int later = i >= SCAN_OPS;
-        operators[i] = (Operator){base, api, &scan_ops[i % SCAN_OPS], SCAN_OP_VERSION + later,
-                                  later ? INT_MAX : SCAN_OP_VERSION, threads};
+    for (int i = 0; i < SCAN_OPS; i++) {
+        operators[i] = (Operator){base, api, &scan_ops[i], threads};
         RETURN_IF(api->CustomOpDomain_Add(domain, &operators[i].base));
     }
     return api->AddCustomOpDomain(options, domain);
@@ -231,7 +222,7 @@ EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase
     }
     RETURN_IF(read_threads(api, options, &threads));
     RETURN_IF(api->CreateCustomOpDomain(SCAN_OP_DOMAIN, &domain));
-    Operator *operators = malloc(2 * SCAN_OPS * sizeof *operators);
+    Operator *operators = malloc(SCAN_OPS * sizeof *operators);
     OrtStatus *status = operators ? add_operators(api, options, domain, operators, threads)
                                   : api->CreateStatus(ORT_FAIL, "mmmamba: memory ran out.");
     if (!status) return NULL;

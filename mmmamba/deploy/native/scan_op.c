@@ -26,6 +26,13 @@ const ScanOp scan_ops[SCAN_OPS] = {
     [SELECTIVE_SCAN] = {"SelectiveScan", 5, 5},
 };
 
+int scan_op_has_version(const ScanOp *op, int64_t version, char message[SCAN_OP_MESSAGE]) {
+    if (version == SCAN_OP_VERSION) return 1;
+    snprintf(message, SCAN_OP_MESSAGE, "%s: the file wants version %lld of the operator, but the library has version %d.",
+             op->name, (long long)version, SCAN_OP_VERSION);
+    return 0;
+}
+
 typedef struct {
     int64_t of[26]; /* by letter; -1 where no input has had it yet */
 } Sizes;
@@ -36,8 +43,9 @@ static int64_t size_of(const Sizes *sizes, char letter) { return sizes->of[lette
 static int wrong_shape(const ScanOp *op, const Input *input, const ScanTensor *tensor, const Sizes *sizes,
                        char *message) {
     char found[128] = "", wanted[192] = ""; /* room for four of the longest numbers */
-    for (size_t i = 0, at = 0; i < tensor->rank && i < SCAN_OP_MOST_SIZES; i++)
+    for (size_t i = 0, at = 0; i < tensor->rank && tensor->rank <= SCAN_OP_MOST_SIZES; i++)
         at += (size_t)snprintf(found + at, sizeof found - at, i ? ", %lld" : "%lld", (long long)tensor->sizes[i]);
+    if (tensor->rank > SCAN_OP_MOST_SIZES) snprintf(found, sizeof found, "%zu dimensions", tensor->rank);
     for (size_t i = 0, at = 0; input->sizes[i]; i++) {
         const char letter = input->sizes[i];
         const char *name = letter == 'M' ? strchr(input->sizes, 'K') ? "R + 2 N" : "2 N" : (char[]){letter, 0};
@@ -45,8 +53,8 @@ static int wrong_shape(const ScanOp *op, const Input *input, const ScanTensor *t
         if (size_of(sizes, letter) >= 0)
             at += (size_t)snprintf(wanted + at, sizeof wanted - at, " = %lld", (long long)size_of(sizes, letter));
     }
-    snprintf(message, SCAN_OP_MESSAGE, "%s: %s has the shape (%s%s), not (%s).", op->name, input->name, found,
-             tensor->rank > SCAN_OP_MOST_SIZES ? ", ..." : "", wanted);
+    snprintf(message, SCAN_OP_MESSAGE, "%s: %s has the shape (%s), not (%s).", op->name, input->name, found,
+             wanted);
     return 1;
 }
 
@@ -245,9 +253,12 @@ int scan_op_run(const ScanOp *op, const ScanTensor *inputs, float *y, ScanOrders
         .x = inputs[0].data, .projected = inputs[1].data, .A = inputs[ss2d ? 4 : 3].data,
         .D = inputs[ss2d ? 5 : 4].data,
     };
-    if (ss2d) problem.dt_weight = inputs[2].data;
-    if (ss2d) problem.bias = inputs[3].data;
-    else problem.delta = inputs[2].data;
+    if (ss2d) {
+        problem.dt_weight = inputs[2].data;
+        problem.bias = inputs[3].data;
+    } else {
+        problem.delta = inputs[2].data;
+    }
     int64_t isa = SCAN_ISAS - 1;
     while (!scan_has_isa(isa)) isa--;
     ScanOutputs out = {.y = y, .sum = y};

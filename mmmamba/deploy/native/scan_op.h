@@ -10,8 +10,12 @@
 
 #include "scan.h"
 
-/* Of both operators, in the domain SCAN_OP_DOMAIN; raised with every change of what they take or compute. */
+/*
+ * Of both operators, in the domain SCAN_OP_DOMAIN; raised with every change of what they take or compute. A node of
+ * another version than 1 has an attribute of this name.
+ */
 #define SCAN_OP_VERSION 1
+#define SCAN_OP_VERSION_ATTRIBUTE "version"
 #define SCAN_OP_DOMAIN "mmmamba"
 
 enum { SCAN_OP_MOST_INPUTS = 8, SCAN_OP_MOST_SIZES = 4, SCAN_OP_MESSAGE = 512 };
@@ -25,11 +29,14 @@ typedef struct {
 enum { SS2D_SCAN, SELECTIVE_SCAN, SCAN_OPS };
 extern const ScanOp scan_ops[SCAN_OPS];
 
+/* Whether these are the operators of a version; if not, one line of text in `message`. */
+int scan_op_has_version(const ScanOp *op, int64_t version, char message[SCAN_OP_MESSAGE]);
+
 /* A dense array. */
 typedef struct {
     const void *data;
     size_t rank;
-    int64_t sizes[SCAN_OP_MOST_SIZES];
+    int64_t sizes[SCAN_OP_MOST_SIZES]; /* unset where the rank is higher */
 } ScanTensor;
 
 /* The orders of a node's last run, checked. Threads may share it. */
