@@ -71,7 +71,8 @@ setup(
     # install. Its other way, an import finder, comes after the folders of sys.path: with a clone named mmmamba in the
     # current folder, the clone would be taken for an (empty) namespace package.
     package_dir={'': '.'},
-    package_data={'mmmamba': ['**/*.c', '**/*.cpp', '**/*.h', '**/*.md']},  # MANIFEST.in does not reach below `package_dir`
+    # MANIFEST.in does not reach below `package_dir`.
+    package_data={'mmmamba': ['**/*.c', '**/*.cpp', '**/*.h', '**/*.md']},
     python_requires='>=3.9',
     install_requires=requirements('runtime'),
     extras_require={

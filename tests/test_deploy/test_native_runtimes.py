@@ -37,7 +37,8 @@ MAPS = {
     'padded': (ATROUS, 2, 1, 1, 3, 1, 2),  # three directions without any pixel
     'long': (('h', 'v_flip'), 1, 41, 33, 24, 2, 16),  # several segments, where threads are known
 }
-SEQUENCES = {'token': (1, 1, 1, 1), 'batch': (2, 37, 19, 4), 'long': (1, 700, 8, 16)}  # batch, tokens, channels, states
+# Batch, tokens, channels, states.
+SEQUENCES = {'token': (1, 1, 1, 1), 'batch': (2, 37, 19, 4), 'long': (1, 700, 8, 16)}
 
 
 def scan_model(op: str, **attributes: int) -> bytes:
@@ -145,9 +146,9 @@ def test_sequences(runtime, case):
 @pytest.mark.parametrize('known', [1, 2, 5])
 @pytest.mark.parametrize('case', MAPS)
 def test_onnxruntime_with_a_known_number_of_threads(known, case):
-    call = with_onnxruntime('SS2DScan', 2, known)
-    check(call, exported.exported_ss2d_scan, map_inputs(*MAPS[case]))
-    check(with_onnxruntime('SelectiveScan', 2, known), exported.exported_selective_scan, sequence_inputs(1, 700, 8, 16))
+    check(with_onnxruntime('SS2DScan', 2, known), exported.exported_ss2d_scan, map_inputs(*MAPS[case]))
+    call = with_onnxruntime('SelectiveScan', 2, known)
+    check(call, exported.exported_selective_scan, sequence_inputs(*SEQUENCES['long']))
 
 
 def test_empty_maps_and_batches():
@@ -308,7 +309,8 @@ def test_an_installation_without_a_compiler_says_why(tmp_path, compiler):
     (tmp_path / 'setup.py').write_text(
         "import runpy, setuptools\nnative = runpy.run_path('mmmamba/ops/cpu/build_native.py')\n"
         "setuptools.setup(name='mmmamba', packages=['mmmamba.ops.cpu', 'mmmamba.deploy.native'],\n"
-        "                 ext_modules=[native['ONNXRUNTIME_EXTENSION']], cmdclass={'build_ext': native['BuildNative']})\n")
+        "                 ext_modules=[native['ONNXRUNTIME_EXTENSION']],\n"
+        "                 cmdclass={'build_ext': native['BuildNative']})\n")
     subprocess.run([sys.executable, 'setup.py', '-q', 'build_ext', '--inplace'], cwd=tmp_path, check=True,
                    env={**os.environ, 'CC': compiler}, capture_output=True)
     folder = tmp_path / 'mmmamba' / 'deploy' / 'native'

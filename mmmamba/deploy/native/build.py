@@ -67,7 +67,8 @@ def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
-        raise InputError(f'The compiler {command[0]!r} cannot run: {error.strerror}; CC and CXX name others.') from error
+        raise InputError(f'The compiler {command[0]!r} cannot run: {error.strerror}; name one in CC or CXX.'
+                         ) from error
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if 'error' in line] or done.stderr.splitlines() or ['']
         raise InputError(f'The compiler {command[0]!r} failed: {errors[0] or f"status {done.returncode}"}.')

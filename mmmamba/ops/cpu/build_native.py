@@ -94,7 +94,7 @@ class BuildNative(build_ext):
             self._record(ext, self.failures.get(ext.name))
 
     def _compile(self, ext: NativeLibrary, isas: tuple[str, ...], openmp: list[str]) -> None:
-        macros = [('SCAN_WITH_X86', None)] if len(isas) > 1 else []
+        macros: list[tuple[str, str | None]] = [('SCAN_WITH_X86', None)] if len(isas) > 1 else []
         if ext is not NATIVE_EXTENSION:
             macros.append(('SCAN_EXPORT', ''))
         flags = [*FLAGS, *openmp, '-pthread', '-Wno-unknown-pragmas']
