@@ -234,6 +234,23 @@ def test_sessions_and_threads_run_at_once(runtime):
     assert all(np.array_equal(call.result(), expected[i]) for i, call in calls)
 
 
+def test_onnxruntime_prefers_the_library_to_a_function_of_the_file():
+    onnx = pytest.importorskip('onnx')
+    onnxruntime = pytest.importorskip('onnxruntime')
+    model = onnx.load_from_string(scan_model('SS2DScan'))
+    body = [onnx.helper.make_node('Identity', ['x'], ['y'])]
+    model.functions.append(onnx.helper.make_function('mmmamba', 'SS2DScan', list(RANKS['SS2DScan']), ['y'], body,
+                                                     [onnx.helper.make_opsetid('', 18)]))
+    inputs = map_inputs(*MAPS['batch'])
+    feed = {name: tensor.numpy() for name, tensor in inputs.items()}
+    alone = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    assert np.array_equal(alone.run(None, feed)[0], feed['x'])
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(needed(libraries.onnxruntime_library()))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    check(lambda feed: session.run(None, feed)[0], exported.exported_ss2d_scan, inputs)
+
+
 def test_onnxruntime_knows_the_shape_of_y():
     output, x = onnxruntime_session('SS2DScan').get_outputs()[0], onnxruntime_session('SS2DScan').get_inputs()[0]
     assert output.shape == x.shape

@@ -69,9 +69,10 @@ static int check_shapes(const ScanOp *op, const ScanTensor *tensors, Sizes *size
             if (*size != tensors[i].sizes[axis]) return wrong_shape(op, &inputs[i], &tensors[i], sizes, message);
         }
     }
-    const int64_t rank = op == &scan_ops[SS2D_SCAN] ? size_of(sizes, 'R') : 0;
-    if (size_of(sizes, 'M') == rank + 2 * size_of(sizes, 'N')) return 0;
-    sizes->of['M' - 'A'] = rank + 2 * size_of(sizes, 'N');
+    const uint64_t rank = op == &scan_ops[SS2D_SCAN] ? (uint64_t)size_of(sizes, 'R') : 0;
+    const uint64_t columns = rank + 2 * (uint64_t)size_of(sizes, 'N');
+    if ((uint64_t)size_of(sizes, 'M') == columns) return 0;
+    sizes->of['M' - 'A'] = (int64_t)columns;
     return wrong_shape(op, &inputs[1], &tensors[1], sizes, message);
 }
 
