@@ -210,7 +210,7 @@ static void split(const ScanProblem *p, int64_t blocks, int64_t chunks, int64_t 
     const int64_t workers = threads ? threads : sysconf(_SC_NPROCESSORS_ONLN), busy = workers > 1 ? 2 * workers : 1;
     const int64_t most_parts = smaller(blocks, 2 * workers), most_segments = smaller(chunks, 2 * workers);
     double best = 0;
-    out->parts = smaller(blocks, busy);
+    out->parts = smaller(blocks, workers); /* every part reads the projections anew */
     out->segments = 1;
     for (int64_t segments = 1; threads && segments <= most_segments; segments++)
         for (int64_t parts = 1; parts <= most_parts; parts++) {
