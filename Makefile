@@ -50,7 +50,7 @@ lint: $(STAMP)
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.c mmmamba/ops/cpu/*.h mmmamba/ops/cpu/build_native.py)
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.c mmmamba/ops/cpu/*.h mmmamba/ops/cpu/build_native.py mmmamba/deploy/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.9; name another with 'make PYTHON=...'"; exit 1; }
 	@echo '== 1/3 virtual environment and PyTorch'
@@ -76,4 +76,4 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 
 clean:
 	rm -rf $(VENV) build dist mmmamba.egg-info mmmamba/.mim .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f mmmamba/ops/cpu/*.so mmmamba/ops/cpu/build_log.txt
+	rm -f mmmamba/ops/cpu/*.so mmmamba/ops/cpu/build_log.txt mmmamba/deploy/native/*.so mmmamba/deploy/native/*.txt

@@ -1,4 +1,4 @@
-"""Packaging: metadata, the optional native extension, and MIM's layout.
+"""Packaging: metadata, the optional native libraries, and MIM's layout.
 
 mmcv is not among the requirements, because two distributions provide it: full mmcv (compiled) and mmcv-lite (pure
 Python, enough together with ``mmmamba.compat``). Choose one, for example with ``pip install mmmamba[lite]``.
@@ -71,7 +71,8 @@ setup(
     # install. Its other way, an import finder, comes after the folders of sys.path: with a clone named mmmamba in the
     # current folder, the clone would be taken for an (empty) namespace package.
     package_dir={'': '.'},
-    package_data={'mmmamba': ['**/*.c', '**/*.h', '**/*.md']},  # MANIFEST.in does not reach below `package_dir`
+    # MANIFEST.in does not reach below `package_dir`.
+    package_data={'mmmamba': ['**/*.c', '**/*.cpp', '**/*.h', '**/*.md']},
     python_requires='>=3.9',
     install_requires=requirements('runtime'),
     extras_require={
@@ -80,7 +81,7 @@ setup(
         'export': requirements('export'),
         'tests': requirements('tests'),
     },
-    ext_modules=[NATIVE['NATIVE_EXTENSION']],
+    ext_modules=[NATIVE['NATIVE_EXTENSION'], NATIVE['ONNXRUNTIME_EXTENSION']],
     cmdclass={'build_py': BuildPyWithMim, 'build_ext': NATIVE['BuildNative']},
     zip_safe=False,
 )

@@ -57,7 +57,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_wheel_holds_the_package_with_its_c_sources(wheel_names: set[str]) -> None:
     assert 'mmmamba/__init__.py' in wheel_names
-    assert _sources('mmmamba/*.py', 'mmmamba/*.c', 'mmmamba/*.h') <= wheel_names
+    assert _sources('mmmamba/*.py', 'mmmamba/*.c', 'mmmamba/*.cpp', 'mmmamba/*.h') <= wheel_names
 
 
 def test_wheel_holds_configs_and_tools_where_mim_looks(wheel_names: set[str]) -> None:
@@ -100,7 +100,8 @@ def test_editable_install_wins_wherever_python_is_started(clone: tuple[Path, Pat
 def test_editable_install_has_mims_links_and_the_native_build(clone: tuple[Path, Path]) -> None:
     package = clone[0] / 'mmmamba'
     assert (package / '.mim' / 'configs').resolve() == clone[0] / 'configs'
-    assert list((package / 'ops' / 'cpu').glob('libscan.so')) or (package / 'ops/cpu/build_log.txt').is_file()
+    for library in ('ops/cpu/libscan.so', 'deploy/native/libmmmamba_onnxruntime.so'):
+        assert (package / library).is_file() or (package / library).with_name('build_log.txt').is_file()
 
 
 def test_requirements_are_pinned_and_name_neither_mmcv() -> None:

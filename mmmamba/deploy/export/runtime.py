@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,9 @@ class OnnxSession:
         path: The file.
         threads: Threads; 0 for ONNX Runtime's choice.
 
+    Attributes:
+        library: The compiled scan that runs the file's nodes of scans; None if their functions do.
+
     Raises:
         RuntimeFileError: ONNX Runtime is not installed, or cannot read the file.
     """
@@ -55,6 +60,15 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
+        self.library = find_library('libmmmamba_onnxruntime.so')
+        if self.library is not None:
+            # A library cannot ask how many threads there are.
+            options.add_session_config_entry('mmmamba.threads', str(threads or os.cpu_count() or 1))
+            try:
+                options.register_custom_ops_library(str(self.library))
+            except Exception as error:
+                raise RuntimeFileError(f'{self.library} cannot be used: {" ".join(str(error).split())[:200]}'
+                                       ) from error
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
         except Exception as error:  # onnxruntime's errors have no class of their own
@@ -110,6 +124,14 @@ class OpenVinoSession:
         """Does what :meth:`OnnxSession.run` does."""
         _require_shape(self.shape, images)
         return list(self._compiled(images).values())
+
+
+def find_library(name: str) -> Path | None:
+    """Returns a compiled scan: next to this file, or in an installed mmmamba, which is not imported; None if none."""
+    folders = [Path(__file__).parent]
+    if (package := find_spec('mmmamba')) is not None:
+        folders += [Path(folder, 'deploy', 'native') for folder in package.submodule_search_locations]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 SESSIONS: dict[str, Any] = {'.onnx': OnnxSession, '.xml': OpenVinoSession}

@@ -1,4 +1,4 @@
-"""Builds the native kernel at install time, or records why it could not be built.
+"""Builds the libraries of the native kernels at install time, or records why they could not be built.
 
 setup.py loads this file by its path, before anything is installed: it imports nothing but setuptools.
 """
@@ -12,9 +12,9 @@ from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
-LIBRARY = 'libscan.so'  # found by its path and loaded with ctypes, so no suffix of a Python version
 BUILD_LOG = 'build_log.txt'
 FOLDER = 'mmmamba/ops/cpu'
+DEPLOY = 'mmmamba/deploy/native'
 FLAGS = ['-std=gnu11', '-O3', '-g0', '-fPIC', '-fvisibility=hidden', '-fno-math-errno', '-fno-trapping-math']
 ISA_FLAGS = {
     'portable': [],
@@ -23,14 +23,33 @@ ISA_FLAGS = {
 }
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)
 
-ENTRIES = [f'{FOLDER}/{name}.c' for name in ('scan', 'blocks')]  # compiled once
-KERNELS = [f'{FOLDER}/{name}.c' for name in ('kernel', 'pointwise', 'inverted_bottleneck')]  # for each instruction set
 
-NATIVE_EXTENSION = Extension(
+class NativeLibrary(Extension):
+    """A library of which some sources are compiled once and others for each instruction set."""
+
+    def __init__(self, name: str, entries: list[str], kernels: list[str], headers: list[str],
+                 openmp: bool) -> None:
+        self.entries = entries
+        self.kernels = [f'{FOLDER}/{kernel}.c' for kernel in kernels]
+        self.openmp = openmp
+        super().__init__(name, [*self.entries, *self.kernels], depends=headers, include_dirs=[FOLDER], optional=True)
+
+
+NATIVE_EXTENSION = NativeLibrary(
     'mmmamba.ops.cpu.libscan',
-    sources=[*ENTRIES, *KERNELS],
-    depends=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation', 'matmul', 'stencil')],
-    optional=True,
+    entries=[f'{FOLDER}/{name}.c' for name in ('scan', 'blocks')],
+    kernels=['kernel', 'pointwise', 'inverted_bottleneck'],
+    headers=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation', 'matmul', 'stencil')],
+    openmp=True,
+)
+# Runs on the threads of ONNX Runtime, and exports nothing of the scan itself.
+ONNXRUNTIME_EXTENSION = NativeLibrary(
+    'mmmamba.deploy.native.libmmmamba_onnxruntime',
+    entries=[f'{FOLDER}/scan.c', *(f'{DEPLOY}/{name}.c' for name in ('scan_op', 'onnxruntime_op'))],
+    kernels=['kernel'],
+    headers=[*(f'{FOLDER}/{name}.h' for name in ('scan', 'vector')),
+             *(f'{DEPLOY}/{name}.h' for name in ('scan_op', 'onnxruntime_api'))],
+    openmp=False,
 )
 
 
@@ -38,56 +57,68 @@ class BuildNative(build_ext):
     """Compiles the kernels once for each instruction set; without OpenMP or a vector unit if the compiler lacks them.
 
     An installation never fails here. The reason of a failure is left next to the missing library, where
-    ``python -m mmmamba.ops.info`` reads it.
+    ``python -m mmmamba.ops.info`` and ``mmmamba.deploy.native.libraries`` read it.
     """
 
-    failure: str | None = None
-
-    def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split('.')).with_name(LIBRARY))
-
     def run(self) -> None:
+        self.failures: dict[str, str | None] = {}
+        self.kernel_objects: dict[tuple[str, str], list[str]] = {}
         try:
             super().run()
         except BUILD_ERRORS as error:  # not even a compiler that setuptools knows
-            self._record_failure(error)
+            for ext in self.extensions:
+                self._record_failure(ext, error)
 
-    def build_extension(self, ext: Extension) -> None:
+    def get_ext_filename(self, fullname: str) -> str:
+        """Returns a library's path: it is found there and loaded as it is, so no suffix of a Python version."""
+        return str(Path(*fullname.split('.')).with_suffix('.so'))
+
+    def build_extension(self, ext: NativeLibrary) -> None:
         x86 = platform.machine().lower() in ('x86_64', 'amd64')
         isa_sets = [tuple(ISA_FLAGS), ('portable',)] if x86 else [('portable',)]
         first_error = None
         for isas in isa_sets:
-            for openmp in (['-fopenmp'], []):
+            for openmp in (['-fopenmp'], []) if ext.openmp else ([],):
                 try:
                     self._compile(ext, isas, openmp)
                 except BUILD_ERRORS as error:
                     first_error = first_error or error
                 else:
-                    return self._record(None)
-        self._record_failure(first_error)
+                    return self._record(ext, None)
+        self._record_failure(ext, first_error)
 
     def copy_extensions_to_source(self) -> None:
-        """Takes the library, or the reason for its absence, to the source tree of an editable installation."""
+        """Takes the libraries, or the reasons for their absence, to the source tree of an editable installation."""
         super().copy_extensions_to_source()
-        self._record(self.failure)
+        for ext in self.extensions:
+            self._record(ext, self.failures.get(ext.name))
 
-    def _compile(self, ext: Extension, isas: tuple[str, ...], openmp: list[str]) -> None:
-        macros = [('SCAN_WITH_X86', None)] if len(isas) > 1 else []
-        temp = Path(self.build_temp)
-        objects = self.compiler.compile(ENTRIES, str(temp), macros, extra_postargs=FLAGS + openmp)
+    def _compile(self, ext: NativeLibrary, isas: tuple[str, ...], openmp: list[str]) -> None:
+        macros: list[tuple[str, str | None]] = [('SCAN_WITH_X86', None)] if len(isas) > 1 else []
+        if ext is not NATIVE_EXTENSION:
+            macros.append(('SCAN_EXPORT', ''))
+        flags = [*FLAGS, *openmp, '-pthread', '-Wno-unknown-pragmas']
+        temp = Path(self.build_temp, ext.name)
+        objects = self.compiler.compile(ext.entries, str(temp), macros, ext.include_dirs, extra_postargs=flags)
         for isa in isas:
-            flags = FLAGS + ISA_FLAGS[isa]
-            objects += self.compiler.compile(KERNELS, str(temp / isa), [('SCAN_ISA', isa)], extra_postargs=flags)
-        self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=openmp)
+            for kernel in ext.kernels:
+                if (kernel, isa) not in self.kernel_objects:
+                    self.kernel_objects[kernel, isa] = self.compiler.compile(
+                        [kernel], str(Path(self.build_temp, isa)), [('SCAN_ISA', isa)],
+                        extra_postargs=FLAGS + ISA_FLAGS[isa])
+                objects += self.kernel_objects[kernel, isa]
+        self.compiler.link_shared_object(
+            objects, self.get_ext_fullpath(ext.name), extra_postargs=[*openmp, '-pthread'])
 
-    def _record_failure(self, error: Exception | None) -> None:
+    def _record_failure(self, ext: NativeLibrary, error: Exception | None) -> None:
         # A compiler's whole command line would bury the name of the compiler and how it ended.
-        self.failure = re.sub(r", '-.*'\]", ', ...]', ' '.join(str(error).split()))
-        self.warn(f'the native scan kernel is left out: {self.failure}')
-        self._record(self.failure)
+        failure = re.sub(r", '-.*'\]", ', ...]', ' '.join(str(error).split()))
+        self.warn(f'{Path(self.get_ext_filename(ext.name)).name} is left out: {failure}')
+        self._record(ext, failure)
 
-    def _record(self, failure: str | None) -> None:
-        log = Path(self.get_ext_fullpath(NATIVE_EXTENSION.name)).with_name(BUILD_LOG)
+    def _record(self, ext: NativeLibrary, failure: str | None) -> None:
+        self.failures[ext.name] = failure
+        log = Path(self.get_ext_fullpath(ext.name)).with_name(BUILD_LOG)
         if failure is None:
             log.unlink(missing_ok=True)
         else:

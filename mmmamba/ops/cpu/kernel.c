@@ -429,7 +429,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
     for (const Channels *w = work.channels; w < end_block; w++)
         if (item->ends_only) {
             store_end(out->ends, &head, w, w->h, out->segments, item->segment);
-        } else if (item->segment == out->segments - 1) {
+        } else if (out->last_state && item->segment == out->segments - 1) {
             float *to = out->last_state + (head.index * p->channels + w->first) * p->states;
             for (int64_t n = 0; n < p->states; n++) store_column(to, p->states, n, w->h[n], w->count);
         }

@@ -47,7 +47,7 @@ typedef struct {
     void *y;                  /* as x */
     float *sum;               /* as y but float32; y itself where y is float32, or without overlap. If the pixels
                                  are not covered, the only output, added to zeros */
-    float *last_state;        /* (batch, heads, channels, states) */
+    float *last_state;        /* (batch, heads, channels, states), or NULL */
     float *chunk_states;      /* (batch, heads, chunks, states, channels up to a multiple of 16), or NULL */
     float *ends;              /* (batch, heads, segments, states + 1, same channels): workspace, or NULL */
     int64_t parts, segments;
@@ -76,7 +76,9 @@ typedef struct {
 /* Instruction sets, worst first. */
 enum { SCAN_PORTABLE, SCAN_AVX2, SCAN_AVX512, SCAN_ISAS };
 
+#if !defined(SCAN_EXPORT) /* as nothing, where the scan is a part of another library */
 #define SCAN_EXPORT __attribute__((visibility("default")))
+#endif
 
 SCAN_EXPORT int64_t scan_abi(void);
 /* Whether the library was built with OpenMP. */
@@ -89,6 +91,18 @@ SCAN_EXPORT int64_t scan_lanes(int64_t isa);
 SCAN_EXPORT int64_t scan_forward(const ScanProblem *problem, const ScanOutputs *outputs, int64_t isa, int64_t threads);
 SCAN_EXPORT int64_t scan_backward(const ScanProblem *problem, const ScanGradients *gradients, int64_t isa,
                                   int64_t threads);
+
+/*
+ * A pool of threads that is not OpenMP's: `spread` calls run(work, i) once for every i < count, in any order and on any
+ * threads, and returns 0 when all calls have ended, or else says that it could not.
+ */
+typedef struct {
+    int (*spread)(void *pool, int64_t count, void (*run)(void *work, int64_t i), void *work);
+    void *pool;
+} ScanPool;
+
+/* scan_forward() on such a pool; also returns 1 if that fails. Of the libraries that are built from these files. */
+int64_t scan_forward_on(const ScanProblem *problem, const ScanOutputs *outputs, int64_t isa, const ScanPool *pool);
 
 /*
  * What one thread does at a time. `turn` counts the rounds before this one, each of as many directions as run at once;
