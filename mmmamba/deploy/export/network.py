@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmmamba.deploy.export.blocks import rearrange_blocks
 from mmmamba.deploy.fuse import fold_batch_norms
 from mmmamba.errors import InputError
 
@@ -26,6 +27,7 @@ def exported_network(detector: Any) -> ExportedNetwork:
         raise InputError(f'{type(detector).__name__} has no backbone that could be exported')
     detector = copy.deepcopy(detector).eval().requires_grad_(False)
     fold_batch_norms(detector)
+    rearrange_blocks(detector)
     makes_boxes = hasattr(getattr(detector, 'bbox_head', None), 'distances')
     network = BoxNetwork(detector) if makes_boxes else FeatureNetwork(detector)
     layer: Any

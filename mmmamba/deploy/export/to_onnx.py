@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +80,13 @@ def _translations() -> dict[Any, Any]:
     def selective_scan(x, projected, delta, A, D):
         return scans.SelectiveScan(x, projected, delta, A, D)
 
+    def gelu(x, approximate='none'):
+        # The order of operations that runtimes recognise as one.
+        op = onnxscript.opset18
+        return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, math.sqrt(2))), 1.0)), 0.5)
+
     ops = torch.ops.mmmamba
-    return {ops.exported_ss2d_scan.default: ss2d_scan, ops.exported_selective_scan.default: selective_scan}
+    return {torch.ops.aten.gelu.default: gelu, ops.exported_ss2d_scan.default: ss2d_scan, ops.exported_selective_scan.default: selective_scan}
 
 
 def del_unused_functions(model: onnx.ModelProto) -> None:
