@@ -145,7 +145,7 @@ def fuse_layers(model: nn.Module) -> None:
     with hooks or a parametrisation, or with others in them than the papers', stay as they are.
     """
     for layer in list(model.modules()):
-        if type(layer) in _FUSED and _can_be_fused(layer):
+        if type(layer) in _FUSED and can_be_fused(layer):
             layer.__class__ = _FUSED[type(layer)]  # the same parameters and submodules, another forward
 
 
@@ -156,7 +156,8 @@ def unfuse_layers(model: nn.Module) -> None:
             layer.__class__ = _PLAIN[type(layer)]
 
 
-def _can_be_fused(layer: nn.Module) -> bool:
+def can_be_fused(layer: nn.Module) -> bool:
+    """Tells whether a layer of :data:`_FUSED` has the parts of the papers, and no hooks that another forward misses."""
     if isinstance(layer, _BRANCHES) and _has_hooks(layer):
         return False
     included = [(getattr(layer, name), kinds) for name, kinds in _INCLUDED[type(layer)].items()]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmmamba.deploy.fused_layers import can_be_fused
 from mmmamba.layers import SS2D, LayerNorm2d, RGBlock
 
 CHANNEL_BLOCK = 16
@@ -61,12 +62,15 @@ class ExportedLayerNorm2d(LayerNorm2d):
 
 
 def rearrange_blocks(model: nn.Module) -> None:
-    """Puts the blocks above in the place of those that they are for, in place."""
+    """Puts the blocks above in the place of those that they are for, in place.
+
+    Blocks with hooks, or with other layers in them than the papers', stay as they are.
+    """
     for layer in list(model.modules()):
         for name, child in layer.named_children():
-            if type(child) is RGBlock:
+            if type(child) is RGBlock and can_be_fused(child):
                 setattr(layer, name, ExportedRGBlock(child))
-        if type(layer) is SS2D and layer.gated:
+        if type(layer) is SS2D and layer.gated and can_be_fused(layer):
             layer.__class__ = ExportedSS2D
             weights, biases = layer.in_proj.weight.chunk(2), _bias(layer.in_proj).chunk(2)
             layer.in_proj = nn.ModuleList(map(_conv, weights, biases))

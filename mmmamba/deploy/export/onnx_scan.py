@@ -152,23 +152,25 @@ def _in_blocks(f: Builder, sequences: Sequence[str], A: str, sizes: Sequence[str
         sizes: K, B, N and D.
     """
     directions, batch, states, channels = sizes
-    wide = (-1, BLOCK, directions, batch, 1)
-    x, delta, B, C = sequences
-    inputs = [f.reshape(x, *wide, channels), f.reshape(delta, *wide, channels),
-              f.reshape(B, *wide[:4], states, 1), f.reshape(C, *wide, states)]
-    A = f.add('Unsqueeze', f.add('Transpose', A, perm=[0, 2, 1]), f.constant([0, 2]))  # (1, K, 1, N, D)
+    rows = f.add('Mul', directions, batch)  # one dimension of both: runtimes are slow with many
+    inputs = [f.reshape(value, -1, BLOCK, rows, *last) for value, last in zip(
+        sequences, ((1, channels), (1, channels), (states, 1), (1, states)))]
+    A = f.add('Unsqueeze', f.add('Transpose', A, perm=[0, 2, 1]), f.constant([1]))
+    A = f.reshape(f.add('Expand', A, f.join(*sizes)), 1, rows, states, channels)
     zero = helper.make_tensor('zero', onnx.TensorProto.FLOAT, [1], [0.0])
-    start = f.add('ConstantOfShape', f.join(1, *sizes), value=zero)
+    start = f.add('ConstantOfShape', f.join(1, rows, states, channels), value=zero)
 
     body = Builder('block_')
     pieces = body.constant([1] * BLOCK)
-    x, delta, B, C = (body.add('Split', each, pieces, outputs=BLOCK, axis=0) for each in ('x_', 'delta_', 'B_', 'C_'))
-    h, ys = 'h_', []
-    for t in range(BLOCK):  # h = exp(delta A) h + delta x B
-        decay = body.add('Exp', body.add('Mul', delta[t], 'A_'))
-        h = body.add('Add', body.add('Mul', decay, h), body.add('Mul', body.add('Mul', delta[t], x[t]), B[t]))
-        ys.append(body.add('MatMul', C[t], h))
-    outputs = [h, body.add('Identity', 'A_'), body.add('Concat', *ys, axis=0)]
+    decays = body.add('Exp', body.add('Mul', 'delta_', 'A_'))
+    added = body.add('MatMul', 'B_', body.add('Mul', 'delta_', 'x_'))
+    decays, added = (body.add('Split', each, pieces, outputs=BLOCK, axis=0) for each in (decays, added))
+    h, states_of_steps = 'h_', []
+    for decay, step in zip(decays, added):
+        h = body.add('Add', body.add('Mul', decay, h), step)
+        states_of_steps.append(h)
+    y = body.add('MatMul', 'C_', body.add('Concat', *states_of_steps, axis=0))
+    outputs = [h, body.add('Identity', 'A_'), y]
     graph = helper.make_graph(body.nodes, 'block', [_value(name) for name in ('h_', 'A_', 'x_', 'delta_', 'B_', 'C_')],
                               [_value(name) for name in outputs])
     # A is a state too: the body takes nothing from outside, which runtimes copy in every round.
@@ -177,7 +179,7 @@ def _in_blocks(f: Builder, sequences: Sequence[str], A: str, sizes: Sequence[str
 
 
 def _value(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 5)  # of any sizes
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4)  # of any sizes
 
 
 def _softplus(f: Builder, x: str) -> str:

@@ -81,9 +81,10 @@ def _translations() -> dict[Any, Any]:
         return scans.SelectiveScan(x, projected, delta, A, D)
 
     def gelu(x, approximate='none'):
-        # The order of operations that runtimes recognise as one.
-        op = onnxscript.opset18
-        return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, math.sqrt(2))), 1.0)), 0.5)
+        op = onnxscript.opset18  # in the order of operations that runtimes take for one
+        inner = op.Erf(op.Div(x, math.sqrt(2))) if approximate == 'none' else op.Tanh(
+            op.Mul(op.Add(x, op.Mul(op.Mul(op.Mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi)))
+        return op.Mul(op.Mul(x, op.Add(inner, 1.0)), 0.5)
 
     ops = torch.ops.mmmamba
     return {torch.ops.aten.gelu.default: gelu, ops.exported_ss2d_scan.default: ss2d_scan, ops.exported_selective_scan.default: selective_scan}
