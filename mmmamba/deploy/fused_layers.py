@@ -157,7 +157,7 @@ def unfuse_layers(model: nn.Module) -> None:
 
 
 def can_be_fused(layer: nn.Module) -> bool:
-    """Tells whether a layer of :data:`_FUSED` has the parts of the papers, and no hooks that another forward misses."""
+    """Tells whether a layer has the parts of the papers alone, and no hooks that another forward would miss."""
     if isinstance(layer, _BRANCHES) and _has_hooks(layer):
         return False
     included = [(getattr(layer, name), kinds) for name, kinds in _INCLUDED[type(layer)].items()]

@@ -38,7 +38,7 @@ def test_channels_are_whole_blocks_and_maps_are_not_split() -> None:
     block, scan = model
     assert isinstance(block, ExportedRGBlock)
     assert block.dwconv.in_channels == 96 and block.dwconv.in_channels % CHANNEL_BLOCK == 0  # 85 before
-    assert [conv.out_channels for conv in scan.in_proj] == [64, 64]
+    assert [scan.u_proj.out_channels, scan.z_proj.out_channels] == [64, 64]
     assert isinstance(scan.out_norm, ExportedLayerNorm2d)
 
 

@@ -46,10 +46,12 @@ class ExportedRGBlock(nn.Module):
 class ExportedSS2D(SS2D):
     """An :class:`SS2D` with a gate; (B, C, H, W) to the same."""
 
+    u_proj: nn.Conv2d
+    z_proj: nn.Conv2d
+
     def forward(self, x: Tensor) -> Tensor:
-        u, z = self.in_proj
-        y = self.out_norm(self.scan(self.act(self.conv2d(u(x)))))
-        return self.out_proj(y * self.act(z(x)))
+        y = self.out_norm(self.scan(self.act(self.conv2d(self.u_proj(x)))))
+        return self.out_proj(y * self.act(self.z_proj(x)))
 
 
 class ExportedLayerNorm2d(LayerNorm2d):
@@ -72,8 +74,9 @@ def rearrange_blocks(model: nn.Module) -> None:
                 setattr(layer, name, ExportedRGBlock(child))
         if type(layer) is SS2D and layer.gated and can_be_fused(layer):
             layer.__class__ = ExportedSS2D
-            weights, biases = layer.in_proj.weight.chunk(2), _bias(layer.in_proj).chunk(2)
-            layer.in_proj = nn.ModuleList(map(_conv, weights, biases))
+            halves = map(_conv, layer.in_proj.weight.chunk(2), _bias(layer.in_proj).chunk(2))
+            layer.u_proj, layer.z_proj = halves
+            del layer.in_proj
         if type(layer) is LayerNorm2d:
             layer.__class__ = ExportedLayerNorm2d
 

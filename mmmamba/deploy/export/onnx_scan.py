@@ -153,8 +153,8 @@ def _in_blocks(f: Builder, sequences: Sequence[str], A: str, sizes: Sequence[str
     """
     directions, batch, states, channels = sizes
     rows = f.add('Mul', directions, batch)  # one dimension of both: runtimes are slow with many
-    inputs = [f.reshape(value, -1, BLOCK, rows, *last) for value, last in zip(
-        sequences, ((1, channels), (1, channels), (states, 1), (1, states)))]
+    sizes_of: tuple[tuple[str | int, str | int], ...] = ((1, channels), (1, channels), (states, 1), (1, states))
+    inputs = [f.reshape(value, -1, BLOCK, rows, *last) for value, last in zip(sequences, sizes_of)]
     A = f.add('Unsqueeze', f.add('Transpose', A, perm=[0, 2, 1]), f.constant([1]))
     A = f.reshape(f.add('Expand', A, f.join(*sizes)), 1, rows, states, channels)
     zero = helper.make_tensor('zero', onnx.TensorProto.FLOAT, [1], [0.0])

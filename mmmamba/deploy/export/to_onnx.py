@@ -87,7 +87,9 @@ def _translations() -> dict[Any, Any]:
         return op.Mul(op.Mul(x, op.Add(inner, 1.0)), 0.5)
 
     ops = torch.ops.mmmamba
-    return {torch.ops.aten.gelu.default: gelu, ops.exported_ss2d_scan.default: ss2d_scan, ops.exported_selective_scan.default: selective_scan}
+    return {torch.ops.aten.gelu.default: gelu,
+            ops.exported_ss2d_scan.default: ss2d_scan,
+            ops.exported_selective_scan.default: selective_scan}
 
 
 def del_unused_functions(model: onnx.ModelProto) -> None:
