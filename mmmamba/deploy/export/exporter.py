@@ -181,6 +181,7 @@ def describe(network: ExportedNetwork, options: ExportOptions, preprocessing: Pr
         'names': str(dict(enumerate(preprocessing.classes))),
         'channels': '3',
         'end2end': str(options.suppression is not None),
+        'portable': str(options.portable),
         'args': str({'dynamic': options.dynamic, 'nms': options.suppression is not None}),
         'letterbox': json.dumps({'pad_value': preprocessing.pad_value, 'at': 'bottom right'}),
         'suppression': json.dumps(None if options.suppression is None else asdict(options.suppression)),

@@ -11,14 +11,18 @@ from __future__ import annotations
 import ast
 import json
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox')
+_METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox', 'portable')
 """What is read of what the exporter keeps in a file."""
+
+
+BUILD_COMMAND = 'python -m mmmamba.deploy.native.build'
 
 
 class RuntimeFileError(Exception):
@@ -42,38 +46,40 @@ class OnnxSession:
     Args:
         path: The file.
         threads: Threads; 0 for ONNX Runtime's choice.
+        precision: ``'f32'``.
 
     Attributes:
-        library: The compiled scan that runs the file's nodes of scans; None if their functions do.
+        library: The compiled scan that runs the file's scans; None if standard operators do.
 
     Raises:
         RuntimeFileError: ONNX Runtime is not installed, or cannot read the file.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
         try:
             import onnxruntime
         except ImportError:
             raise RuntimeFileError('onnxruntime is not installed: pip install onnxruntime') from None
-        if not Path(path).is_file():
-            raise RuntimeFileError(f'{path} is no file')
+        _require_file(path)
+        if precision != 'f32':
+            raise RuntimeFileError(f'ONNX Runtime computes in f32 on a CPU, not in {precision}; OpenVINO has bf16')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
-        self.library = find_library('libmmmamba_onnxruntime.so')
-        if self.library is not None:
+        library = find_library('libmmmamba_onnxruntime.so')
+        if library is not None:
             # A library cannot ask how many threads there are.
             options.add_session_config_entry('mmmamba.threads', str(threads or os.cpu_count() or 1))
             try:
-                options.register_custom_ops_library(str(self.library))
-            except Exception as error:
-                raise RuntimeFileError(f'{self.library} cannot be used: {" ".join(str(error).split())[:200]}'
-                                       ) from error
+                options.register_custom_ops_library(str(library))
+            except Exception as error:  # onnxruntime's errors have no class of their own
+                raise RuntimeFileError(f'{library} cannot be used: {_line(error)}') from error
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # onnxruntime's errors have no class of their own
-            raise RuntimeFileError(f'{path} cannot be read: {" ".join(str(error).split())[:200]}') from error
+        except Exception as error:
+            raise RuntimeFileError(f'{path} cannot be read: {_line(error)}') from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.library = None if self.metadata.get('portable') == 'True' else library
         self.shape: list[Any] = self._session.get_inputs()[0].shape
         """Batch, 3, height and width; a name where any size will do."""
 
@@ -88,49 +94,75 @@ class OnnxSession:
 
 
 class OpenVinoSession:
-    """An .xml file, with its .bin, in OpenVINO, on a CPU, computing in float32.
+    """An .xml file, with its .bin, in OpenVINO, on a CPU.
 
     Args:
         path: The .xml file.
         threads: Threads; 0 for OpenVINO's choice.
+        precision: ``'f32'``, or ``'bf16'`` for all but the scans, which pays where the CPU has it (AMX, AVX512-BF16).
+
+    Attributes:
+        library: What :class:`OnnxSession` has; it works with the release of OpenVINO alone that it was built for.
 
     Raises:
         RuntimeFileError: OpenVINO is not installed, or cannot read the file.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
         try:
             import openvino
         except ImportError:
             raise RuntimeFileError('openvino is not installed: pip install openvino') from None
-        if not Path(path).is_file():
-            raise RuntimeFileError(f'{path} is no file')
-        how = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
+        _require_file(path)
+        if precision not in ('f32', 'bf16'):
+            raise RuntimeFileError(f'precision must be f32 or bf16, got {precision}')
+        how = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             how['INFERENCE_NUM_THREADS'] = str(threads)
+        core = openvino.Core()
+        library = find_library('libmmmamba_openvino.so')
+        missing = f'there is none here; {BUILD_COMMAND} builds it, and --portable makes a file without'
+        if library is not None:
+            built_for = library.with_name('openvino_version.txt').read_text(encoding='utf-8').strip()
+            if built_for == version('openvino'):
+                core.add_extension(str(library))
+            else:
+                missing = (f'the one here was built for OpenVINO {built_for}, not {version("openvino")}; '
+                           f'{BUILD_COMMAND} builds it anew')
+                library = None
         try:
-            model = openvino.Core().read_model(str(path))
-            self._compiled = openvino.compile_model(model, 'CPU', how)
+            model = core.read_model(str(path))
+            self._compiled = core.compile_model(model, 'CPU', how)
         except RuntimeError as error:
-            raise RuntimeFileError(f'{path} cannot be read: {" ".join(str(error).split())[:200]}') from error
+            if library is None and 'mmmamba' in str(error):
+                raise RuntimeFileError(f'{path} needs the compiled scan, and {missing}') from error
+            raise RuntimeFileError(f'{path} cannot be read: {_line(error)}') from error
         # OpenVINO answers by key alone.
         self.metadata: dict[str, str] = {
             key: str(model.get_rt_info(['model_info', key]).value) for key in _METADATA
             if model.has_rt_info(['model_info', key])}
+        self.library = None if self.metadata.get('portable') == 'True' else library
         self.shape: list[Any] = [size.get_length() if size.is_static else str(size)
                                  for size in model.inputs[0].partial_shape]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Does what :meth:`OnnxSession.run` does."""
+        """Does what :meth:`OnnxSession.run` does.
+
+        Raises:
+            RuntimeFileError: The file is for images of another size, or a scan failed, which wrote why.
+        """
         _require_shape(self.shape, images)
-        return list(self._compiled(images).values())
+        outputs = list(self._compiled(images).values())
+        if self.library is not None and any(np.isnan(output).any() for output in outputs):
+            raise RuntimeFileError('the outputs are not numbers: a compiled scan failed')  # OpenVINO hides how
+        return outputs
 
 
 def find_library(name: str) -> Path | None:
     """Returns a compiled scan: next to this file, or in an installed mmmamba, which is not imported; None if none."""
     folders = [Path(__file__).parent]
     if (package := find_spec('mmmamba')) is not None:
-        folders += [Path(folder, 'deploy', 'native') for folder in package.submodule_search_locations]
+        folders += [Path(folder, 'deploy', 'native') for folder in package.submodule_search_locations or ()]
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
@@ -138,7 +170,7 @@ SESSIONS: dict[str, Any] = {'.onnx': OnnxSession, '.xml': OpenVinoSession}
 """What runs a file, by its ending."""
 
 
-def open_file(path: str | Path, threads: int = 0) -> OnnxSession | OpenVinoSession:
+def open_file(path: str | Path, threads: int = 0, precision: str = 'f32') -> OnnxSession | OpenVinoSession:
     """Opens an exported file in the runtime for its ending.
 
     Raises:
@@ -147,7 +179,16 @@ def open_file(path: str | Path, threads: int = 0) -> OnnxSession | OpenVinoSessi
     suffix = Path(path).suffix
     if suffix not in SESSIONS:
         raise RuntimeFileError(f'{path}: an exported file ends with {" or ".join(SESSIONS)}')
-    return SESSIONS[suffix](path, threads)
+    return SESSIONS[suffix](path, threads, precision)
+
+
+def _require_file(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise RuntimeFileError(f'{path} is no file')
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:200]
 
 
 def _require_shape(shape: list[Any], images: np.ndarray) -> None:
@@ -163,13 +204,15 @@ class Detector:
         score: Least score.
         iou: Boxes of a class that overlap a better one by more are left out; not used if the file has NMS.
         threads: Threads; 0 for the runtime's choice.
+        precision: ``'f32'``; for OpenVINO also ``'bf16'``.
 
     Raises:
         RuntimeFileError: The file cannot be read, or was not exported from a detector with boxes.
     """
 
-    def __init__(self, path: str | Path, score: float = 0.25, iou: float = 0.7, threads: int = 0) -> None:
-        self.session = open_file(path, threads)
+    def __init__(self, path: str | Path, score: float = 0.25, iou: float = 0.7, threads: int = 0,
+                 precision: str = 'f32') -> None:
+        self.session = open_file(path, threads, precision)
         self.score, self.iou = score, iou
         metadata = self.session.metadata
         if metadata.get('task') not in ('detect', 'segment') or 'letterbox' not in metadata:
@@ -179,6 +222,11 @@ class Detector:
         self.has_nms = metadata['end2end'] == 'True'
         self.size: tuple[int, int] = tuple(ast.literal_eval(metadata['imgsz']))
         """Height and width of the input."""
+
+    @property
+    def scans(self) -> str:
+        """What runs the scans: the path of the compiled one, or 'standard operators'."""
+        return str(self.session.library or 'standard operators')
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Finds the objects of a picture (H, W, 3), uint8, BGR as OpenCV reads it.

@@ -11,11 +11,15 @@ from mmmamba.deploy.export import runtime
 from mmmamba.deploy.export.exporter import Exporter, ExportOptions
 from mmmamba.deploy.export.network import ExportedNetwork
 from mmmamba.deploy.export.to_onnx import OnnxExporter
+from mmmamba.deploy.native.libraries import openvino_library
 from mmmamba.errors import InputError
 
 
 class OpenVinoExporter(Exporter):
-    """The portable ONNX file, converted; weights stay float32."""
+    """The ONNX file, converted; weights stay float32.
+
+    Its scans are operators of our extension, which the runtime needs too; with ``portable`` they are OpenVINO's own.
+    """
 
     suffix = '.xml'
 
@@ -23,12 +27,16 @@ class OpenVinoExporter(Exporter):
         return [path, path.with_suffix('.bin')]
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
+        core = openvino.Core()
         if not options.portable:
-            raise InputError('--format openvino needs --portable: OpenVINO knows standard operators alone')
+            library = openvino_library()
+            if library.path is None:
+                raise InputError(f'{library.reason} --portable makes a file that needs none')
+            core.add_extension(str(library.path))
         with tempfile.TemporaryDirectory() as folder:
             onnx_file = Path(folder, 'model.onnx')
             OnnxExporter().write(network, onnx_file, options, metadata)
-            model = openvino.convert_model(str(onnx_file))
+            model = core.read_model(str(onnx_file))
             for key, value in metadata.items():
                 model.set_rt_info(value, ['model_info', key])
             openvino.save_model(model, str(out), compress_to_fp16=False)
