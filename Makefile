@@ -71,6 +71,7 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 		echo "opencv-python $$version misses a system library (often libGL.so.1): installing opencv-python-headless instead"; \
 		$(PIP) uninstall --yes --quiet opencv-python opencv-python-headless; \
 		$(PIP) install --quiet --no-deps opencv-python-headless==$$version; }
+	@$(BIN)/python -m mmmamba.deploy.native.build || echo 'exported files run in OpenVINO with --portable alone'
 	$(BIN)/python -m mmmamba.ops.info
 	@touch $@
 

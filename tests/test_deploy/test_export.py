@@ -28,6 +28,7 @@ from mmmamba.deploy.export import (
     runtime,
 )
 from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
+from mmmamba.deploy.native.libraries import onnxruntime_library, openvino_library
 from mmmamba.errors import InputError
 
 NMS = Suppression(score_thr=0.1, iou_threshold=0.5, max_per_img=20)
@@ -208,13 +209,72 @@ def test_letterbox_is_that_of_the_pipeline(shape):
     np.testing.assert_allclose(scale[:2], expected['scale_factor'])
 
 
-def test_openvino(tmp_path):
+@pytest.fixture(scope='module', params=[True, False], ids=['portable', 'extension'])
+def openvino_file(request, tmp_path_factory):
+    """An .xml file, and whether its scans are OpenVINO's own operators."""
     pytest.importorskip('openvino')
-    out = tmp_path / 'tiny.xml'
+    if not request.param and (library := openvino_library()).path is None:
+        pytest.skip(library.reason)
+    out = tmp_path_factory.mktemp('export') / 'tiny.xml'
     differences = make_exporter('openvino').export(
-        exported_network(build()), out, ExportOptions((64, 96), portable=True), PREPROCESSING())
+        exported_network(build()), out, ExportOptions((64, 96), portable=request.param), PREPROCESSING())
     assert differences['boxes'] <= 1e-3 and differences['scores'] <= 1e-5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['tiny.bin', 'tiny.xml']
+    assert sorted(path.name for path in out.parent.iterdir()) == ['tiny.bin', 'tiny.xml']
+    return out, request.param
+
+
+def test_openvino(openvino_file):
+    out, portable = openvino_file
     detector = runtime.Detector(out, score=0.1)
     assert detector.classes == {0: 'square', 1: 'wide', 2: 'tall'} and detector.size == (64, 96)
-    assert len(detector(np.full((50, 90, 3), 90, np.uint8)).labels)
+    assert detector.scans == ('standard operators' if portable else str(openvino_library().path))
+    image = np.full((50, 90, 3), 90, np.uint8)
+    found = detector(image)
+    rounded = runtime.Detector(out, score=0.1, precision='bf16')(image)
+    assert len(found.labels) > 5 and abs(len(rounded.labels) - len(found.labels)) <= 2
+    np.testing.assert_allclose(rounded.scores[:3], found.scores[:3], atol=0.02)
+
+
+def test_a_file_that_needs_the_extension_says_so(openvino_file, monkeypatch, tmp_path):
+    out, portable = openvino_file
+    other = tmp_path / 'libmmmamba_openvino.so'
+    (tmp_path / 'openvino_version.txt').write_text('2020.1.0\n')
+    for library, problem in ((None, 'there is none here'), (other, 'was built for OpenVINO 2020.1.0')):
+        monkeypatch.setattr(runtime, 'find_library', lambda name, library=library: library)
+        if portable:
+            assert runtime.Detector(out).scans == 'standard operators'
+        else:
+            with pytest.raises(runtime.RuntimeFileError, match=f'needs the compiled scan, and .*{problem}'):
+                runtime.Detector(out)
+
+
+def test_a_failed_scan_is_no_result(openvino_file, monkeypatch):
+    out, portable = openvino_file
+    session = runtime.OpenVinoSession(out)
+    nothing = np.full((1, 3, 64, 96), np.nan, np.float32)
+    if portable:
+        session.run(nothing)
+    else:
+        with pytest.raises(runtime.RuntimeFileError, match='a compiled scan failed'):
+            session.run(nothing)
+
+
+def test_onnxruntime_says_what_runs_the_scans(exported, monkeypatch, tmp_path):
+    library = onnxruntime_library()
+    assert runtime.Detector(exported[0]).scans == str(library.path or 'standard operators')
+    monkeypatch.setattr(runtime, 'find_library', lambda name: None)
+    detector = runtime.Detector(exported[0])
+    assert detector.scans == 'standard operators'
+    monkeypatch.undo()
+    image = np.full((50, 90, 3), 90, np.uint8)
+    np.testing.assert_allclose(detector(image).boxes, runtime.Detector(exported[0])(image).boxes, atol=1e-3)
+    broken = tmp_path / 'libmmmamba_onnxruntime.so'
+    broken.write_bytes(b'no library')
+    monkeypatch.setattr(runtime, 'find_library', lambda name: broken)
+    with pytest.raises(runtime.RuntimeFileError, match='libmmmamba_onnxruntime.so cannot be used'):
+        runtime.Detector(exported[0])
+
+
+def test_precisions_that_a_runtime_lacks(exported):
+    with pytest.raises(runtime.RuntimeFileError, match='f32 on a CPU, not in bf16'):
+        runtime.Detector(exported[0], precision='bf16')
