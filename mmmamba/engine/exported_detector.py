@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -48,6 +49,7 @@ class ExportedDetector(BaseDetector):
             raise InputError(f'{file} was not exported from a detector with boxes alone')
         self.classes: tuple[str, ...] = tuple(ast.literal_eval(metadata['names']).values())
         self.has_nms = metadata['end2end'] == 'True'
+        MMLogger.get_current_instance().info(f'{file}: scans in {self.session.library or "standard operators"}')
         self.test_cfg = Config(test_cfg)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:

@@ -36,6 +36,13 @@ def test_exported_file_has_the_ap_of_its_checkpoint(checkpoint, config, shared_c
         assert 'largest differences from PyTorch: boxes ' in capsys.readouterr().out
         assert run_tool('test', config, out, '--work-dir', tmp_path / 'test', '--out', tmp_path / name) == 0
     assert run_tool('test', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'torch') == 0
+    image = next((shared_coco_folder / 'val').iterdir())
+    for name, weights in (('file', tmp_path / 'raw.onnx'), ('checkpoint', checkpoint)):
+        assert run_tool('image_demo', image, config, weights, '--out-dir', tmp_path / name, '--score-thr', 0.001) == 0
+    found, own = (json.loads((tmp_path / name / 'preds' / f'{image.name}.json').read_text())
+                  for name in ('file', 'checkpoint'))
+    assert len(own['scores']) > 3 and len(found['scores']) == len(own['scores'])
+    assert found['scores'] == pytest.approx(own['scores'], abs=2e-4)  # four digits are written
     raw, nms, expected = (json.loads((tmp_path / f'{name}.metrics.json').read_text())
                           for name in ('raw', 'nms', 'torch'))
     assert raw == pytest.approx(expected, abs=1e-3) and nms == pytest.approx(expected, abs=1e-3)
