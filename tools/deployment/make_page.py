@@ -1,7 +1,7 @@
 """Makes a web page of an exported detector: ``python tools/deployment/make_page.py FILE.onnx --out FOLDER``.
 
 The folder is for any static host; the network runs in the visitor's browser. ``python -m http.server --directory
-FOLDER`` serves it here. Export with ``--portable``: no compiled scan runs in browsers.
+FOLDER`` serves it here.
 """
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmmamba.deploy.export.runtime import Detector, RuntimeFileError
 from mmmamba.errors import InputError
@@ -40,14 +41,18 @@ def make_page(model: Path, out: Path, package: Path | None = None) -> None:
     if model.suffix != '.onnx':
         raise InputError(f'{model}: browsers run .onnx files')
     try:
-        detector = Detector(model)
+        detector = Detector(model)  # ONNX Runtime reads it: it is sound
     except RuntimeFileError as error:
         raise InputError(str(error)) from error
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / 'detector.json').is_file())):
         raise InputError(f'--out: {out} has other files than such a page: name a new folder')
+    import onnx
+    from onnx import inliner
+
+    graph = inliner.inline_local_functions(onnx.load(str(model)))  # a browser has no compiled scan
     facts = {'title': model.stem, 'size': detector.size, 'classes': list(detector.classes.values()),
              'pad_value': detector.pad_value, 'has_nms': detector.has_nms, 'score': detector.score,
-             'iou': detector.iou}
+             'iou': detector.iou, 'scan_nodes': _name_scans(graph.graph.node)}
     with _dist(package) as dist:
         missing = next((name for name in RUNTIME_FILES.values() if not (dist / name).is_file()), None)
         if missing is not None:
@@ -56,8 +61,25 @@ def make_page(model: Path, out: Path, package: Path | None = None) -> None:
         (out / 'ort').mkdir(exist_ok=True)
         for name, source in RUNTIME_FILES.items():
             shutil.copyfile(dist / source, out / 'ort' / name)
-    shutil.copyfile(model, out / 'detector.onnx')
+    onnx.save(graph, str(out / 'detector.onnx'))
     (out / 'detector.json').write_text(json.dumps(facts), encoding='utf-8')
+
+
+def _name_scans(nodes: Any, are_inside: bool = False, count: int = 0) -> int:
+    """Names the nodes of scans and of their steps ``scan0``, ``scan1``, …, for the page to keep them off a GPU.
+
+    Returns:
+        ``count`` and the number of such nodes.
+    """
+    for node in nodes:
+        is_scan = are_inside or node.op_type == 'Scan'
+        if is_scan:
+            node.name = f'scan{count}'
+            count += 1
+        for attribute in node.attribute:
+            if attribute.HasField('g'):
+                count = _name_scans(attribute.g.node, is_scan, count)
+    return count
 
 
 @contextmanager

@@ -46,7 +46,7 @@ async function start() {
   } catch (error) {
     if (provider !== 'webgpu') throw error;
     element('note').textContent = `${error.message} It runs on the CPU instead.`;
-    element('how').options[0].remove();
+    element('how').selectedOptions[0].remove();
     return start();
   }
   say('Ready for a picture.');
@@ -112,7 +112,7 @@ function draw() {
   const least = Number(element('score').value);
   const chosen = new Set([...element('classes').querySelectorAll(':checked')].map(box => Number(box.value)));
   const boxes = found.boxes.filter(box => box[4] > least && chosen.has(box[5]));
-  const nameOf = box => `${info.classes[box[5]] ?? box[5]} ${box[4].toFixed(2)}`;
+  const nameOf = box => `${info.classes[box[5]] ?? box[5]}: ${box[4].toFixed(2)}`;
   globalThis.detections = boxes;  // for the console: x1, y1, x2, y2, score, class
 
   const view = element('view'), pen = view.getContext('2d');
@@ -184,9 +184,13 @@ async function prepare() {
     return label;
   }));
   const threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
-  if (await navigator.gpu?.requestAdapter().catch(() => null)) addOption('GPU (WebGPU)', 'webgpu', threads);
   if (threads > 1) addOption(`CPU, ${threads} threads`, 'wasm', threads);
   addOption('CPU, 1 thread', 'wasm', 1);
+  const gpu = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (gpu) {
+    addOption('GPU (WebGPU)', 'webgpu', threads);
+    if (!gpu.info?.isFallbackAdapter) element('how').selectedIndex = element('how').length - 1;
+  }
   if (!crossOriginIsolated) {
     element('note').textContent = 'One thread only: this browser has no cross-origin isolation here. It takes https or '
       + 'localhost, and the headers COOP and COEP from the host or from isolate.js.';

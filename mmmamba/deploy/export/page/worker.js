@@ -7,8 +7,10 @@ async function open({provider, threads}) {
   ort = await import(`./ort/${provider}.js`);
   const file = name => new URL(`ort/${provider}-binary.${name}`, import.meta.url).href;
   Object.assign(ort.env.wasm, {numThreads: threads, wasmPaths: {mjs: file('js'), wasm: file('wasm')}});
-  ort.env.logLevel = 'error';
-  session = await ort.InferenceSession.create('detector.onnx', {executionProviders: [provider]});
+  // A scan is thousands of small steps: on a GPU each would be a launch.
+  const forceCpuNodeNames = Array.from({length: info.scan_nodes}, (_, i) => `scan${i}`);
+  session = await ort.InferenceSession.create('detector.onnx', {
+    executionProviders: [provider === 'webgpu' ? {name: provider, forceCpuNodeNames} : provider], logSeverityLevel: 3});
 }
 
 async function detect({pixels, width, height, score}) {
