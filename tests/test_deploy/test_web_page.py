@@ -1,7 +1,7 @@
 """The web page of an exported detector: its rules are runtime.py's, and its boxes in a browser are PyTorch's.
 
-What needs a browser is skipped where Chromium is missing, or the unpacked npm package onnxruntime-web: its folder is in
-the environment variable ONNXRUNTIME_WEB, or in ``node_modules``.
+What needs a browser is skipped where Chromium is missing, or the unpacked npm package onnxruntime-web: its folder is
+in the environment variable ONNXRUNTIME_WEB, or in ``node_modules``.
 """
 from __future__ import annotations
 
@@ -270,11 +270,12 @@ def test_file_with_nms_dropped_onto_the_page(page, models, tmp_path):
     expected = runtime.Detector(models / 'nms.onnx')(write_picture(tmp_path / 'a.png', 200, 300))
     go_to(page, 'nms')
     content = base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()
+    page.run(f'globalThis.content = {json.dumps(content)}')
     page.run("""(() => {
       const dataTransfer = new DataTransfer();
-      dataTransfer.items.add(new File([Uint8Array.from(atob('%s'), c => c.charCodeAt())], 'a.png'));
+      dataTransfer.items.add(new File([Uint8Array.from(atob(content), c => c.charCodeAt())], 'a.png'));
       document.body.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true, cancelable: true}));
-    })()""" % content)
+    })()""")
     found = detections(page)
     np.testing.assert_allclose(found[:, :4], expected.boxes, rtol=0, atol=1e-3)
     np.testing.assert_allclose(found[:, 4], expected.scores, rtol=0, atol=1e-5)
