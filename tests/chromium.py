@@ -40,8 +40,8 @@ def served(folder: Path) -> Iterator[str]:
 class Page:
     """A tab."""
 
-    def __init__(self, process: subprocess.Popen, reader: int, writer: int) -> None:
-        self._process, self._reader, self._writer = process, reader, writer
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader, self._writer = reader, writer
         self._number, self._buffer = 0, b''
         self.errors: list[str] = []  # what the console was told
         self._session: str | None = None
@@ -107,19 +107,19 @@ class Page:
 @contextmanager
 def opened(chromium: str, *options: str) -> Iterator[Page]:
     """A new Chromium with a blank tab."""
-    from_us, to_us = os.pipe(), os.pipe()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # Chromium reads descriptor 3 and writes 4.
-        process = subprocess.Popen(
-            ['bash', '-c', f'exec "$@" 3<&{from_us[0]} 4>&{to_us[1]}', 'bash', chromium, '--headless', '--no-sandbox',
-             '--remote-debugging-pipe', '--no-first-run', f'--user-data-dir={profile}', *options],
-            pass_fds=(from_us[0], to_us[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.close(from_us[0])
-        os.close(to_us[1])
-        try:
-            yield Page(process, to_us[0], from_us[1])
-        finally:
-            process.kill()
-            process.wait()
-            os.close(from_us[1])
-            os.close(to_us[0])
+    from_us, to_us, profile = os.pipe(), os.pipe(), tempfile.mkdtemp()
+    # Chromium reads descriptor 3 and writes 4.
+    process = subprocess.Popen(
+        ['bash', '-c', f'exec "$@" 3<&{from_us[0]} 4>&{to_us[1]}', 'bash', chromium, '--headless', '--no-sandbox',
+         '--remote-debugging-pipe', '--no-first-run', f'--user-data-dir={profile}', *options],
+        pass_fds=(from_us[0], to_us[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(from_us[0])
+    os.close(to_us[1])
+    try:
+        yield Page(to_us[0], from_us[1])
+    finally:
+        process.kill()
+        process.wait()
+        os.close(from_us[1])
+        os.close(to_us[0])
+        shutil.rmtree(profile, ignore_errors=True)

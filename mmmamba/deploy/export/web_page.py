@@ -93,7 +93,8 @@ def _dist(package: Path | None) -> Iterator[Path]:
         raise InputError('npm is not installed: install Node.js, or name an unpacked onnxruntime-web with '
                          '--onnxruntime-web FOLDER')
     with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run([npm, 'pack', '--silent', ONNXRUNTIME_WEB], cwd=folder, capture_output=True, text=True)
+        packed = subprocess.run([npm, 'pack', '--loglevel=error', ONNXRUNTIME_WEB], cwd=folder,
+                                capture_output=True, text=True)
         archive = next(Path(folder).glob('*.tgz'), None)
         if packed.returncode or archive is None:
             reason = next((line for line in packed.stderr.splitlines() if line.strip()), 'it wrote no file')
