@@ -72,7 +72,7 @@ setup(
     # current folder, the clone would be taken for an (empty) namespace package.
     package_dir={'': '.'},
     # MANIFEST.in does not reach below `package_dir`.
-    package_data={'mmmamba': ['**/*.c', '**/*.cpp', '**/*.h', '**/*.md']},
+    package_data={'mmmamba': ['**/*.c', '**/*.cpp', '**/*.h', '**/*.md', 'deploy/export/page/*']},
     python_requires='>=3.9',
     install_requires=requirements('runtime'),
     extras_require={

@@ -57,7 +57,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_wheel_holds_the_package_with_its_c_sources(wheel_names: set[str]) -> None:
     assert 'mmmamba/__init__.py' in wheel_names
-    assert _sources('mmmamba/*.py', 'mmmamba/*.c', 'mmmamba/*.cpp', 'mmmamba/*.h') <= wheel_names
+    assert _sources('mmmamba/*.py', 'mmmamba/*.c', 'mmmamba/*.cpp', 'mmmamba/*.h',
+                    'mmmamba/deploy/export/page/*') <= wheel_names
 
 
 def test_wheel_holds_configs_and_tools_where_mim_looks(wheel_names: set[str]) -> None:
