@@ -45,14 +45,14 @@ class AotiExporter(TorchExporter):
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
         from torch._inductor import aoti_compile_and_package
-        from torch._inductor.exc import CppCompileError
+        from torch._inductor.exc import InductorError
 
         program = traced(network, options)
         try:
             with quiet(), out.open('wb') as file:
                 aoti_compile_and_package(program, package_path=file, inductor_configs=dict(CONFIGS))
-        except CppCompileError as error:
-            raise InputError(f'the C++ compiler failed: {" ".join(str(error).split())[:300]}') from error
+        except InductorError as error:
+            raise InputError(f'AOTInductor or its C++ compiler failed: … {" ".join(str(error).split())[-200:]}') from error
         with zipfile.ZipFile(out, 'a') as package:
             folder = package.namelist()[0].partition('/')[0]
             package.writestr(f'{folder}/extra/{runtime.METADATA_FILE}', _json(metadata))
@@ -62,6 +62,9 @@ class AotiExporter(TorchExporter):
         from torch._inductor.exc import InvalidCxxCompiler
 
         super()._require(network, out, options)
+        if options.dynamic:
+            raise InputError('--dynamic is not for --format aoti: AOTInductor cannot compile loops of open sizes; '
+                             'take torch-export')
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
