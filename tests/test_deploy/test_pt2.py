@@ -72,6 +72,7 @@ def test_program_of_open_sizes(program):
     session = runtime.TorchSession(program)
     rows = session.run(images)[0]
     assert not session.compiled and rows.shape == (3, 20, 6)
+    assert session.shape == ['batch', 3, 'height', 'width'] and session.metadata['torch'] == torch.__version__
     for image, output in zip(rows, expected(images)):
         found = suppression_differences(image, output, NMS, (160, 32))
         assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5 and (image[:, 4] > 0).sum() > 5
@@ -83,6 +84,7 @@ def test_package(package):
     images = as_input([composed_image(64, 96, seed=5)])
     session = runtime.TorchSession(package)
     got = session.run(images)[0]
+    assert json.loads(session.metadata['letterbox'])['pad_value'] == 114
     assert session.compiled and got.shape == (1, 4 + 3, 8 * 12 + 4 * 6 + 2 * 3)
     np.testing.assert_allclose(got[:, :4], expected(images)[:, :4], rtol=0, atol=1e-3)
     np.testing.assert_allclose(got[:, 4:], expected(images)[:, 4:], rtol=0, atol=1e-5)
@@ -166,11 +168,3 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
     with pytest.raises(InputError, match='needs a C'):
         export('aoti', out, size=(64, 96))
     assert not list(tmp_path.glob('*.pt2'))
-
-
-def test_metadata_of_both(program, package):
-    for file in (program, package):
-        session = runtime.open_file(file)
-        assert session.metadata['task'] == 'detect' and session.metadata['torch'] == torch.__version__
-        assert json.loads(session.metadata['letterbox'])['pad_value'] == 114
-    assert runtime.TorchSession(program).shape == ['batch', 3, 'height', 'width']

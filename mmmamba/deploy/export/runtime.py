@@ -159,6 +159,7 @@ class TorchSession:
             self.shape = ['batch', 3, 'height', 'width']
         if threads:
             torch.set_num_threads(threads)
+        self._program: Any
         try:
             if self.compiled:
                 from torch._inductor import aoti_load_package

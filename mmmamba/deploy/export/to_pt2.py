@@ -52,7 +52,8 @@ class AotiExporter(TorchExporter):
             with quiet(), out.open('wb') as file:
                 aoti_compile_and_package(program, package_path=file, inductor_configs=dict(CONFIGS))
         except InductorError as error:
-            raise InputError(f'AOTInductor or its C++ compiler failed: … {" ".join(str(error).split())[-200:]}') from error
+            problem = ' '.join(str(error).split())[-200:]  # a compiler says it at the end
+            raise InputError(f'AOTInductor or its C++ compiler failed: … {problem}') from error
         with zipfile.ZipFile(out, 'a') as package:
             folder = package.namelist()[0].partition('/')[0]
             package.writestr(f'{folder}/extra/{runtime.METADATA_FILE}', _json(metadata))
