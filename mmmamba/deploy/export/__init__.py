@@ -14,6 +14,8 @@ __all__ = ['EXPORTERS', 'ExportOptions', 'Exporter', 'Preprocessing', 'Suppressi
 EXPORTERS: Mapping[str, tuple[str, str]] = MappingProxyType({
     'onnx': ('to_onnx', 'OnnxExporter'),
     'openvino': ('to_openvino', 'OpenVinoExporter'),
+    'torch-export': ('to_pt2', 'TorchExporter'),
+    'aoti': ('to_pt2', 'AotiExporter'),
 })
 """Formats by name: module and class."""
 

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmmamba.deploy.export import runtime
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
 from mmmamba.errors import InputError
 from mmmamba.version import __version__
@@ -113,13 +116,13 @@ class Exporter(ABC):
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
         """Writes the file."""
 
-    @abstractmethod
-    def run(self, path: Path, images: np.ndarray) -> list[np.ndarray]:
-        """Returns what a file makes of images (B, 3, H, W), as a user's program would."""
-
     def _require(self, network: ExportedNetwork, out: Path, options: ExportOptions) -> None:
         if out.suffix != self.suffix:
             raise InputError(f'--out: the file must end with {self.suffix}, got {out}')
+        if not out.absolute().parent.is_dir():
+            raise InputError(f'--out: there is no folder {out.parent}')
+        if out.is_dir():
+            raise InputError(f'--out: {out} is a folder')
         if any(side < 1 or side % network.stride for side in options.size):
             raise InputError(f'--size: height and width must be multiples of {network.stride}, got '
                              f'{options.size[0]} {options.size[1]}')
@@ -134,11 +137,12 @@ class Exporter(ABC):
         if options.dynamic:  # two images of another shape
             height, width = options.size[0] + network.stride, options.size[1] + 2 * network.stride
             batches.append(as_input([composed_image(height, width, seed) for seed in (1, 2)]))
+        session = runtime.open_file(path)
         worst: dict[str, float] = {}
         for batch in batches:
             with torch.no_grad(), on_backend(network, None):
                 expected = network(torch.from_numpy(batch))
-            got = self.run(path, batch)
+            got = session.run(batch)
             if options.suppression is None:
                 all_found = [differences(network, got, expected)]
             else:
@@ -167,6 +171,32 @@ def on_backend(network: ExportedNetwork, name: str | None) -> Iterator[None]:
     finally:
         for layer, backend in zip(layers, before):
             layer.scan_backend = backend
+
+
+def example(network: ExportedNetwork, options: ExportOptions) -> tuple[Tensor, Any]:
+    """Returns images to trace the network with, and which of their sizes are open, for ``dynamic_shapes``."""
+    if not options.dynamic:
+        return torch.zeros(1, 3, *options.size), None
+    Dim, stride = torch.export.Dim, network.stride
+    shapes = {0: Dim('batch', max=1024), 2: stride * Dim('rows', max=256), 3: stride * Dim('columns', max=256)}
+    # Sizes that differ, and are not one: PyTorch would take what is equal for the same, and one for a constant.
+    return torch.zeros(2, 3, 2 * stride, 3 * stride), shapes
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the exporter's own warnings from the user."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir', 'torch._export')]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def describe(network: ExportedNetwork, options: ExportOptions, preprocessing: Preprocessing) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Runs exported detectors with NumPy, OpenCV and ONNX Runtime or OpenVINO: no PyTorch, no MMDetection, no mmmamba.
+"""Runs exported detectors with NumPy, OpenCV and ONNX Runtime, OpenVINO or PyTorch: no MMDetection, no mmmamba.
 
     from runtime import Detector
     boxes, scores, labels = Detector('mamba-yolo_t.onnx')(image)
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import zipfile
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ import numpy as np
 
 _METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox', 'portable')
 """What is read of what the exporter keeps in a file."""
+METADATA_FILE = 'mmmamba.json'
+"""What is kept in a .pt2 file, in its folder ``extra``."""
 
 
 BUILD_COMMAND = 'python -m mmmamba.deploy.native.build'
@@ -158,6 +161,78 @@ class OpenVinoSession:
         return outputs
 
 
+class TorchSession:
+    """A .pt2 file in PyTorch, on a CPU: a program of ``torch.export``, or a package of AOTInductor.
+
+    A .pt2 file is a program, which may do whatever its maker liked: open none that you do not trust.
+
+    Args:
+        path: The file.
+        threads: Threads of PyTorch in the whole process; 0 leaves them.
+        precision: ``'f32'``.
+
+    Attributes:
+        compiled: Whether the file is a package of AOTInductor.
+        library: None: standard operators run the scans.
+
+    Raises:
+        RuntimeFileError: PyTorch is not installed, or cannot read the file.
+    """
+
+    library = None
+
+    def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
+        try:
+            import torch
+        except ImportError:
+            raise RuntimeFileError('torch is not installed: pip install torch') from None
+        _require_file(path)
+        if precision != 'f32':
+            raise RuntimeFileError(f'a .pt2 file computes in f32, not in {precision}; OpenVINO has bf16')
+        self.metadata, self.compiled = _read_pt2(path)
+        self._stride = int(self.metadata['stride'])
+        self.shape: list[Any] = [1, 3, *ast.literal_eval(self.metadata['imgsz'])]
+        if ast.literal_eval(self.metadata['args'])['dynamic']:
+            self.shape = ['batch', 3, 'height', 'width']
+        if threads:
+            torch.set_num_threads(threads)
+        self._program: Any
+        try:
+            if self.compiled:
+                from torch._inductor import aoti_load_package
+
+                self._program = aoti_load_package(str(path))
+            else:
+                self._program = torch.export.load(str(path)).module()
+        except Exception as error:  # of many classes
+            raise RuntimeFileError(f'{path}, of PyTorch {self.metadata["torch"]}, cannot be read by '
+                                   f'{torch.__version__}: {_line(error)}') from error
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Does what :meth:`OnnxSession.run` does."""
+        import torch
+
+        _require_shape(self.shape, images)
+        if any(side % self._stride for side in images.shape[2:]):
+            raise RuntimeFileError(f'the file is for sides that are multiples of {self._stride}, got '
+                                   f'{list(images.shape[2:])}')
+        with torch.no_grad():
+            outputs = self._program(torch.from_numpy(np.ascontiguousarray(images, np.float32)))
+        return [output.numpy() for output in outputs]
+
+
+def _read_pt2(path: str | Path) -> tuple[dict[str, str], bool]:
+    """Returns what is kept in a .pt2 file, and whether it is compiled; runs nothing of it."""
+    try:
+        with zipfile.ZipFile(path) as package:
+            names = package.namelist()
+            folder = names[0].partition('/')[0]
+            metadata = json.loads(package.read(f'{folder}/extra/{METADATA_FILE}'))
+    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile):
+        raise RuntimeFileError(f'{path} cannot be read: it is damaged, or was not exported by mmmamba') from None
+    return metadata, any(name.startswith(f'{folder}/data/aotinductor/') for name in names)
+
+
 def find_library(name: str) -> Path | None:
     """Returns a compiled scan: next to this file, or in an installed mmmamba, which is not imported; None if none."""
     folders = [Path(__file__).parent]
@@ -166,11 +241,13 @@ def find_library(name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-SESSIONS: dict[str, Any] = {'.onnx': OnnxSession, '.xml': OpenVinoSession}
+SESSIONS: dict[str, Any] = {'.onnx': OnnxSession, '.xml': OpenVinoSession, '.pt2': TorchSession}
 """What runs a file, by its ending."""
 
 
-def open_file(path: str | Path, threads: int = 0, precision: str = 'f32') -> OnnxSession | OpenVinoSession:
+def open_file(
+    path: str | Path, threads: int = 0, precision: str = 'f32'
+) -> OnnxSession | OpenVinoSession | TorchSession:
     """Opens an exported file in the runtime for its ending.
 
     Raises:

@@ -1,11 +1,7 @@
 """ONNX files, opset 18: each scan a node that is also a function of standard operators."""
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,7 @@ import onnxscript
 import torch
 from onnx import helper
 
-from mmmamba.deploy.export import runtime
-from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression
+from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, example, quiet
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
 from mmmamba.deploy.export.onnx_scan import DOMAIN, OPSET, VERSION, Builder, functions, register_schemas
 
@@ -47,26 +42,15 @@ class OnnxExporter(Exporter):
         helper.set_model_props(model, metadata)
         onnx.save(model, str(out))
 
-    def run(self, path: Path, images: np.ndarray) -> list[np.ndarray]:
-        return runtime.OnnxSession(path).run(images)
-
 
 def traced(network: ExportedNetwork, options: ExportOptions) -> onnx.ModelProto:
     """Returns the network as a graph from ``images`` to the network's outputs."""
     register_schemas()
-    height, width = options.size
-    shapes: Any = None
-    example = torch.zeros(1, 3, height, width)
-    if options.dynamic:
-        Dim, stride = torch.export.Dim, network.stride
-        shapes = {'images': {0: Dim('batch', max=1024), 2: stride * Dim('rows', max=256),
-                             3: stride * Dim('columns', max=256)}}
-        # Sizes that differ, and are not one: PyTorch would take what is equal for the same, and one for a constant.
-        example = torch.zeros(2, 3, 2 * stride, 3 * stride)
+    images, shapes = example(network, options)
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
-            network.eval(), (example,), dynamo=True, opset_version=OPSET, input_names=['images'],
-            output_names=list(network.output_names), dynamic_shapes=shapes,
+            network.eval(), (images,), dynamo=True, opset_version=OPSET, input_names=['images'],
+            output_names=list(network.output_names), dynamic_shapes=shapes and {'images': shapes},
             custom_translation_table=_translations(), verbose=False, external_data=False)
     return program.model_proto
 
@@ -141,19 +125,3 @@ def add_suppression(model: onnx.ModelProto, network: BoxNetwork, chosen: Suppres
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info(
         'detections', onnx.TensorProto.FLOAT, [batch_size, count, 6]))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the exporter's own warnings from the user."""
-    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

@@ -4,10 +4,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import openvino
 
-from mmmamba.deploy.export import runtime
 from mmmamba.deploy.export.exporter import Exporter, ExportOptions
 from mmmamba.deploy.export.network import ExportedNetwork
 from mmmamba.deploy.export.to_onnx import OnnxExporter
@@ -40,6 +38,3 @@ class OpenVinoExporter(Exporter):
             for key, value in metadata.items():
                 model.set_rt_info(value, ['model_info', key])
             openvino.save_model(model, str(out), compress_to_fp16=False)
-
-    def run(self, path: Path, images: np.ndarray) -> list[np.ndarray]:
-        return runtime.OpenVinoSession(path).run(images)

@@ -79,8 +79,9 @@ def unavailable() -> str | None:
 def order_tables(directions: Sequence[str], height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns ``orders`` and ``places`` of a map, see above, in operations that can be traced for all sizes."""
     pixels = height * width
-    orders = pad_sequence([visited_pixels(direction, height, width, device) for direction in directions],
-                          batch_first=True, padding_value=pixels)
+    # Padded with zeros: a program for open sizes would keep any other value as it is in the example.
+    orders = pad_sequence([visited_pixels(direction, height, width, device) - pixels for direction in directions],
+                          batch_first=True) + pixels
     steps = torch.arange(orders.shape[1], device=device).expand_as(orders)
     never = torch.full((len(directions), pixels + 1), orders.shape[1], dtype=torch.int64, device=device)
     return orders, never.scatter(1, orders, steps)[:, :pixels]

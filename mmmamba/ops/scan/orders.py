@@ -101,9 +101,11 @@ def visited_pixels(direction: str, height: int, width: int, device: torch.device
     A padded pixel has the index height·width: its x is zero, but it takes a step of the scan like any other.
     """
     visit, multiple, _ = ORDERS[direction]
-    pixels = torch.arange(height * width, device=device).view(height, width)
+    count = height * width
+    pixels = torch.arange(count, device=device).view(height, width)
     if height and width:  # PyTorch 2.4 pads no empty map
-        pixels = F.pad(pixels, (0, -width % multiple, 0, -height % multiple), value=height * width)
+        # With zeros: a program traced for open sizes would keep any other value as it is in the example.
+        pixels = F.pad(pixels - count, (0, -width % multiple, 0, -height % multiple)) + count
     return visit(pixels)
 
 

@@ -1,0 +1,170 @@
+"""Detectors as .pt2 files: programs of torch.export, and packages of AOTInductor."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from small_detector import CONFIG
+
+from mmmamba.deploy.export import ExportOptions, Preprocessing, Suppression, exported_network, make_exporter, runtime
+from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend, suppression_differences
+from mmmamba.errors import InputError
+
+pytestmark = pytest.mark.needs_torch('2.13', 'writes programs with loops')
+NMS = Suppression(score_thr=0.1, iou_threshold=0.5, max_per_img=20)
+PREPROCESSING = partial(Preprocessing, 114, ('square', 'wide', 'tall'))
+
+
+def network():
+    """A detector with one scan, of which every stage has a map."""
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    preprocessor = dict(type='DetDataPreprocessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True)
+    detector = MODELS.build(dict(Config.fromstring(CONFIG, '.py').model, data_preprocessor=preprocessor, neck=None))
+    for stage in range(1, 4):
+        detector.backbone.stages[stage] = torch.nn.Identity()
+    for branch in detector.bbox_head.cls_branches:  # scores all over the range
+        torch.nn.init.constant_(branch[-1].bias, -2)
+        torch.nn.init.normal_(branch[-1].weight, std=0.5)
+    return exported_network(detector)
+
+
+def expected(images):
+    made = network()
+    with torch.no_grad(), on_backend(made, None):
+        return made(torch.from_numpy(images))[0].numpy()
+
+
+def export(name, out, **options):
+    return make_exporter(name).export(network(), out, ExportOptions(**options), PREPROCESSING())
+
+
+@pytest.fixture(scope='module')
+def program(tmp_path_factory):
+    """A program for open sizes, boxes chosen."""
+    out = tmp_path_factory.mktemp('program') / 'program.pt2'
+    differences = export('torch-export', out, size=(64, 96), dynamic=True, suppression=NMS)
+    assert differences['boxes'] <= 1e-3 and differences['scores'] <= 1e-5
+    return out
+
+
+@pytest.fixture(scope='module')
+def package(tmp_path_factory):
+    """Machine code for 64 x 96."""
+    out = tmp_path_factory.mktemp('package') / 'package.pt2'
+    differences = export('aoti', out, size=(64, 96))
+    assert differences['boxes'] <= 1e-3 and differences['scores'] <= 1e-5
+    return out
+
+
+def test_program_of_open_sizes(program):
+    images = as_input([composed_image(160, 32, seed=seed) for seed in range(3)])
+    session = runtime.TorchSession(program)
+    rows = session.run(images)[0]
+    assert not session.compiled and rows.shape == (3, 20, 6)
+    assert session.shape == ['batch', 3, 'height', 'width'] and session.metadata['torch'] == torch.__version__
+    for image, output in zip(rows, expected(images)):
+        found = suppression_differences(image, output, NMS, (160, 32))
+        assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5 and (image[:, 4] > 0).sum() > 5
+    with pytest.raises(runtime.RuntimeFileError, match='multiples of 32'):
+        session.run(np.zeros((1, 3, 48, 64), np.float32))
+
+
+def test_package(package):
+    images = as_input([composed_image(64, 96, seed=5)])
+    session = runtime.TorchSession(package)
+    got = session.run(images)[0]
+    assert json.loads(session.metadata['letterbox'])['pad_value'] == 114
+    assert session.compiled and got.shape == (1, 4 + 3, 8 * 12 + 4 * 6 + 2 * 3)
+    np.testing.assert_allclose(got[:, :4], expected(images)[:, :4], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(got[:, 4:], expected(images)[:, 4:], rtol=0, atol=1e-5)
+    turned = np.asfortranarray(images)
+    np.testing.assert_array_equal(session.run(turned)[0], got)
+    with pytest.raises(runtime.RuntimeFileError, match='inputs of'):
+        session.run(np.zeros((1, 3, 32, 32), np.float32))
+
+
+ALONE = """
+import runpy, sys
+
+class Blind:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmcv', 'mmdet', 'mmengine', 'mmmamba', *sys.argv[3:]):
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Blind, sys.meta_path)
+import numpy as np
+runtime = runpy.run_path(sys.argv[1])
+try:
+    found = runtime['Detector'](sys.argv[2], score=0.1)(np.full((50, 90, 3), 90, np.uint8))
+except runtime['RuntimeFileError'] as error:
+    sys.exit(str(error))
+assert (found.boxes >= 0).all() and (found.boxes <= [90, 50, 90, 50]).all()
+print('found', len(found.labels))
+"""
+
+
+def run_alone(file, *missing):
+    return subprocess.run([sys.executable, '-c', ALONE, str(Path(runtime.__file__)), str(file), *missing],
+                          capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('kind', ['program', 'package'])
+def test_files_need_pytorch_alone(kind, request):
+    file = request.getfixturevalue(kind)
+    done = run_alone(file)
+    assert done.returncode == 0 and done.stdout.startswith('found ') and not done.stderr, done.stderr
+
+
+def test_files_without_pytorch(program):
+    assert run_alone(program, 'torch').stderr == 'torch is not installed: pip install torch\n'
+
+
+@pytest.mark.parametrize('kind', ['program', 'package'])
+def test_damaged_files(kind, request, tmp_path):
+    file = request.getfixturevalue(kind)
+    short, foreign, broken = tmp_path / 'short.pt2', tmp_path / 'foreign.pt2', tmp_path / 'broken.pt2'
+    short.write_bytes(file.read_bytes()[:1000])
+    with zipfile.ZipFile(foreign, 'w') as made:
+        made.writestr('archive/models/model.json', '{}')
+    with zipfile.ZipFile(file) as given, zipfile.ZipFile(broken, 'w') as made:
+        for name in given.namelist():  # what is kept is whole, the program is not
+            made.writestr(name, given.read(name) if '/extra/' in name or name.endswith('version') else b'')
+    for path, problem in ((short, 'damaged, or was not exported by mmmamba'), (foreign, 'was not exported by mmmamba'),
+                          (broken, 'of PyTorch 2.* cannot be read'), (tmp_path / 'none.pt2', 'is no file')):
+        with pytest.raises(runtime.RuntimeFileError, match=problem) as caught:
+            runtime.Detector(path)
+        assert '\n' not in str(caught.value)
+
+
+def test_what_cannot_be_exported(tmp_path, monkeypatch):
+    out = tmp_path / 'a.pt2'
+    for options, problem in ((dict(dynamic=True), '--dynamic is not for --format aoti'),
+                             (dict(size=(60, 96)), 'multiples of 32')):
+        with pytest.raises(InputError, match=problem):
+            export('aoti', out, **{'size': (64, 96), **options})
+    for path, problem in ((tmp_path / 'none' / 'a.pt2', 'there is no folder'), (tmp_path / 'a.onnx', 'must end with')):
+        with pytest.raises(InputError, match=problem):
+            export('torch-export', path, size=(64, 96))
+    out.mkdir()
+    with pytest.raises(InputError, match='is a folder'):
+        export('torch-export', out, size=(64, 96))
+    out.rmdir()
+    monkeypatch.setattr('torch._inductor.config.cpp.cxx', ('no-such-compiler',))
+    with pytest.raises(InputError, match='needs a C'):
+        export('aoti', out, size=(64, 96))
+    assert not list(tmp_path.glob('*.pt2'))
