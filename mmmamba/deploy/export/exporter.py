@@ -6,19 +6,21 @@ import logging
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmmamba.deploy.export import runtime
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
 from mmmamba.errors import InputError
+from mmmamba.ops.scan.orders import visited_pixels
 from mmmamba.version import __version__
 
 BOX_TOLERANCE = 1e-3
@@ -173,14 +175,27 @@ def on_backend(network: ExportedNetwork, name: str | None) -> Iterator[None]:
             layer.scan_backend = backend
 
 
-def example(network: ExportedNetwork, options: ExportOptions) -> tuple[Tensor, Any]:
-    """Returns images to trace the network with, and which of their sizes are open, for ``dynamic_shapes``."""
-    if not options.dynamic:
-        return torch.zeros(1, 3, *options.size), None
-    Dim, stride = torch.export.Dim, network.stride
-    shapes = {0: Dim('batch', max=1024), 2: stride * Dim('rows', max=256), 3: stride * Dim('columns', max=256)}
-    # Sizes that differ, and are not one: PyTorch would take what is equal for the same, and one for a constant.
-    return torch.zeros(2, 3, 2 * stride, 3 * stride), shapes
+def traced(network: ExportedNetwork, options: ExportOptions, module: nn.Module | None = None,
+           decompositions: Mapping[Any, Callable[..., Tensor]] = MappingProxyType({})) -> Any:
+    """Returns the network as a ``torch.export.ExportedProgram``.
+
+    Args:
+        network: The network.
+        options: What is asked of the file.
+        module: What is traced instead of it, if not the network itself.
+        decompositions: What takes the place of operators.
+    """
+    images, shapes = torch.zeros(1, 3, *options.size), None
+    if options.dynamic:
+        Dim, stride = torch.export.Dim, network.stride
+        # Sizes that differ, and are not one: PyTorch would take what is equal for the same, and one for a constant.
+        images = torch.zeros(2, 3, 2 * stride, 3 * stride)
+        shapes = {'images': {0: Dim('batch', max=1024), 2: stride * Dim('rows', max=256),
+                             3: stride * Dim('columns', max=256)}}
+    with torch.no_grad(), quiet():
+        program = torch.export.export((module or network).eval(), (images,), dynamic_shapes=shapes)
+        return program.run_decompositions(
+            {torch.ops.mmmamba.scan_order.default: visited_pixels, **decompositions})
 
 
 @contextmanager

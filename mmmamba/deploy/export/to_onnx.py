@@ -11,7 +11,7 @@ import onnxscript
 import torch
 from onnx import helper
 
-from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, example, quiet
+from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, quiet, traced
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
 from mmmamba.deploy.export.onnx_scan import DOMAIN, OPSET, VERSION, Builder, functions, register_schemas
 
@@ -28,7 +28,7 @@ class OnnxExporter(Exporter):
     suffix = '.onnx'
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
-        model = traced(network, options)
+        model = _graph(network, options)
         if options.suppression and isinstance(network, BoxNetwork):
             add_suppression(model, network, options.suppression)
         model.functions.extend(functions())
@@ -43,16 +43,15 @@ class OnnxExporter(Exporter):
         onnx.save(model, str(out))
 
 
-def traced(network: ExportedNetwork, options: ExportOptions) -> onnx.ModelProto:
+def _graph(network: ExportedNetwork, options: ExportOptions) -> onnx.ModelProto:
     """Returns the network as a graph from ``images`` to the network's outputs."""
     register_schemas()
-    images, shapes = example(network, options)
+    program = traced(network, options)
     with torch.no_grad(), quiet():
-        program = torch.onnx.export(
-            network.eval(), (images,), dynamo=True, opset_version=OPSET, input_names=['images'],
-            output_names=list(network.output_names), dynamic_shapes=shapes and {'images': shapes},
-            custom_translation_table=_translations(), verbose=False, external_data=False)
-    return program.model_proto
+        return torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=['images'],
+            output_names=list(network.output_names), custom_translation_table=_translations(), verbose=False,
+            external_data=False).model_proto
 
 
 def _translations() -> dict[Any, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmamba.deploy.export import runtime
-from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, example, quiet
+from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, quiet, traced
 from mmmamba.deploy.export.network import ExportedNetwork
 from mmmamba.errors import InputError
 
@@ -29,7 +29,7 @@ class TorchExporter(Exporter):
     suffix = '.pt2'
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
-        program = traced(network, options)
+        program = _program(network, options)
         program.example_inputs = None  # as large as a small network
         with quiet(), out.open('wb') as file:
             torch.export.save(program, file, extra_files={runtime.METADATA_FILE: _json(metadata)})
@@ -47,7 +47,7 @@ class AotiExporter(TorchExporter):
         from torch._inductor import aoti_compile_and_package
         from torch._inductor.exc import InductorError
 
-        program = traced(network, options)
+        program = _program(network, options)
         try:
             with quiet(), out.open('wb') as file:
                 aoti_compile_and_package(program, package_path=file, inductor_configs=dict(CONFIGS))
@@ -86,15 +86,12 @@ class _Suppressed(nn.Module):
         return (choose_boxes(self.network(images)[0], images.shape[2:], self.chosen),)
 
 
-def traced(network: ExportedNetwork, options: ExportOptions) -> Any:
+def _program(network: ExportedNetwork, options: ExportOptions) -> Any:
     """Returns the network as a ``torch.export.ExportedProgram`` of plain operators."""
     from mmmamba.deploy.export.torch_scan import decompositions
 
-    module: nn.Module = _Suppressed(network, options.suppression) if options.suppression else network
-    images, shapes = example(network, options)
-    with torch.no_grad(), quiet():
-        program = torch.export.export(module.eval(), (images,), dynamic_shapes=shapes and {'images': shapes})
-        return program.run_decompositions(decompositions())
+    module = _Suppressed(network, options.suppression) if options.suppression else network
+    return traced(network, options, module, decompositions())
 
 
 def _json(metadata: dict[str, str]) -> str:
