@@ -15,7 +15,7 @@ from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression,
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
 from mmmamba.deploy.export.onnx_scan import DOMAIN, OPSET, VERSION, Builder, functions, register_schemas
 
-IR_VERSION = 10  # the latest that every runtime of the last two years reads
+IR_VERSION = 8  # the first that has functions, and opset 18's own: ONNX Runtime 1.17 reads up to 9
 
 
 class OnnxExporter(Exporter):
@@ -39,6 +39,8 @@ class OnnxExporter(Exporter):
         else:
             del_unused_functions(model)
         model.ir_version = IR_VERSION
+        for node in model.graph.node:
+            del node.metadata_props[:]  # later than this version; paths of this machine and lines of code
         helper.set_model_props(model, metadata)
         onnx.save(model, str(out))
 

@@ -102,7 +102,9 @@ class YOLOv8Head(ClippedBoxes, BaseDenseHead):
 
     def distances(self, bbox_logits: Tensor) -> Tensor:
         """Returns the expected distances (..., 4), in strides, of box logits (..., 4·reg_max)."""
-        return bbox_logits.unflatten(-1, (4, self.reg_max)).softmax(dim=-1) @ self.project.to(bbox_logits)
+        shares = bbox_logits.unflatten(-1, (4, self.reg_max)).softmax(dim=-1)
+        # By a column rather than a vector, which OpenCV does not read in an exported file.
+        return (shares @ self.project.to(bbox_logits)[:, None]).squeeze(-1)
 
     def loss_by_feat(self, cls_scores: list[Tensor], bbox_preds: list[Tensor], batch_gt_instances: list[InstanceData],
                      batch_img_metas: list[dict],
