@@ -278,3 +278,14 @@ def test_onnxruntime_says_what_runs_the_scans(exported, monkeypatch, tmp_path):
 def test_precisions_that_a_runtime_lacks(exported):
     with pytest.raises(runtime.RuntimeFileError, match='f32 on a CPU, not in bf16'):
         runtime.Detector(exported[0], precision='bf16')
+
+
+def test_long_boxes_may_differ_by_what_float32_has(exported):
+    network = exported[1]
+    output = torch.zeros(1, 4 + 3, 2)
+    output[:, 2:4] = torch.tensor([50.0, 500.0])
+    wrong = output.numpy().copy()
+    wrong[:, 0] += [0.001, 0.005]
+    assert exporter.differences(network, [wrong], [output]) == {'boxes': pytest.approx(1e-3, rel=1e-4), 'scores': 0}
+    wrong[:, 1, 0] += 0.002
+    assert exporter.differences(network, [wrong], [output])['boxes'] == pytest.approx(2e-3, rel=1e-4)
