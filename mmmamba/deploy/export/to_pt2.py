@@ -19,8 +19,9 @@ from mmmamba.errors import InputError
 
 LEAST_VERSION = (2, 13)
 """Of PyTorch. No version between 2.4, whose ``torch.export`` has no loops, and this one was tried."""
-CONFIGS = {'cpp.dynamic_threads': True}
-"""Of AOTInductor: as many threads as there are where the file runs, not here."""
+CONFIGS = {'cpp.threads': 1}
+"""Of AOTInductor: the loops that it writes take one thread, for the blocks of a scan are so many and so small that
+threads would do nothing but wait for each other. Convolutions take as many as PyTorch has where the file runs."""
 
 
 class TorchExporter(Exporter):
