@@ -22,6 +22,7 @@ class OpenVinoExporter(Exporter):
     """
 
     suffix = '.xml'
+    has_half = True
 
     def files(self, path: Path) -> list[Path]:
         return [path, path.with_suffix('.bin')]
