@@ -28,7 +28,7 @@ DATA_ROOTS = ('BCCD', 'COCO', 'FRUITS_NUTS', 'VOC')
 # Optional packages that configs and tools ask for, by the names of their modules.
 _PACKAGES = {
     **{name: name for name in ('aim', 'albumentations', 'clearml', 'dvclive', 'imagecorruptions', 'instaboostfast',
-                               'lvis', 'matplotlib', 'mlflow', 'mmpretrain', 'neptune', 'nncf', 'onnx', 'onnxruntime',
+                               'lvis', 'matplotlib', 'mlflow', 'mmpretrain', 'neptune', 'onnx', 'onnxruntime',
                                'onnxscript', 'openvino', 'pandas', 'scipy', 'seaborn', 'tensorboard',
                                'torchvision', 'transformers', 'wandb')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',

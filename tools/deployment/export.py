@@ -113,8 +113,10 @@ def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config,
     """Writes the file, of one that equals PyTorch; returns what it costs."""
     if args.format != 'openvino':
         raise InputError('--int8 is for --format openvino')
-    from mmmamba.deploy.export import quantize
-
+    try:
+        from mmmamba.deploy.export import quantize
+    except ModuleNotFoundError as error:
+        raise InputError(f'{error.name} is not installed: pip install mmmamba[int8]') from error
     if not isinstance(network, BoxNetwork):
         raise InputError('--int8 is for detectors with a YOLOv8Head; of this one, backbone and neck are exported')
     images = pictures(args.int8, MOST_CALIBRATED, options.size, preprocessing.pad_value)
