@@ -79,6 +79,7 @@ setup(
         'lite': ['mmcv-lite>=2.0.0,<2.2.0'],
         'demo': requirements('demo'),
         'export': requirements('export'),
+        'int8': [*requirements('export'), *requirements('int8')],
         'tests': requirements('tests'),
     },
     ext_modules=[NATIVE['NATIVE_EXTENSION'], NATIVE['ONNXRUNTIME_EXTENSION']],

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+from pathlib import Path
 
 import torch
 from mmcv.ops import batched_nms
@@ -16,6 +18,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmmamba.deploy.export.runtime import SESSIONS, RuntimeFileError, open_file
+from mmmamba.engine.runner import CheckedRunner
 from mmmamba.errors import InputError
 
 SUFFIXES = tuple(SESSIONS)
@@ -114,3 +117,12 @@ def use_exported_file(cfg: Config, file: str) -> None:
     cfg.model = dict(type='ExportedDetector', file=file, test_cfg=cfg.model.test_cfg,
                      pad_value=cfg.model.data_preprocessor.get('pad_value', 0))
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'UnreadableImagesHook']
+
+
+def metrics_of(cfg: Config, file: Path) -> dict[str, float]:
+    """Returns an exported file's metrics on a config's test set; its log lies beside the file."""
+    cfg = copy.deepcopy(cfg)
+    use_exported_file(cfg, str(file))
+    cfg.work_dir, cfg.experiment_name, cfg.log_level = str(file.parent), file.stem, 'WARNING'
+    cfg.load_from = None
+    return CheckedRunner.from_cfg(cfg).test()

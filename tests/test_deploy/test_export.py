@@ -28,6 +28,7 @@ from mmmamba.deploy.export import (
     runtime,
 )
 from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
+from mmmamba.deploy.export.network import rounded_to_half
 from mmmamba.deploy.native.libraries import onnxruntime_library, openvino_library
 from mmmamba.errors import InputError
 
@@ -289,3 +290,65 @@ def test_long_boxes_may_differ_by_what_float32_has(exported):
     assert exporter.differences(network, [wrong], [output]) == {'boxes': pytest.approx(1e-3, rel=1e-4), 'scores': 0}
     wrong[:, 1, 0] += 0.002
     assert exporter.differences(network, [wrong], [output])['boxes'] == pytest.approx(2e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize('name, suffix', [('onnx', '.onnx'), ('openvino', '.xml')])
+def test_half_keeps_rounded_weights(name, suffix, tmp_path):
+    network, out = exported_network(build()), tmp_path / f'half{suffix}'
+    make_exporter(name).export(network, out, ExportOptions((64, 96), portable=True, half=True), PREPROCESSING())
+    rounded = rounded_to_half(network)
+    if name == 'onnx':  # every matrix but A and the step sizes' biases
+        weights = onnx.load(out).graph.initializer
+        halves = [weight for weight in weights if weight.data_type == onnx.TensorProto.FLOAT16]
+        assert sum(int(np.prod(weight.dims)) for weight in halves) > 0.8 * sum(
+            parameter.numel() for parameter in network.parameters() if parameter.dim() > 1)
+    else:
+        assert out.read_text().count('element_type="f16"') > 20
+    images = as_input([composed_image(64, 96, seed=5)])
+    with torch.no_grad(), on_backend(rounded, None), on_backend(network, None):
+        expected, unrounded = (each(torch.from_numpy(images))[0].numpy() for each in (rounded, network))
+    got = runtime.open_file(out).run(images)[0]
+    np.testing.assert_allclose(got[:, :4], expected[:, :4], rtol=0, atol=1e-3)
+    moved = exporter.rounding_differences(network, (64, 96), [composed_image(64, 96, seed=5)])
+    assert moved['boxes'] >= np.abs(expected - unrounded)[:, :4].max() > np.abs(expected - got)[:, :4].max()
+    scans = [layer for layer in network.modules() if hasattr(layer, 'A_logs')]
+    kept = [layer for layer in rounded.modules() if hasattr(layer, 'A_logs')]
+    assert scans and all(torch.equal(one.A_logs, other.A_logs) for one, other in zip(scans, kept))
+
+
+def test_half_that_cannot_be(monkeypatch, tmp_path):
+    detector = build()
+    torch.nn.init.constant_(detector.bbox_head.cls_branches[0][-1].weight, 1e5)
+    with pytest.raises(InputError, match='--half: .*weight has values that float16 cannot hold'):
+        export(detector, tmp_path / 'a.onnx', size=(64, 96), half=True)
+    monkeypatch.setattr(type(make_exporter('onnx')), 'has_half', False)
+    with pytest.raises(InputError, match='--half is for ONNX and OpenVINO files'):
+        export(build(), tmp_path / 'a.onnx', size=(64, 96), half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8(openvino_file, monkeypatch, tmp_path):
+    pytest.importorskip('nncf')
+    import openvino
+
+    from mmmamba.deploy.export import quantize
+
+    source, portable = openvino_file
+    images = [composed_image(64, 96, seed=seed) for seed in range(3)]
+    out = tmp_path / 'int8.xml'
+    quantize.quantize(source, out, images)
+    quantize.add_metadata(out, {'int8': '{"pictures": 3}'})
+    assert out.with_suffix('.bin').stat().st_size < 0.7 * source.with_suffix('.bin').stat().st_size
+    moved = quantize.differences_of_files(source, out, images, classes=3)
+    assert 1e-4 < moved['mean of scores'] < 0.02 and moved['mean of boxes'] < 2
+    assert runtime.Detector(out).classes == {0: 'square', 1: 'wide', 2: 'tall'}
+    core = openvino.Core()
+    if not portable:
+        core.add_extension(str(openvino_library().path))
+    model = core.read_model(str(out))
+    assert model.get_rt_info(['model_info', 'int8']).value == '{"pictures": 3}'
+    del model
+    monkeypatch.setattr(runtime.OpenVinoSession, 'run', lambda *_: [np.full(1, np.inf)])
+    with pytest.raises(InputError, match='not finite'):
+        quantize.quantize(source, tmp_path / 'bad.xml', images[:1])
+    assert not list(tmp_path.glob('bad*'))

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
-import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv)
+import mmmamba.deploy.export  # makes mmdet run without compiled mmcv
+from mmmamba.deploy.native.libraries import openvino_library
 
 pytest.importorskip('onnxruntime')
 
@@ -48,11 +50,46 @@ def test_exported_file_has_the_ap_of_its_checkpoint(checkpoint, config, shared_c
     assert raw == pytest.approx(expected, abs=1e-3) and nms == pytest.approx(expected, abs=1e-3)
 
 
-def test_bad_input(checkpoint, config, run_tool, tmp_path, capsys):
+def test_int8_and_its_ap(checkpoint, config, shared_coco_folder, run_tool, tmp_path, capsys):
+    pytest.importorskip('nncf')
+    out = tmp_path / 'int8.xml'
+    arguments = ['--format', 'openvino', '--int8', shared_coco_folder / 'val']
+    if openvino_library().path is None:
+        arguments.append('--portable')
+    absent = 'test_dataloader.dataset.ann_file=none.json'
+    for problem, options in (('', []), ('none.json', ['--cfg-options', absent])):
+        assert run_tool('deployment/export', config, checkpoint, '--out', out, *arguments, *options) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        if problem:
+            assert 'AP was not measured' in line and problem in line and 'mean of boxes' in line
+        else:
+            assert run_tool('test', config, out, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'int8') == 0
+            ap = json.loads((tmp_path / 'int8.metrics.json').read_text())['coco/bbox_mAP']
+            assert f'coco/bbox_mAP {ap:.3f} in int8' in line
+            capsys.readouterr()
+    assert {path.suffix for path in tmp_path.glob('*int8*')} == {'.xml', '.bin', '.json'}
+
+
+class WithoutNncf:
+    """A finder for ``sys.meta_path`` that hides nncf."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == 'nncf':
+            raise ModuleNotFoundError("No module named 'nncf'", name='nncf')
+
+
+def test_bad_input(checkpoint, config, run_tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mmmamba.deploy.export.quantize', raising=False)
+    monkeypatch.delattr(mmmamba.deploy.export, 'quantize', raising=False)
+    monkeypatch.delitem(sys.modules, 'nncf', raising=False)
+    monkeypatch.setattr(sys, 'meta_path', [WithoutNncf(), *sys.meta_path])
+    int8 = [checkpoint, '--out', tmp_path / 'a.xml', '--int8', tmp_path, '--format']
     broken = tmp_path / 'broken.onnx'
     broken.write_bytes(b'no model')
     for tool, arguments, problem in (
         ('deployment/export', [checkpoint, '--out', tmp_path / 'a.onnx', '--size', 100, 64], 'multiples of 32'),
+        ('deployment/export', [*int8, 'onnx'], '--int8 is for --format openvino'),
+        ('deployment/export', [*int8, 'openvino'], 'nncf is not installed: pip install mmmamba[int8]'),
         ('test', [broken, '--work-dir', tmp_path / 'test'], 'cannot be read'),
         ('test', [broken, '--work-dir', tmp_path / 'test', '--tta'], '--tta needs a checkpoint'),
     ):

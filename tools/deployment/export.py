@@ -2,12 +2,16 @@
 
 Of a detector with a YOLOv8Head (Mamba YOLO, YOLOv8) the file takes images (B, 3, H, W), RGB from 0 to 1, and returns
 (B, 4 + classes, cells): centre x, centre y, width and height in pixels, and scores. Of any other detector it returns
-the maps of backbone and neck. It is compared with PyTorch first; one that differs is not kept.
+the maps of backbone and neck. It is compared with PyTorch first; one that differs is not kept. Only --int8 changes the
+results: its file is judged by its AP on the config's test set, which is printed and kept in the file.
 """
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,9 +25,17 @@ import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and regist
 from mmmamba import cli
 from mmmamba.analysis.media import find_images
 from mmmamba.deploy.export import EXPORTERS, ExportOptions, Preprocessing, Suppression, exported_network, make_exporter
+from mmmamba.deploy.export.exporter import rounding_differences
+from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
 from mmmamba.deploy.export.runtime import letterbox
 from mmmamba.engine import load_checkpoint_checked
+from mmmamba.engine.exported_detector import metrics_of
 from mmmamba.errors import InputError
+from mmmamba.recipes import RECIPES, under_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_CALIBRATED = 300
+"""Pictures that --int8 takes at most."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +51,14 @@ def parse_args() -> argparse.Namespace:
                         help="return (B, n, 6) instead: the boxes after NMS with the config's thresholds")
     parser.add_argument('--portable', action='store_true',
                         help='standard operators alone, for runtimes without our compiled scan')
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument('--half', action='store_true',
+                         help='round the weights to float16: half the file; it is computed in float32 as before')
+    weights.add_argument('--int8', type=Path, metavar='FOLDER',
+                         help='OpenVINO only: convolutions in int8, calibrated on these pictures, of which '
+                         f'{MOST_CALIBRATED} are taken; prints AP before and after')
+    parser.add_argument('--data', metavar='|'.join([*RECIPES, 'FOLDER']),
+                        help="another data set than the config's, as train.py and test.py have it")
     parser.add_argument('--images', type=Path, metavar='FOLDER', help='pictures to compare on, at most eight')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
@@ -60,21 +80,77 @@ def suppression_of(cfg: Config) -> Suppression:
     return Suppression(test_cfg.score_thr, test_cfg.nms.iou_threshold, test_cfg.max_per_img)
 
 
-def pictures(folder: Path, size: tuple[int, int], pad_value: int) -> list[np.ndarray]:
-    """Returns the first pictures of a folder as RGB inputs of ``size``, (H, W, 3), uint8."""
+def pictures(folder: Path, most: int, size: tuple[int, int], pad_value: int) -> list[np.ndarray]:
+    """Returns pictures of a folder, from all over it, as RGB inputs of ``size``, (H, W, 3), uint8."""
     found = []
-    for path in find_images(folder)[0][:8]:
+    paths = find_images(folder)[0]
+    for path in paths[::-(-len(paths) // most) or 1]:
         picture = cv2.imread(str(path))
         if picture is None:
-            raise InputError(f'--images: {path} cannot be read')
+            raise InputError(f'{path} cannot be read')
         inputs, _ = letterbox(picture, size, pad_value)
         found.append(np.rint(inputs[0].transpose(1, 2, 0) * 255).astype(np.uint8))
     return found
 
 
+def moved(differences: Mapping[str, float]) -> str:
+    return ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
+
+
+def test_set_problem(cfg: Config, options: ExportOptions, classes: Sequence[str]) -> str | None:
+    """Returns why AP cannot be measured on the config's test set."""
+    try:
+        if not options.dynamic and options.size != size_of(cfg):
+            return f'the test pipeline makes images of {size_of(cfg)}'
+        found = DATASETS.build(cfg.test_dataloader.dataset).metainfo['classes']
+    except (InputError, FileNotFoundError) as error:
+        return cli.describe(error)
+    return None if tuple(found) == tuple(classes) else f'the test set has the classes {tuple(found)}'
+
+
+def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config, options: ExportOptions,
+                preprocessing: Preprocessing, compared: Sequence[np.ndarray]) -> str:
+    """Writes the file, of one that equals PyTorch; returns what it costs."""
+    if args.format != 'openvino':
+        raise InputError('--int8 is for --format openvino')
+    try:
+        from mmmamba.deploy.export import quantize
+    except ModuleNotFoundError as error:
+        raise InputError(f'{error.name} is not installed: pip install mmmamba[int8]') from error
+    if not isinstance(network, BoxNetwork):
+        raise InputError('--int8 is for detectors with a YOLOv8Head; of this one, backbone and neck are exported')
+    images = pictures(args.int8, MOST_CALIBRATED, options.size, preprocessing.pad_value)
+    problem = test_set_problem(cfg, options, preprocessing.classes)
+    if network.has_masks:
+        problem = 'the AP of files with masks is not measured'
+    if problem and options.suppression:
+        raise InputError(f'--int8: a file with --nms is judged by AP alone, which cannot be measured: {problem}')
+    exporter = make_exporter(args.format)
+    with tempfile.TemporaryDirectory(prefix='.export-', dir=args.out.absolute().parent) as folder:
+        before, after = Path(folder, f'float32-{args.out.name}'), Path(folder, args.out.name)
+        exporter.export(network, before, options, preprocessing, compared)
+        quantize.quantize(before, after, images)
+        facts: Mapping[str, object]
+        if problem:
+            facts = differences = quantize.differences_of_files(before, after, images, network.num_classes)
+            report = f'AP was not measured ({problem}); differences from float32: {moved(differences)}'
+        else:
+            metrics = [metrics_of(cfg, file) for file in (before, after)]
+            name = next(name for name in metrics[0] if name.endswith('mAP'))
+            facts = {'metric': name, 'float32': metrics[0][name], 'int8': metrics[1][name]}
+            report = f'{name} {metrics[1][name]:.3f} in int8, {metrics[0][name]:.3f} in float32'
+        quantize.add_metadata(after, {'int8': json.dumps({'pictures': len(images), **facts})})
+        for made, kept in zip(exporter.files(after), exporter.files(args.out)):
+            made.replace(kept)
+    return report
+
+
 def main() -> None:
     args = parse_args()
+    start = time.monotonic()
     cfg = Config.fromfile(args.config)
+    if args.data:
+        cfg = under_recipe(cfg, args.data, ROOT / 'configs')
     cfg.merge_from_dict(args.cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     detector = MODELS.build(cfg.model)
@@ -82,14 +158,20 @@ def main() -> None:
     classes = stored.get('classes') or DATASETS.build({**cfg.test_dataloader.dataset, 'lazy_init': True}).metainfo[
         'classes']
     options = ExportOptions(tuple(args.size or size_of(cfg)), args.dynamic,
-                            suppression_of(cfg) if args.nms else None, args.portable)
+                            suppression_of(cfg) if args.nms else None, args.portable, args.half)
     preprocessing = Preprocessing(int(cfg.model.data_preprocessor.get('pad_value', 0)), tuple(classes))
-    images = pictures(args.images, options.size, preprocessing.pad_value) if args.images else []
-    start = time.monotonic()
-    differences = make_exporter(args.format).export(
-        exported_network(detector), args.out, options, preprocessing, images)
-    print(f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, in {time.monotonic() - start:.0f} s; largest '
-          f'differences from PyTorch: {", ".join(f"{name} {value:.1e}" for name, value in differences.items())}')
+    images = pictures(args.images, 8, options.size, preprocessing.pad_value) if args.images else []
+    network, exporter = exported_network(detector), make_exporter(args.format)
+    if args.int8:
+        report = export_int8(network, args, cfg, options, preprocessing, images)
+    else:
+        differences = exporter.export(network, args.out, options, preprocessing, images)
+        report = f'largest differences from PyTorch: {moved(differences)}'
+        if args.half:
+            report += (' with the rounded weights; rounding them moves '
+                       f'{moved(rounding_differences(network, options.size, images))}')
+    size = sum(file.stat().st_size for file in exporter.files(args.out))
+    print(f'{args.out}: {size / 2**20:.1f} MiB, in {time.monotonic() - start:.0f} s; {report}')
 
 
 if __name__ == '__main__':

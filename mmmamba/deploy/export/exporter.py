@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmamba.deploy.export import runtime
-from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
+from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork, rounded_to_half
 from mmmamba.errors import InputError
 from mmmamba.ops.scan.orders import visited_pixels
 from mmmamba.version import __version__
@@ -55,12 +55,14 @@ class ExportOptions:
         dynamic: Whether batch, height and width are left open.
         suppression: For boxes after NMS; None for all cells.
         portable: Standard operators alone, without a place for the compiled scan.
+        half: Weights are rounded to float16 and kept in it; it is computed in the runtime's own precision.
     """
 
     size: tuple[int, int]
     dynamic: bool = False
     suppression: Suppression | None = None
     portable: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,12 @@ class Exporter(ABC):
 
     suffix: str
     """Of its files."""
+    has_half = False
+    """Whether its files can hold float16 weights, of a network whose own are such values."""
 
     def export(self, network: ExportedNetwork, out: Path, options: ExportOptions, preprocessing: Preprocessing,
                images: Sequence[np.ndarray] = ()) -> dict[str, float]:
-        """Writes a file whose results are PyTorch's.
+        """Writes a file whose results are PyTorch's; with ``half``, PyTorch's with the rounded weights.
 
         Args:
             network: On a CPU.
@@ -100,6 +104,8 @@ class Exporter(ABC):
             InputError: The file would differ from PyTorch, or cannot be made; then there is none.
         """
         self._require(network, out, options)
+        if options.half:
+            network = rounded_to_half(network)
         temporary = out.with_name(f'.{os.getpid()}-{out.name}')
         try:
             self.write(network, temporary, options, describe(network, options, preprocessing))
@@ -126,6 +132,8 @@ class Exporter(ABC):
             raise InputError(f'--out: there is no folder {out.parent}')
         if out.is_dir():
             raise InputError(f'--out: {out} is a folder')
+        if options.half and not self.has_half:
+            raise InputError(f'--half is for ONNX and OpenVINO files; those that end with {self.suffix} keep float32')
         if any(side < 1 or side % network.stride for side in options.size):
             raise InputError(f'--size: height and width must be multiples of {network.stride}, got '
                              f'{options.size[0]} {options.size[1]}')
@@ -268,6 +276,18 @@ def differences(network: ExportedNetwork, got: Sequence[np.ndarray], expected: S
         found['coefficients'] = _relative(got[0][:, scores.stop:], expected[0][:, scores.stop:])
         found['prototypes'] = _relative(got[1], expected[1])
     return found
+
+
+def rounding_differences(network: ExportedNetwork, size: tuple[int, int],
+                         images: Sequence[np.ndarray] = ()) -> dict[str, float]:
+    """Returns how far the outputs are moved by ``half``, as :func:`differences` does."""
+    rounded, worst = rounded_to_half(network), dict[str, float]()
+    for image in (composed_image(*size), *images):
+        batch = torch.from_numpy(as_input([image]))
+        with torch.no_grad(), on_backend(network, None), on_backend(rounded, None):
+            found = differences(network, [output.numpy() for output in rounded(batch)], network(batch))
+        worst = {name: max(value, worst.get(name, 0.0)) for name, value in found.items()}
+    return worst
 
 
 def _relative(got: np.ndarray, expected: Tensor) -> float:

@@ -12,6 +12,9 @@ from mmmamba.deploy.export.blocks import rearrange_blocks
 from mmmamba.deploy.fuse import fold_batch_norms
 from mmmamba.errors import InputError
 
+KEPT_BY_HALF = ('A_log', 'A_logs', 'dt_projs_bias')
+"""Parameters of the scans that stay float32: exponentials are taken of them, and they are small."""
+
 
 def exported_network(detector: Any) -> ExportedNetwork:
     """Returns a copy of a detector for exporters: batch norms folded, every scan on the backend ``'export'``.
@@ -34,6 +37,21 @@ def exported_network(detector: Any) -> ExportedNetwork:
     for layer in network.modules():
         if hasattr(layer, 'scan_backend'):
             layer.scan_backend = 'export'
+    return network
+
+
+def rounded_to_half(network: ExportedNetwork) -> ExportedNetwork:
+    """Returns a copy whose weights are float16 values in float32; vectors, as biases and norms, stay as they are.
+
+    Raises:
+        InputError: A weight is too large for float16.
+    """
+    network = copy.deepcopy(network)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1 and name.rpartition('.')[2] not in KEPT_BY_HALF:
+            parameter.data = parameter.half().float()
+            if not parameter.isfinite().all():
+                raise InputError(f'--half: {name} has values that float16 cannot hold')
     return network
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxscript
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, quiet, traced
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
@@ -26,6 +26,7 @@ class OnnxExporter(Exporter):
     """
 
     suffix = '.onnx'
+    has_half = True
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
         model = _graph(network, options)
@@ -38,6 +39,8 @@ class OnnxExporter(Exporter):
             model = inliner.inline_local_functions(model)
         else:
             del_unused_functions(model)
+        if options.half:
+            store_half(model)
         model.ir_version = IR_VERSION
         for node in model.graph.node:
             del node.metadata_props[:]  # later than this version; paths of this machine and lines of code
@@ -83,6 +86,22 @@ def del_unused_functions(model: onnx.ModelProto) -> None:
     kept = [function for function in model.functions if function.name in used]
     del model.functions[:]
     model.functions.extend(kept)
+
+
+def store_half(model: onnx.ModelProto) -> None:
+    """Keeps matrices of float16 values in float16, each with a ``Cast``, which runtimes compute when they load it."""
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) > 1:
+            values = numpy_helper.to_array(weight)
+            rounded = values.astype(np.float16)
+            if np.array_equal(rounded, values):
+                name, stored = weight.name, f'{weight.name}_half'
+                weight.CopyFrom(numpy_helper.from_array(rounded, stored))
+                casts.append(helper.make_node('Cast', [stored], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]  # in the order in which they are computed
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def add_suppression(model: onnx.ModelProto, network: BoxNetwork, chosen: Suppression) -> None:

@@ -20,6 +20,7 @@ class OpenVinoExporter(Exporter):
     """
 
     suffix = '.xml'
+    has_half = True
 
     def files(self, path: Path) -> list[Path]:
         return [path, path.with_suffix('.bin')]
