@@ -24,8 +24,8 @@ from mmmamba.ops.scan.orders import visited_pixels
 from mmmamba.version import __version__
 
 BOX_TOLERANCE = 1e-3
-"""Largest difference of a box from PyTorch's, in pixels; of a box longer than 100 pixels, per 100 pixels of its length:
-PyTorch itself is further from float64 there."""
+"""Largest difference of a box from PyTorch's, in pixels. Of a box longer than 100 pixels, per 100 pixels of its length:
+there PyTorch itself is further from float64."""
 SCORE_TOLERANCE = 1e-5
 MAP_TOLERANCE = 1e-4
 """Largest difference of a map, relative to its norm."""
