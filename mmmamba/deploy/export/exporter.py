@@ -24,7 +24,7 @@ from mmmamba.ops.scan.orders import visited_pixels
 from mmmamba.version import __version__
 
 BOX_TOLERANCE = 1e-3
-"""Largest difference of a box from PyTorch's, in pixels. Of a box longer than 100 pixels, per 100 pixels of its length:
+"""Largest difference of a box from PyTorch's, in pixels. Of one longer than 100 pixels, per 100 pixels of its length:
 there PyTorch itself is further from float64."""
 SCORE_TOLERANCE = 1e-5
 MAP_TOLERANCE = 1e-4
