@@ -350,3 +350,12 @@ def test_the_library_for_openvino_needs_openvino(monkeypatch):
     monkeypatch.setattr(build, 'find_spec', lambda name: None)
     with pytest.raises(InputError, match='OpenVINO is not installed'):
         build.build()
+
+
+def test_the_library_for_openvino_stays_loaded():
+    """OpenVINO would unload it with the last model that it knows to need it, and crash where something else does."""
+    needed(libraries.openvino_library())
+    code = ('import gc, openvino, sys; from mmmamba.deploy.native.libraries import openvino_library;'
+            'library = str(openvino_library().path); core = openvino.Core(); core.add_extension(library); del core;'
+            'gc.collect(); sys.exit(library not in open("/proc/self/maps").read())')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -22,6 +22,9 @@ from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS
 SCAN = FOLDER.parents[1] / 'ops' / 'cpu'
 # OpenVINO's messages name the source file: not by where it was compiled.
 CPP_FLAGS = ['-std=c++17', '-O2', '-fPIC', '-fvisibility=hidden', f'-fmacro-prefix-map={FOLDER}/=']
+# OpenVINO closes an extension with the last model that it knows to have its operators; whatever else still points into
+# the library would crash the process, so it stays until the end.
+KEPT = ('-Wl,-z,nodelete',)
 LINKED = ('libopenvino.so*', 'libopenvino_onnx_frontend.so*', 'libtbb.so*')
 
 
@@ -57,7 +60,7 @@ def build() -> Path:
             compile_to(f'kernel_{isa}.o', cc, SCAN / 'kernel.c', [*c_flags, *flags, f'-DSCAN_ISA={isa}'])
         library = Path(folder, OPENVINO)
         _run([*cxx, '-shared', '-o', str(library), *objects, *(str(paths[0]) for paths in found),
-              f'-Wl,-rpath,{package / "libs"}', '-pthread'])
+              f'-Wl,-rpath,{package / "libs"}', *KEPT, '-pthread'])
         shutil.move(library, FOLDER / OPENVINO)
     (FOLDER / OPENVINO_VERSION).write_text(version('openvino') + '\n', encoding='utf-8')
     return FOLDER / OPENVINO
