@@ -12,6 +12,7 @@ import ast
 import json
 import os
 import zipfile
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +24,6 @@ _METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox', 'portable')
 """What is read of what the exporter keeps in a file."""
 METADATA_FILE = 'mmmamba.json'
 """What is kept in a .pt2 file, in its folder ``extra``."""
-
-
 BUILD_COMMAND = 'python -m mmmamba.deploy.native.build'
 
 
@@ -59,10 +58,7 @@ class OnnxSession:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise RuntimeFileError('onnxruntime is not installed: pip install onnxruntime') from None
+        onnxruntime = _import('onnxruntime')
         _require_file(path)
         if precision != 'f32':
             raise RuntimeFileError(f'ONNX Runtime computes in f32 on a CPU, not in {precision}; OpenVINO has bf16')
@@ -112,10 +108,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise RuntimeFileError('openvino is not installed: pip install openvino') from None
+        openvino = _import('openvino')
         _require_file(path)
         if precision not in ('f32', 'bf16'):
             raise RuntimeFileError(f'precision must be f32 or bf16, got {precision}')
@@ -182,10 +175,7 @@ class TorchSession:
     library = None
 
     def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
-        try:
-            import torch
-        except ImportError:
-            raise RuntimeFileError('torch is not installed: pip install torch') from None
+        torch = _import('torch')
         _require_file(path)
         if precision != 'f32':
             raise RuntimeFileError(f'a .pt2 file computes in f32, not in {precision}; OpenVINO has bf16')
@@ -257,6 +247,13 @@ def open_file(
     if suffix not in SESSIONS:
         raise RuntimeFileError(f'{path}: an exported file ends with {" or ".join(SESSIONS)}')
     return SESSIONS[suffix](path, threads, precision)
+
+
+def _import(package: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError:
+        raise RuntimeFileError(f'{package} is not installed: pip install {package}') from None
 
 
 def _require_file(path: str | Path) -> None:
