@@ -240,7 +240,9 @@ def test_a_file_that_needs_the_extension_says_so(openvino_file, monkeypatch, tmp
     out, portable = openvino_file
     other = tmp_path / 'libmmmamba_openvino.so'
     (tmp_path / 'openvino_version.txt').write_text('2020.1.0\n')
-    for library, problem in ((None, 'there is none here'), (other, 'was built for OpenVINO 2020.1.0')):
+    alone = tmp_path / 'alone' / other.name
+    for library, problem in ((None, 'there is none here'), (other, 'was built for OpenVINO 2020.1.0'),
+                             (alone, 'openvino_version.txt, which belongs to the one here, is missing')):
         monkeypatch.setattr(runtime, 'find_library', lambda name, library=library: library)
         if portable:
             assert runtime.Detector(out).scans == 'standard operators'

@@ -15,7 +15,7 @@ import openvino
 
 from mmmamba.deploy.export import runtime
 from mmmamba.deploy.export.exporter import as_input
-from mmmamba.deploy.native.libraries import openvino_library
+from mmmamba.deploy.export.to_openvino import read_model
 from mmmamba.errors import InputError
 
 IN_FLOAT = ('MatMul', 'Multiply', 'Subtract', 'Divide', 'MVN', 'Softmax')
@@ -35,7 +35,7 @@ def quantize(source: Path, out: Path, images: Sequence[np.ndarray]) -> None:
     Raises:
         InputError: It returns what is not finite for one of them; then there is no file.
     """
-    model = _read(source)
+    model = read_model(source)
     nncf.set_log_level(logging.ERROR)  # it names hundreds of operators that stay as they are
     made = nncf.quantize(
         model, nncf.Dataset(images, lambda image: as_input([image])), subset_size=len(images),
@@ -77,11 +77,3 @@ def differences_of_files(one: Path, other: Path, images: Sequence[np.ndarray], c
     every = {'boxes': np.concatenate(boxes), 'scores': np.concatenate(scores)}
     return {f'{which} of {name}': float(value) for name, values in every.items()
             for which, value in (('largest', values.max(initial=0)), ('mean', values.mean() if len(values) else 0))}
-
-
-def _read(path: Path) -> openvino.Model:
-    core = openvino.Core()
-    library = openvino_library()
-    if library.path is not None:
-        core.add_extension(str(library.path))
-    return core.read_model(str(path))

@@ -119,12 +119,14 @@ class OpenVinoSession:
         library = find_library('libmmmamba_openvino.so')
         missing = f'there is none here; {BUILD_COMMAND} builds it, and --portable makes a file without'
         if library is not None:
-            built_for = library.with_name('openvino_version.txt').read_text(encoding='utf-8').strip()
+            release = library.with_name('openvino_version.txt')
+            built_for = release.read_text(encoding='utf-8').strip() if release.is_file() else None
             if built_for == version('openvino'):
                 core.add_extension(str(library))
             else:
                 missing = (f'the one here was built for OpenVINO {built_for}, not {version("openvino")}; '
-                           f'{BUILD_COMMAND} builds it anew')
+                           f'{BUILD_COMMAND} builds it anew' if built_for else
+                           f'{release}, which belongs to the one here, is missing')
                 library = None
         try:
             model = core.read_model(str(path))

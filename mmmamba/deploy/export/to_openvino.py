@@ -26,16 +26,22 @@ class OpenVinoExporter(Exporter):
         return [path, path.with_suffix('.bin')]
 
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
-        core = openvino.Core()
-        if not options.portable:
-            library = openvino_library()
-            if library.path is None:
-                raise InputError(f'{library.reason} --portable makes a file that needs none')
-            core.add_extension(str(library.path))
+        library = openvino_library()
+        if library.path is None and not options.portable:
+            raise InputError(f'{library.reason} --portable makes a file that needs none')
         with tempfile.TemporaryDirectory() as folder:
             onnx_file = Path(folder, 'model.onnx')
             OnnxExporter().write(network, onnx_file, options, metadata)
-            model = core.read_model(str(onnx_file))
+            model = read_model(onnx_file)
             for key, value in metadata.items():
                 model.set_rt_info(value, ['model_info', key])
             openvino.save_model(model, str(out), compress_to_fp16=False)
+
+
+def read_model(path: Path) -> openvino.Model:
+    """Reads an .onnx or .xml file, with the compiled scan where there is one."""
+    core = openvino.Core()
+    library = openvino_library()
+    if library.path is not None:
+        core.add_extension(str(library.path))
+    return core.read_model(str(path))
