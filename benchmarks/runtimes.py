@@ -1,7 +1,7 @@
 """Times exported detectors in other runtimes beside PyTorch, interleaved: ``python -m benchmarks.runtimes``.
 
-Mamba YOLO and YOLOv8 with random weights, one image, from the picture to boxes and scores of all cells, without
-suppression, on the CPU. PyTorch runs what ``mmmamba.deploy.fuse`` returns. Each file is compared with PyTorch first,
+Mamba YOLO and YOLOv8 with random weights, one image, from the input tensor to boxes and scores of all cells,
+without NMS, on the CPU. PyTorch runs what ``mmmamba.deploy.fuse`` returns. Each file is compared with PyTorch first,
 as ``tools/deployment/export.py`` does.
 """
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Way(NamedTuple):
     format: str
     portable: bool = False
     precision: str = 'f32'
+    int8: bool = False
 
 
 WAYS: Mapping[str, Way | None] = MappingProxyType({
@@ -52,6 +53,9 @@ WAYS: Mapping[str, Way | None] = MappingProxyType({
     'OpenVINO': Way('openvino'),
     'OpenVINO, bf16': Way('openvino', precision='bf16'),
     'OpenVINO, portable': Way('openvino', portable=True),
+    'OpenVINO, int8': Way('openvino', int8=True),
+    'torch.export': Way('torch-export'),
+    'AOTInductor': Way('aoti'),
 })
 
 
@@ -80,10 +84,15 @@ def in_a_runtime(file: Path, side: int, threads: int, precision: str) -> Run:
 def export(detector: nn.Module, way: Way, side: int, folder: Path) -> Path:
     """Exports once for all precisions."""
     exporter = make_exporter(way.format)
-    out = folder / f'{"portable" if way.portable else "compiled"}{exporter.suffix}'
+    out = folder / f'{way.format}{"-portable" if way.portable else ""}{exporter.suffix}'
     if not out.exists():
         exporter.export(exported_network(detector), out, ExportOptions((side, side), portable=way.portable),
                         Preprocessing(114, tuple(map(str, range(80)))))
+    if way.int8:
+        from mmmamba.deploy.export.quantize import quantize  # needs NNCF
+
+        float32, out = out, folder / f'int8{exporter.suffix}'
+        quantize(float32, out, [composed_image(side, side, seed) for seed in range(4)])
     return out
 
 
@@ -143,7 +152,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS)[:6],
+                        help='default: %(default)s')
     parser.add_argument('--side', type=int, default=640, help='of the square image, a multiple of 32')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--seconds', type=float, default=60)
@@ -152,6 +162,8 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.side % 32 or args.side < 32:
         parser.error('--side must be a multiple of 32')
+    if args.plot and (BASELINE not in args.networks or 'PyTorch' not in args.ways):
+        parser.error(f'--plot draws times over {BASELINE} in PyTorch: measure it too')
     return args
 
 

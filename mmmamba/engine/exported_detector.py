@@ -1,7 +1,6 @@
-"""An exported file in a detector's place, so that Runner tests it: ``tools/test.py CONFIG FILE.onnx``."""
+"""An exported file instead of a detector, so that Runner tests it: ``tools/test.py CONFIG FILE.onnx``."""
 from __future__ import annotations
 
-import ast
 import copy
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmmamba.deploy.export.runtime import SESSIONS, RuntimeFileError, open_file
+from mmmamba.deploy.export.runtime import SESSIONS, RuntimeFileError, box_facts, open_file
 from mmmamba.engine.runner import CheckedRunner
 from mmmamba.errors import InputError
 
@@ -45,13 +44,12 @@ class ExportedDetector(BaseDetector):
                               pad_value=pad_value))
         try:
             self.session = open_file(file)
+            facts = box_facts(file, self.session.metadata)
         except RuntimeFileError as error:
             raise InputError(str(error)) from error
-        metadata = self.session.metadata
-        if metadata.get('task') != 'detect':
-            raise InputError(f'{file} was not exported from a detector with boxes alone')
-        self.classes: tuple[str, ...] = tuple(ast.literal_eval(metadata['names']).values())
-        self.has_nms = metadata['end2end'] == 'True'
+        if self.session.metadata['task'] == 'segment':
+            raise InputError(f'{file} was exported from a detector with masks, which are not made of a file here')
+        self.classes, self.has_nms = tuple(facts.classes.values()), facts.has_nms
         MMLogger.get_current_instance().info(f'{file}: scans in {self.session.library or "standard operators"}')
         self.test_cfg = Config(test_cfg)
 
@@ -66,7 +64,7 @@ class ExportedDetector(BaseDetector):
         results = []
         for image, sample in zip(batch_inputs, batch_data_samples):  # the file may be for one image at a time
             try:
-                output = torch.from_numpy(self.session.run(image[None].numpy())[0][0])
+                output = torch.from_numpy(self.session.run(image[None].cpu().numpy())[0][0])
             except RuntimeFileError as error:
                 raise InputError(str(error)) from error
             found = self._rows(output) if self.has_nms else self._cells(output)
@@ -113,9 +111,18 @@ class ExportedDetector(BaseDetector):
 
 
 def use_exported_file(cfg: Config, file: str) -> None:
-    """Puts a file in the place of a config's model, and leaves out the hooks that look into a model."""
+    """Has a config test a file instead of its model, without the hooks that look into a model.
+
+    Raises:
+        InputError: Its model is not a detector with boxes of its own, or is to run in several processes.
+    """
+    if not {'score_thr', 'nms', 'max_per_img'} <= set(cfg.model.get('test_cfg') or {}):
+        raise InputError(f'an exported file cannot be tested with this config: its {cfg.model.type} chooses its boxes '
+                         'in several stages')
+    if cfg.get('launcher', 'none') != 'none':
+        raise InputError('an exported file is tested in one process, without --launcher')
     cfg.model = dict(type='ExportedDetector', file=file, test_cfg=cfg.model.test_cfg,
-                     pad_value=cfg.model.data_preprocessor.get('pad_value', 0))
+                     pad_value=cfg.model.get('data_preprocessor', {}).get('pad_value', 0))
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'UnreadableImagesHook']
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmmamba.deploy.export import runtime as exported_runtime
 from mmmamba.deploy.native import build, libraries
 from mmmamba.errors import InputError
 from mmmamba.ops.scan import exported
@@ -78,10 +79,8 @@ def with_onnxruntime(op: str, threads: int = 1, known: object = None, **attribut
 
 
 def openvino_core():
-    openvino = pytest.importorskip('openvino')
-    core = openvino.Core()
-    core.add_extension(needed(libraries.openvino_library()))
-    return core
+    pytest.importorskip('openvino')
+    return exported_runtime.openvino_core(Path(needed(libraries.openvino_library())))
 
 
 def compiled(core, model, threads: int):

@@ -2,14 +2,19 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 import mmmamba.deploy.export  # makes mmdet run without compiled mmcv
 from mmmamba.deploy.native.libraries import openvino_library
 
 pytest.importorskip('onnxruntime')
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -70,6 +75,14 @@ def test_int8_and_its_ap(checkpoint, config, shared_coco_folder, run_tool, tmp_p
     assert {path.suffix for path in tmp_path.glob('*int8*')} == {'.xml', '.bin', '.json'}
 
 
+@pytest.mark.parametrize('config, value', [
+    ('odss_pafpn/swin-t_odss-pafpn_8xb16-300e_coco.py', 114), ('mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py', 114),
+    ('od_mamba/retinanet_od-mamba-t_fpn_1x_coco.py', 0)])
+def test_padding_is_that_of_the_test_pipeline(config, value):
+    tool = runpy.run_path(str(ROOT / 'tools' / 'deployment' / 'export.py'))
+    assert tool['pad_value_of'](Config.fromfile(ROOT / 'configs' / config)) == value
+
+
 class WithoutNncf:
     """A finder for ``sys.meta_path`` that hides nncf."""
 
@@ -88,10 +101,26 @@ def test_bad_input(checkpoint, config, run_tool, tmp_path, capsys, monkeypatch):
     broken.write_bytes(b'no model')
     for tool, arguments, problem in (
         ('deployment/export', [checkpoint, '--out', tmp_path / 'a.onnx', '--size', 100, 64], 'multiples of 32'),
+        ('deployment/export', [checkpoint, '--out', tmp_path / 'a.onnx', '--size', -32, 64, '--images', tmp_path],
+         'multiples of 32'),
+        ('deployment/export', [checkpoint, '--out', tmp_path / 'a.onnx', '--nms', '--cfg-options',
+                               'model.test_cfg.nms.type=soft_nms'], 'soft_nms, files can have nms alone'),
         ('deployment/export', [*int8, 'onnx'], '--int8 is for --format openvino'),
+        ('deployment/export', [checkpoint, '--int8', tmp_path, '--format', 'openvino', '--portable', '--out',
+                               tmp_path / 'none' / 'a.xml'], 'there is no folder'),
         ('deployment/export', [*int8, 'openvino'], 'nncf is not installed: pip install mmmamba[int8]'),
         ('test', [broken, '--work-dir', tmp_path / 'test'], 'cannot be read'),
         ('test', [broken, '--work-dir', tmp_path / 'test', '--tta'], '--tta needs a checkpoint'),
+        ('test', [broken, '--work-dir', tmp_path / 'test', '--launcher', 'pytorch'], 'without --launcher'),
     ):
         assert run_tool(tool, config, *arguments) == 2
+        assert problem in capsys.readouterr().err
+    stages = tmp_path / 'stages.py'
+    model = 'dict(test_cfg=dict(_delete_=True, rpn=dict(nms_pre=1000)))'
+    stages.write_text(f'_base_ = {str(config)!r}\nmodel = {model}\n')
+    for tool, arguments, problem in (
+        ('deployment/export', [checkpoint, '--out', tmp_path / 'a.onnx', '--nms'], 'no score_thr'),
+        ('test', [broken, '--work-dir', tmp_path / 'test'], 'chooses its boxes in several stages'),
+    ):
+        assert run_tool(tool, stages, *arguments) == 2
         assert problem in capsys.readouterr().err

@@ -74,10 +74,25 @@ def size_of(cfg: Config) -> tuple[int, int]:
     raise InputError('the config pads its test images to no fixed size: name one with --size H W')
 
 
+def pad_value_of(cfg: Config) -> int:
+    """Returns what the config's test pipeline pads pictures with, 0 to 255."""
+    values = [transform['pad_val'] for transform in get_test_pipeline_cfg(cfg)
+              if transform['type'] in ('LetterboxPad', 'Pad') and transform.get('pad_val') is not None]
+    value = values[0] if values else cfg.model.get('data_preprocessor', {}).get('pad_value', 0)
+    value = value['img'] if isinstance(value, Mapping) else value
+    return int(value if isinstance(value, (int, float)) else value[0])
+
+
 def suppression_of(cfg: Config) -> Suppression:
     """Returns the thresholds of the config's test_cfg."""
-    test_cfg = cfg.model.test_cfg
-    return Suppression(test_cfg.score_thr, test_cfg.nms.iou_threshold, test_cfg.max_per_img)
+    try:
+        test_cfg = cfg.model.test_cfg
+        if test_cfg.nms.type != 'nms':
+            raise InputError(f'--nms: the config has {test_cfg.nms.type}, files can have nms alone')
+        return Suppression(test_cfg.score_thr, test_cfg.nms.iou_threshold, test_cfg.max_per_img)
+    except AttributeError:
+        raise InputError('--nms: the config has no score_thr, nms.iou_threshold and max_per_img in its test_cfg, as '
+                         'one of a detector with a YOLOv8Head has') from None
 
 
 def pictures(folder: Path, most: int, size: tuple[int, int], pad_value: int) -> list[np.ndarray]:
@@ -93,7 +108,7 @@ def pictures(folder: Path, most: int, size: tuple[int, int], pad_value: int) -> 
     return found
 
 
-def moved(differences: Mapping[str, float]) -> str:
+def listed(differences: Mapping[str, float]) -> str:
     return ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
 
 
@@ -111,8 +126,6 @@ def test_set_problem(cfg: Config, options: ExportOptions, classes: Sequence[str]
 def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config, options: ExportOptions,
                 preprocessing: Preprocessing, compared: Sequence[np.ndarray]) -> str:
     """Writes the file, of one that equals PyTorch; returns what it costs."""
-    if args.format != 'openvino':
-        raise InputError('--int8 is for --format openvino')
     try:
         from mmmamba.deploy.export import quantize
     except ModuleNotFoundError as error:
@@ -133,7 +146,7 @@ def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config,
         facts: Mapping[str, object]
         if problem:
             facts = differences = quantize.differences_of_files(before, after, images, network.num_classes)
-            report = f'AP was not measured ({problem}); differences from float32: {moved(differences)}'
+            report = f'AP was not measured ({problem}); differences from float32: {listed(differences)}'
         else:
             metrics = [metrics_of(cfg, file) for file in (before, after)]
             name = next(name for name in metrics[0] if name.endswith('mAP'))
@@ -148,6 +161,8 @@ def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config,
 def main() -> None:
     args = parse_args()
     start = time.monotonic()
+    if args.int8 and args.format != 'openvino':
+        raise InputError('--int8 is for --format openvino')
     cfg = Config.fromfile(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data, ROOT / 'configs')
@@ -159,17 +174,18 @@ def main() -> None:
         'classes']
     options = ExportOptions(tuple(args.size or size_of(cfg)), args.dynamic,
                             suppression_of(cfg) if args.nms else None, args.portable, args.half)
-    preprocessing = Preprocessing(int(cfg.model.data_preprocessor.get('pad_value', 0)), tuple(classes))
-    images = pictures(args.images, 8, options.size, preprocessing.pad_value) if args.images else []
+    preprocessing = Preprocessing(pad_value_of(cfg), tuple(classes))
     network, exporter = exported_network(detector), make_exporter(args.format)
+    exporter.require(network, args.out, options, preprocessing)
+    images = pictures(args.images, 8, options.size, preprocessing.pad_value) if args.images else []
     if args.int8:
         report = export_int8(network, args, cfg, options, preprocessing, images)
     else:
         differences = exporter.export(network, args.out, options, preprocessing, images)
-        report = f'largest differences from PyTorch: {moved(differences)}'
+        report = f'largest differences from PyTorch: {listed(differences)}'
         if args.half:
             report += (' with the rounded weights; rounding them moves '
-                       f'{moved(rounding_differences(network, options.size, images))}')
+                       f'{listed(rounding_differences(network, options.size, images))}')
     size = sum(file.stat().st_size for file in exporter.files(args.out))
     print(f'{args.out}: {size / 2**20:.1f} MiB, in {time.monotonic() - start:.0f} s; {report}')
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmamba.deploy.export import runtime
-from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork, rounded_to_half
+from mmmamba.deploy.export.network import MAP_TOLERANCE, BoxNetwork, ExportedNetwork, rounded_to_half
 from mmmamba.errors import InputError
 from mmmamba.ops.scan.orders import visited_pixels
 from mmmamba.version import __version__
@@ -27,8 +27,6 @@ BOX_TOLERANCE = 1e-3
 """Largest difference of a box from PyTorch's, in pixels. Of one longer than 100 pixels, per 100 pixels of its length:
 there PyTorch itself is further from float64."""
 SCORE_TOLERANCE = 1e-5
-MAP_TOLERANCE = 1e-4
-"""Largest difference of a map, relative to its norm."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +101,14 @@ class Exporter(ABC):
         Raises:
             InputError: The file would differ from PyTorch, or cannot be made; then there is none.
         """
-        self._require(network, out, options)
+        self.require(network, out, options, preprocessing)
         if options.half:
             network = rounded_to_half(network)
         temporary = out.with_name(f'.{os.getpid()}-{out.name}')
         try:
             self.write(network, temporary, options, describe(network, options, preprocessing))
             worst = self._compare(network, temporary, options, images)
-            for made, kept in zip(self.files(temporary), self.files(out)):
+            for made, kept in reversed([*zip(self.files(temporary), self.files(out))]):  # the one that is opened last
                 os.replace(made, kept)
         finally:
             for made in self.files(temporary):
@@ -125,7 +123,13 @@ class Exporter(ABC):
     def write(self, network: ExportedNetwork, out: Path, options: ExportOptions, metadata: dict[str, str]) -> None:
         """Writes the file."""
 
-    def _require(self, network: ExportedNetwork, out: Path, options: ExportOptions) -> None:
+    def require(self, network: ExportedNetwork, out: Path, options: ExportOptions,
+                preprocessing: Preprocessing) -> None:
+        """Checks what :meth:`export` is asked.
+
+        Raises:
+            InputError: It cannot be done.
+        """
         if out.suffix != self.suffix:
             raise InputError(f'--out: the file must end with {self.suffix}, got {out}')
         if not out.absolute().parent.is_dir():
@@ -141,6 +145,9 @@ class Exporter(ABC):
             raise InputError('--nms is for detectors with a YOLOv8Head; of this one, backbone and neck are exported')
         if options.suppression and network.has_masks:
             raise InputError('--nms is for detectors without masks')
+        if isinstance(network, BoxNetwork) and len(preprocessing.classes) != network.num_classes:
+            raise InputError(f'the head has {network.num_classes} classes, but there are names for '
+                             f'{len(preprocessing.classes)}: take the config of the training, or its --data')
 
     def _compare(self, network: ExportedNetwork, path: Path, options: ExportOptions,
                  images: Sequence[np.ndarray]) -> dict[str, float]:
@@ -161,7 +168,7 @@ class Exporter(ABC):
                              for rows, output in zip(got[0], expected[0])]
             for found in all_found:
                 for name, value in found.items():
-                    worst[name] = max(value, worst.get(name, 0.0))
+                    worst[name] = float(np.maximum(value, worst.get(name, 0.0)))  # NaN stays
         limits = {'boxes': BOX_TOLERANCE, 'scores': SCORE_TOLERANCE}
         for name, value in worst.items():
             if not value <= limits.get(name, MAP_TOLERANCE):  # so that NaN fails
@@ -192,7 +199,7 @@ def traced(network: ExportedNetwork, options: ExportOptions, module: nn.Module |
         network: The network.
         options: What is asked of the file.
         module: What is traced instead of it, if not the network itself.
-        decompositions: What takes the place of operators.
+        decompositions: Functions that replace operators.
     """
     images, shapes = torch.zeros(1, 3, *options.size), None
     if options.dynamic:
@@ -235,15 +242,17 @@ def describe(network: ExportedNetwork, options: ExportOptions, preprocessing: Pr
         'names': str(dict(enumerate(preprocessing.classes))),
         'channels': '3',
         'end2end': str(options.suppression is not None),
-        'portable': str(options.portable),
+        'compiled_scans': str(not options.portable and any(
+            hasattr(layer, 'scan_backend') for layer in network.modules())),
         'args': str({'dynamic': options.dynamic, 'nms': options.suppression is not None}),
+        'input': json.dumps({'channels': 'RGB', 'mean': [0, 0, 0], 'std': [255, 255, 255]}),  # of pixels from 0 to 255
         'letterbox': json.dumps({'pad_value': preprocessing.pad_value, 'at': 'bottom right'}),
         'suppression': json.dumps(None if options.suppression is None else asdict(options.suppression)),
     }
 
 
 def composed_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Makes an RGB image (H, W, 3), uint8: blurred rectangles and noise."""
+    """Makes an RGB image (H, W, 3), uint8: rectangles and noise."""
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (1, 1, 3)) * np.ones((height, width, 1))
     for _ in range(12):
@@ -261,6 +270,8 @@ def as_input(images: Sequence[np.ndarray]) -> np.ndarray:
 
 def differences(network: ExportedNetwork, got: Sequence[np.ndarray], expected: Sequence[Tensor]) -> dict[str, float]:
     """Returns the largest differences: of boxes in pixels, of scores, and of maps relative to their norm."""
+    if len(got) != len(expected):
+        raise InputError(f'the file was not kept: it has {len(got)} outputs where PyTorch has {len(expected)}')
     for mine, value in zip(got, expected):
         if mine.shape != tuple(value.shape):
             raise InputError(f'the file was not kept: it has an output {mine.shape} where PyTorch has '
@@ -268,9 +279,8 @@ def differences(network: ExportedNetwork, got: Sequence[np.ndarray], expected: S
     if not isinstance(network, BoxNetwork):
         return {name: _relative(mine, value) for name, mine, value in zip(network.output_names, got, expected)}
     delta = np.abs(got[0] - expected[0].numpy())
-    lengths = expected[0][:, 2:4].numpy().max(1, keepdims=True)
     scores = slice(4, 4 + network.num_classes)
-    found = {'boxes': float((delta[:, :4] / np.maximum(lengths / 100, 1)).max()),
+    found = {'boxes': _largest(delta[:, :4], expected[0][:, 2:4].numpy().max(1, keepdims=True)),
              'scores': float(delta[:, scores].max())}
     if network.has_masks:
         found['coefficients'] = _relative(got[0][:, scores.stop:], expected[0][:, scores.stop:])
@@ -286,8 +296,13 @@ def rounding_differences(network: ExportedNetwork, size: tuple[int, int],
         batch = torch.from_numpy(as_input([image]))
         with torch.no_grad(), on_backend(network, None), on_backend(rounded, None):
             found = differences(network, [output.numpy() for output in rounded(batch)], network(batch))
-        worst = {name: max(value, worst.get(name, 0.0)) for name, value in found.items()}
+        worst = {name: float(np.maximum(value, worst.get(name, 0.0))) for name, value in found.items()}
     return worst
+
+
+def _largest(delta: np.ndarray, lengths: np.ndarray) -> float:
+    """Returns the largest difference of boxes, as :data:`BOX_TOLERANCE` has it."""
+    return float((delta / np.maximum(lengths / 100, 1)).max(initial=0))
 
 
 def _relative(got: np.ndarray, expected: Tensor) -> float:
@@ -329,7 +344,7 @@ def suppression_differences(rows: np.ndarray, output: np.ndarray, chosen: Suppre
         np.fill_diagonal(among, 0)
         if len(np.unique(kept)) < len(kept) or (among > chosen.iou_threshold + 1e-4).any():
             raise InputError('the file was not kept: its NMS keeps boxes that overlap a better one')
-    return {'boxes': float(np.abs(corners[cells] - rows[:, :4]).max(initial=0)),
+    return {'boxes': _largest(np.abs(corners[cells] - rows[:, :4]), output[2:4, cells].max(0)[:, None]),
             'scores': float(np.abs(scores[labels, cells] - rows[:, 4]).max(initial=0))}
 
 

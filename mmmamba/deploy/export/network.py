@@ -12,6 +12,8 @@ from mmmamba.deploy.export.blocks import rearrange_blocks
 from mmmamba.deploy.fuse import fold_batch_norms
 from mmmamba.errors import InputError
 
+MAP_TOLERANCE = 1e-4
+"""Largest difference of a map from PyTorch's, relative to its norm."""
 KEPT_BY_HALF = ('A_log', 'A_logs', 'dt_projs_bias')
 """Parameters of the scans that stay float32: exponentials are taken of them, and they are small."""
 
@@ -24,20 +26,49 @@ def exported_network(detector: Any) -> ExportedNetwork:
             exported.
 
     Raises:
-        InputError: It has no backbone, or a batch norm without running statistics.
+        InputError: It has no backbone, or a batch norm without running statistics, or the copy would differ from it.
     """
     if not hasattr(detector, 'backbone'):
         raise InputError(f'{type(detector).__name__} has no backbone that could be exported')
+    original = detector
     detector = copy.deepcopy(detector).eval().requires_grad_(False)
     fold_batch_norms(detector)
     rearrange_blocks(detector)
     makes_boxes = hasattr(getattr(detector, 'bbox_head', None), 'distances')
     network = BoxNetwork(detector) if makes_boxes else FeatureNetwork(detector)
+    _require_same(network, original)
     layer: Any
     for layer in network.modules():
         if hasattr(layer, 'scan_backend'):
             layer.scan_backend = 'export'
     return network
+
+
+@torch.no_grad()
+def _require_same(network: ExportedNetwork, detector: Any) -> None:
+    """Compares the maps, or what the head makes of them, with the detector's own of a picture of noise."""
+    training = detector.training
+    unit = max(64, network.stride, getattr(detector.data_preprocessor, 'pad_size_divisor', 1))
+    picture = torch.randint(0, 256, (3, unit, 2 * unit), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    detector.eval()
+    try:
+        maps = detector.extract_feat(detector.data_preprocessor({'inputs': [picture]})['inputs'])
+        expected = flattened(detector.bbox_head(maps) if isinstance(network, BoxNetwork) else maps)
+    finally:
+        detector.train(training)
+    maps = network.features(picture.flip(0)[None].to(expected[0].device) / 255)  # pictures are BGR
+    got = flattened(network.head(maps) if isinstance(network, BoxNetwork) else maps)
+    differences = [float((mine - its).norm() / its.norm().clamp(min=1e-30)) for mine, its in zip(got, expected)]
+    if not all(difference <= MAP_TOLERANCE for difference in differences):  # so that NaN fails
+        raise InputError(f'{type(detector).__name__} cannot be exported: its form for other runtimes differs from it '
+                         f'by {max(differences):.1e} of an output')
+
+
+def flattened(outputs: Any) -> list[Tensor]:
+    """Returns the tensors of nested tuples and lists."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [tensor for part in outputs for tensor in flattened(part)]
 
 
 def rounded_to_half(network: ExportedNetwork) -> ExportedNetwork:
@@ -96,7 +127,7 @@ class FeatureNetwork(ExportedNetwork):
         super().__init__(detector)
         with torch.no_grad():
             device = next(self.parameters()).device
-            count = len(detector.extract_feat(torch.zeros(1, 3, 64, 64, device=device)))
+            count = len(self.features(torch.zeros(1, 3, 64, 64, device=device)))
         self.output_names = tuple(f'map{i}' for i in range(count))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -185,7 +185,8 @@ def _value(name: str) -> onnx.ValueInfoProto:
 def _softplus(f: Builder, x: str) -> str:
     """Adds max(x, 0) + log(1 + e^-|x|), of vectorised operators: runtimes compute Softplus number by number.
 
-    With u = 1 + z rounded, log(1 + z) is log(u) z / (u - 1) to the last digits (Goldberg 1991, theorem 4).
+    With u = 1 + z rounded, log(1 + z) is log(u) z / (u - 1) to the last digits (Goldberg 1991, theorem 4), as long as
+    u > 1; below, where z < 6e-8, this is 0.
     """
     zero, one = f.constant(0, np.float32), f.constant(1, np.float32)
     z = f.add('Exp', f.add('Neg', f.add('Abs', x)))

@@ -11,19 +11,23 @@ from __future__ import annotations
 import ast
 import json
 import os
+import threading
 import zipfile
+from functools import cache
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox', 'portable')
+_METADATA = ('task', 'names', 'imgsz', 'end2end', 'letterbox', 'compiled_scans', 'stride')
 """What is read of what the exporter keeps in a file."""
 METADATA_FILE = 'mmmamba.json'
 """What is kept in a .pt2 file, in its folder ``extra``."""
+_LARGEST_METADATA = 2 ** 20
+"""Bytes."""
 BUILD_COMMAND = 'python -m mmmamba.deploy.native.build'
 
 
@@ -78,7 +82,7 @@ class OnnxSession:
         except Exception as error:
             raise RuntimeFileError(f'{path} cannot be read: {_line(error)}') from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.library = None if self.metadata.get('portable') == 'True' else library
+        self.library = library if self.metadata.get('compiled_scans') == 'True' else None
         self.shape: list[Any] = self._session.get_inputs()[0].shape
         """Batch, 3, height and width; a name where any size will do."""
 
@@ -86,9 +90,9 @@ class OnnxSession:
         """Returns the outputs for images (B, 3, H, W), RGB, float32 from 0 to 1.
 
         Raises:
-            RuntimeFileError: The file is for images of another size.
+            RuntimeFileError: The file is for images of another size or type.
         """
-        _require_shape(self.shape, images)
+        _require_input(images, self.shape, self.metadata)
         return self._session.run(None, {self._session.get_inputs()[0].name: images})
 
 
@@ -100,6 +104,8 @@ class OpenVinoSession:
         threads: Threads; 0 for OpenVINO's choice.
         precision: ``'f32'``, or ``'bf16'`` for all but the scans, which pays where the CPU has it (AMX, AVX512-BF16).
 
+    Threads that share a session wait for each other.
+
     Attributes:
         library: What :class:`OnnxSession` has; it works with the release of OpenVINO alone that it was built for.
 
@@ -108,26 +114,15 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, precision: str = 'f32') -> None:
-        openvino = _import('openvino')
+        _import('openvino')
         _require_file(path)
         if precision not in ('f32', 'bf16'):
             raise RuntimeFileError(f'precision must be f32 or bf16, got {precision}')
         how = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             how['INFERENCE_NUM_THREADS'] = str(threads)
-        core = openvino.Core()
-        library = find_library('libmmmamba_openvino.so')
-        missing = f'there is none here; {BUILD_COMMAND} builds it, and --portable makes a file without'
-        if library is not None:
-            release = library.with_name('openvino_version.txt')
-            built_for = release.read_text(encoding='utf-8').strip() if release.is_file() else None
-            if built_for == version('openvino'):
-                core.add_extension(str(library))
-            else:
-                missing = (f'the one here was built for OpenVINO {built_for}, not {version("openvino")}; '
-                           f'{BUILD_COMMAND} builds it anew' if built_for else
-                           f'{release}, which belongs to the one here, is missing')
-                library = None
+        library, missing = _openvino_library()
+        core = openvino_core(library)
         try:
             model = core.read_model(str(path))
             self._compiled = core.compile_model(model, 'CPU', how)
@@ -139,7 +134,8 @@ class OpenVinoSession:
         self.metadata: dict[str, str] = {
             key: str(model.get_rt_info(['model_info', key]).value) for key in _METADATA
             if model.has_rt_info(['model_info', key])}
-        self.library = None if self.metadata.get('portable') == 'True' else library
+        self.library = library if self.metadata.get('compiled_scans') == 'True' else None
+        self._lock = threading.Lock()
         self.shape: list[Any] = [size.get_length() if size.is_static else str(size)
                                  for size in model.inputs[0].partial_shape]
 
@@ -147,10 +143,11 @@ class OpenVinoSession:
         """Does what :meth:`OnnxSession.run` does.
 
         Raises:
-            RuntimeFileError: The file is for images of another size, or a scan failed, which wrote why.
+            RuntimeFileError: The file is for images of another size or type, or a scan failed, which wrote why.
         """
-        _require_shape(self.shape, images)
-        outputs = list(self._compiled(images).values())
+        _require_input(images, self.shape, self.metadata)
+        with self._lock:  # one request, which keeps its memory
+            outputs = list(self._compiled(images).values())
         if self.library is not None and any(np.isnan(output).any() for output in outputs):
             raise RuntimeFileError('the outputs are not numbers: a compiled scan failed')  # OpenVINO hides how
         return outputs
@@ -181,11 +178,7 @@ class TorchSession:
         _require_file(path)
         if precision != 'f32':
             raise RuntimeFileError(f'a .pt2 file computes in f32, not in {precision}; OpenVINO has bf16')
-        self.metadata, self.compiled = _read_pt2(path)
-        self._stride = int(self.metadata['stride'])
-        self.shape: list[Any] = [1, 3, *ast.literal_eval(self.metadata['imgsz'])]
-        if ast.literal_eval(self.metadata['args'])['dynamic']:
-            self.shape = ['batch', 3, 'height', 'width']
+        self.metadata, self.shape, self.compiled = _read_pt2(path)
         if threads:
             torch.set_num_threads(threads)
         self._program: Any
@@ -204,25 +197,27 @@ class TorchSession:
         """Does what :meth:`OnnxSession.run` does."""
         import torch
 
-        _require_shape(self.shape, images)
-        if any(side % self._stride for side in images.shape[2:]):
-            raise RuntimeFileError(f'the file is for sides that are multiples of {self._stride}, got '
-                                   f'{list(images.shape[2:])}')
+        _require_input(images, self.shape, self.metadata)
         with torch.no_grad():
-            outputs = self._program(torch.from_numpy(np.ascontiguousarray(images, np.float32)))
+            outputs = self._program(torch.from_numpy(np.ascontiguousarray(images)))
         return [output.numpy() for output in outputs]
 
 
-def _read_pt2(path: str | Path) -> tuple[dict[str, str], bool]:
-    """Returns what is kept in a .pt2 file, and whether it is compiled; runs nothing of it."""
+def _read_pt2(path: str | Path) -> tuple[dict[str, str], list[Any], bool]:
+    """Returns what is kept in a .pt2 file, the shape of its input, and whether it is compiled; runs nothing of it."""
     try:
         with zipfile.ZipFile(path) as package:
             names = package.namelist()
             folder = names[0].partition('/')[0]
-            metadata = json.loads(package.read(f'{folder}/extra/{METADATA_FILE}'))
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile):
+            with package.open(f'{folder}/extra/{METADATA_FILE}') as file:
+                metadata = json.loads(file.read(_LARGEST_METADATA))
+        shape: list[Any] = [1, 3, *ast.literal_eval(metadata['imgsz'])]
+        if ast.literal_eval(metadata['args'])['dynamic']:
+            shape = ['batch', 3, 'height', 'width']
+        int(metadata['stride']), str(metadata['torch'])
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, zipfile.BadZipFile):
         raise RuntimeFileError(f'{path} cannot be read: it is damaged, or was not exported by mmmamba') from None
-    return metadata, any(name.startswith(f'{folder}/data/aotinductor/') for name in names)
+    return metadata, shape, any(name.startswith(f'{folder}/data/aotinductor/') for name in names)
 
 
 def find_library(name: str) -> Path | None:
@@ -251,11 +246,50 @@ def open_file(
     return SESSIONS[suffix](path, threads, precision)
 
 
-def _import(package: str) -> Any:
+@cache
+def openvino_core(library: Path | None) -> Any:
+    """Returns the process's ``openvino.Core``, with the compiled scan or without.
+
+    There is one, and it stays. When a Core of OpenVINO 2026.4 goes, it puts back the signal stack that it found, even
+    that of another Core that is gone; then the next signal (Ctrl-C, the end of a data worker) ends the process.
+
+    Raises:
+        RuntimeFileError: The library cannot be used.
+    """
+    core = _import('openvino').Core()
+    if library is not None:
+        try:
+            core.add_extension(str(library))
+        except RuntimeError as error:
+            raise RuntimeFileError(f'{library} cannot be used: {_line(error)}') from error
+    return core
+
+
+def _openvino_library() -> tuple[Path | None, str]:
+    """Returns the compiled scan for the OpenVINO that is installed, and what to say where it is needed and None."""
+    library = find_library('libmmmamba_openvino.so')
+    if library is None:
+        return None, f'there is none here; {BUILD_COMMAND} builds it, and --portable makes a file without'
+    release = library.with_name('openvino_version.txt')
+    if not release.is_file():
+        return None, f'{release}, which belongs to the one here, is missing'
+    built_for = release.read_text(encoding='utf-8').strip()
     try:
-        return import_module(package)
-    except ImportError:
-        raise RuntimeFileError(f'{package} is not installed: pip install {package}') from None
+        installed = version('openvino')
+    except PackageNotFoundError:  # not by pip
+        installed = 'of an unknown release'
+    if built_for == installed:
+        return library, ''
+    return None, f'the one here was built for OpenVINO {built_for}, not {installed}; {BUILD_COMMAND} builds it anew'
+
+
+def _import(module: str, package: str | None = None) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise RuntimeFileError(f'{package or module} is not installed: pip install {package or module}') from None
 
 
 def _require_file(path: str | Path) -> None:
@@ -267,9 +301,42 @@ def _line(error: Exception) -> str:
     return ' '.join(str(error).split())[:200]
 
 
-def _require_shape(shape: list[Any], images: np.ndarray) -> None:
-    if any(isinstance(wanted, int) and wanted != given for wanted, given in zip(shape, images.shape)):
-        raise RuntimeFileError(f'the file is for inputs of {shape}, got {list(images.shape)}')
+def _require_input(images: np.ndarray, shape: list[Any], metadata: dict[str, str]) -> None:
+    if images.dtype != np.float32 or images.ndim != len(shape) or any(
+            isinstance(wanted, int) and wanted != given for wanted, given in zip(shape, images.shape)):
+        raise RuntimeFileError(f'the file is for inputs of {shape} float32, got {list(images.shape)} {images.dtype}')
+    stride = int(metadata.get('stride', 1))
+    if any(side % stride for side in images.shape[2:]):
+        raise RuntimeFileError(f'the file is for sides that are multiples of {stride}, got {list(images.shape[2:])}')
+
+
+class BoxFacts(NamedTuple):
+    """What a file of a detector says of its boxes and of its input."""
+
+    classes: dict[int, str]
+    """Their names."""
+    has_nms: bool
+    """Whether its boxes are after NMS."""
+    size: tuple[int, int]
+    """Height and width of the input."""
+    pad_value: int
+    """What pictures are padded with."""
+
+
+def box_facts(path: str | Path, metadata: dict[str, str]) -> BoxFacts:
+    """Reads the metadata of a detector with boxes.
+
+    Raises:
+        RuntimeFileError: The file was not exported from one.
+    """
+    try:
+        if metadata['task'] in ('detect', 'segment'):
+            height, width = ast.literal_eval(metadata['imgsz'])
+            return BoxFacts(dict(ast.literal_eval(metadata['names'])), metadata['end2end'] == 'True', (height, width),
+                            int(json.loads(metadata['letterbox'])['pad_value']))
+    except (KeyError, ValueError, SyntaxError, TypeError):
+        pass
+    raise RuntimeFileError(f'{path} was not exported from a detector with boxes')
 
 
 class Detector:
@@ -290,18 +357,11 @@ class Detector:
                  precision: str = 'f32') -> None:
         self.session = open_file(path, threads, precision)
         self.score, self.iou = score, iou
-        metadata = self.session.metadata
-        if metadata.get('task') not in ('detect', 'segment') or 'letterbox' not in metadata:
-            raise RuntimeFileError(f'{path} was not exported from a detector with boxes')
-        self.classes: dict[int, str] = ast.literal_eval(metadata['names'])
-        self.pad_value: int = json.loads(metadata['letterbox'])['pad_value']
-        self.has_nms = metadata['end2end'] == 'True'
-        self.size: tuple[int, int] = tuple(ast.literal_eval(metadata['imgsz']))
-        """Height and width of the input."""
+        self.classes, self.has_nms, self.size, self.pad_value = box_facts(path, self.session.metadata)
 
     @property
     def scans(self) -> str:
-        """What runs the scans: the path of the compiled one, or 'standard operators'."""
+        """What runs the scans, if there are any: the path of the compiled one, or 'standard operators'."""
         return str(self.session.library or 'standard operators')
 
     def __call__(self, image: np.ndarray) -> Detections:
@@ -333,8 +393,7 @@ def letterbox(image: np.ndarray, size: tuple[int, int], pad_value: int) -> tuple
     Returns:
         (1, 3, height, width), RGB from 0 to 1; and what x1, y1, x2 and y2 of a box were multiplied by.
     """
-    import cv2
-
+    cv2 = _import('cv2', 'opencv-python')
     height, width = image.shape[:2]
     ratio = min(max(size) / max(height, width), min(size) / min(height, width))
     new = (max(int(width * ratio + 0.5), 1), max(int(height * ratio + 0.5), 1))

@@ -8,13 +8,14 @@ import openvino
 
 from mmmamba.deploy.export.exporter import Exporter, ExportOptions
 from mmmamba.deploy.export.network import ExportedNetwork
+from mmmamba.deploy.export.runtime import openvino_core
 from mmmamba.deploy.export.to_onnx import OnnxExporter
 from mmmamba.deploy.native.libraries import openvino_library
 from mmmamba.errors import InputError
 
 
 class OpenVinoExporter(Exporter):
-    """The ONNX file, converted; weights stay float32.
+    """The ONNX file, converted.
 
     Its scans are operators of our extension, which the runtime needs too; with ``portable`` they are OpenVINO's own.
     """
@@ -40,8 +41,4 @@ class OpenVinoExporter(Exporter):
 
 def read_model(path: Path) -> openvino.Model:
     """Reads an .onnx or .xml file, with the compiled scan where there is one."""
-    core = openvino.Core()
-    library = openvino_library()
-    if library.path is not None:
-        core.add_extension(str(library.path))
-    return core.read_model(str(path))
+    return openvino_core(openvino_library().path).read_model(str(path))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmamba.deploy.export import runtime
-from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Suppression, quiet, traced
+from mmmamba.deploy.export.exporter import Exporter, ExportOptions, Preprocessing, Suppression, quiet, traced
 from mmmamba.deploy.export.network import ExportedNetwork
 from mmmamba.errors import InputError
 
@@ -35,8 +35,9 @@ class TorchExporter(Exporter):
         with quiet(), out.open('wb') as file:
             torch.export.save(program, file, extra_files={runtime.METADATA_FILE: _json(metadata)})
 
-    def _require(self, network: ExportedNetwork, out: Path, options: ExportOptions) -> None:
-        super()._require(network, out, options)
+    def require(self, network: ExportedNetwork, out: Path, options: ExportOptions,
+                preprocessing: Preprocessing) -> None:
+        super().require(network, out, options, preprocessing)
         if tuple(int(part) for part in torch.__version__.split('.')[:2]) < LEAST_VERSION:
             raise InputError(f'.pt2 files need PyTorch 2.13 or later, this is {torch.__version__}')
 
@@ -59,11 +60,12 @@ class AotiExporter(TorchExporter):
             folder = package.namelist()[0].partition('/')[0]
             package.writestr(f'{folder}/extra/{runtime.METADATA_FILE}', _json(metadata))
 
-    def _require(self, network: ExportedNetwork, out: Path, options: ExportOptions) -> None:
+    def require(self, network: ExportedNetwork, out: Path, options: ExportOptions,
+                preprocessing: Preprocessing) -> None:
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
 
-        super()._require(network, out, options)
+        super().require(network, out, options, preprocessing)
         if options.dynamic:
             raise InputError('--dynamic is not for --format aoti: AOTInductor cannot compile loops of open sizes; '
                              'take torch-export')

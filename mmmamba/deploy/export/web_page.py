@@ -57,12 +57,17 @@ def make_page(model: Path, out: Path, package: Path | None = None) -> None:
         missing = next((name for name in RUNTIME_FILES.values() if not (dist / name).is_file()), None)
         if missing is not None:
             raise InputError(f'{dist} has no {missing}: is it of {ONNXRUNTIME_WEB}?')
+        out.mkdir(parents=True, exist_ok=True)
+        # First, as it marks the folder as such a page.
+        (out / 'detector.json').write_text(json.dumps(facts), encoding='utf-8')
         shutil.copytree(PAGE, out, dirs_exist_ok=True)
         (out / 'ort').mkdir(exist_ok=True)
         for name, source in RUNTIME_FILES.items():
             shutil.copyfile(dist / source, out / 'ort' / name)
+    for prop in graph.metadata_props:
+        if prop.key == 'compiled_scans':
+            prop.value = 'False'
     onnx.save(graph, str(out / 'detector.onnx'))
-    (out / 'detector.json').write_text(json.dumps(facts), encoding='utf-8')
 
 
 def _name_scans(nodes: Any, are_inside: bool = False, count: int = 0) -> int:
@@ -100,7 +105,9 @@ def _dist(package: Path | None) -> Iterator[Path]:
             reason = next((line for line in packed.stderr.splitlines() if line.strip()), 'it wrote no file')
             raise InputError(f'npm pack {ONNXRUNTIME_WEB} failed: {reason}')
         with tarfile.open(archive) as files:  # the members that are used alone: an archive may name any path
+            inside = set(files.getnames())
             for source in RUNTIME_FILES.values():
-                with files.extractfile(f'package/dist/{source}') as content, open(Path(folder, source), 'wb') as made:
-                    shutil.copyfileobj(content, made)
+                if f'package/dist/{source}' in inside:
+                    with files.extractfile(f'package/dist/{source}') as content:
+                        Path(folder, source).write_bytes(content.read())
         yield Path(folder)

@@ -87,6 +87,7 @@ function stopCamera() {
 async function toggleCamera() {
   if (camera) return stopCamera();
   const video = document.createElement('video');
+  element('camera').disabled = true;  // while the visitor is asked
   try {
     camera = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
     Object.assign(video, {muted: true, playsInline: true, srcObject: camera});
@@ -94,6 +95,8 @@ async function toggleCamera() {
   } catch (error) {
     stopCamera();
     throw new Problem(`The camera cannot be used: ${isSecureContext ? error.message : 'the page must come over https'}.`);
+  } finally {
+    element('camera').disabled = false;
   }
   element('camera').textContent = 'Stop the camera';
   try {
