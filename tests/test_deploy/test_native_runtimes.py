@@ -352,6 +352,36 @@ def test_the_library_for_openvino_needs_openvino(monkeypatch):
         build.build()
 
 
+def test_the_library_for_openvino_needs_a_folder_to_write_to(monkeypatch, tmp_path):
+    pytest.importorskip('openvino')
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(build, 'FOLDER', tmp_path / 'file')
+    with pytest.raises(InputError, match='cannot be written to .*file: Not a directory'):
+        build.build()
+
+
+def test_an_interrupted_build_leaves_no_library_with_the_version_of_another(monkeypatch, tmp_path):
+    pytest.importorskip('openvino')
+    for module in (build, libraries):
+        monkeypatch.setattr(module, 'FOLDER', tmp_path)
+    for name in (libraries.OPENVINO, libraries.OPENVINO_VERSION):
+        (tmp_path / name).write_text('old')
+
+    def made(folder: Path, *_: object) -> Path:
+        (folder / 'new').write_text('new')
+        return folder / 'new'
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, '_compile', made)
+    monkeypatch.setattr(build, 'version', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build.build()
+    assert (tmp_path / libraries.OPENVINO).read_text() == 'new'
+    assert libraries.openvino_library().reason.startswith('The library for OpenVINO was not built')
+
+
 def test_the_library_for_openvino_stays_loaded():
     """OpenVINO would unload it with the last model that it knows to need it, and crash where something else does."""
     needed(libraries.openvino_library())
