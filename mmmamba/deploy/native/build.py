@@ -5,7 +5,6 @@ An installation leaves it out, because it needs OpenVINO's headers and works wit
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from mmmamba.deploy.native.libraries import FOLDER, OPENVINO, OPENVINO_VERSION
 from mmmamba.errors import InputError
-from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS
+from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS, ISAS
 
 SCAN = FOLDER.parents[1] / 'ops' / 'cpu'
 # OpenVINO's messages name the source file: not by where it was compiled.
@@ -55,9 +54,7 @@ def build() -> Path:
 def _compile(folder: Path, package: Path, linked: list[str]) -> Path:
     """Compiles the library for the OpenVINO in ``package`` into a folder and returns its path there."""
     cc, cxx = (shlex.split(os.environ.get(name) or usual) for name, usual in (('CC', 'cc'), ('CXX', 'c++')))
-    isas = ISA_FLAGS if platform.machine().lower() in ('x86_64', 'amd64') else {'portable': ISA_FLAGS['portable']}
-    macros = ['-DSCAN_EXPORT=', *(['-DSCAN_WITH_X86'] if len(isas) > 1 else [])]
-    c_flags = [*FLAGS, f'-I{SCAN}', '-pthread', '-Wno-unknown-pragmas']
+    macros = ['-DSCAN_EXPORT=', *(['-DSCAN_WITH_X86'] if len(ISAS) > 1 else []), f'-I{SCAN}']
     objects = []
 
     def compile_to(name: str, compiler: list[str], source: Path, flags: list[str]) -> None:
@@ -65,11 +62,11 @@ def _compile(folder: Path, package: Path, linked: list[str]) -> Path:
         _run([*compiler, *flags, '-c', str(source), '-o', objects[-1]])
 
     for source in (FOLDER / 'scan_op.c', SCAN / 'scan.c'):
-        compile_to(f'{source.stem}.o', cc, source, c_flags + macros)
+        compile_to(f'{source.stem}.o', cc, source, FLAGS + macros)
     compile_to('openvino_op.o', cxx, FOLDER / 'openvino_op.cpp',
-               [*CPP_FLAGS, *macros, f'-I{SCAN}', '-isystem', str(package / 'include')])
-    for isa, flags in isas.items():
-        compile_to(f'kernel_{isa}.o', cc, SCAN / 'kernel.c', [*c_flags, *flags, f'-DSCAN_ISA={isa}'])
+               [*CPP_FLAGS, *macros, '-isystem', str(package / 'include')])
+    for isa in ISAS:
+        compile_to(f'kernel_{isa}.o', cc, SCAN / 'kernel.c', [*FLAGS, *ISA_FLAGS[isa], f'-DSCAN_ISA={isa}'])
     library = folder / OPENVINO
     _run([*cxx, '-shared', '-o', str(library), *objects, *linked, f'-Wl,-rpath,{package / "libs"}', *KEPT, '-pthread'])
     return library
