@@ -170,6 +170,9 @@ def test_padded_steps_in_the_middle_of_an_order_count():
     inputs['orders'] = torch.tensor([[6, 0, 6, 6, 3, 1, 6, 2, 6]])
     inputs['places'] = torch.tensor([[1, 5, 7, 4, 9, 9]])
     check(with_onnxruntime('SS2DScan'), exported.exported_ss2d_scan, inputs)
+    inputs['places'][0, 4] = 8  # a pixel that no step visits, at a step that visits another
+    with pytest.raises(Exception, match='places has step 8 for pixel 4 in direction 0, and orders not'):
+        check(with_onnxruntime('SS2DScan'), exported.exported_ss2d_scan, inputs)
 
 
 BAD = {
@@ -179,6 +182,9 @@ BAD = {
     'twice': ('orders', lambda a: np.where(a == 3, 4, a), 'direction 0 of orders visits pixel 4 twice'),
     'directions': ('orders', lambda a: a[:3], r'orders has the shape \(3, 20\), not \(K = 4, T\)'),
     'places': ('places', lambda a: a[:, :9], r'places has the shape \(4, 9\), not \(K = 4, P = 20\)'),
+    'place of another': ('places', lambda a: a[::-1].copy(), 'places has step 19 for pixel 0 in direction 0, and or'),
+    'place beyond': ('places', lambda a: np.where(a == 3, 21, a), 'places has step 21 for pixel 3 in direction 0'),
+    'place below': ('places', lambda a: np.where(a == 3, -1, a), 'places has step -1 for pixel 3 in direction 0'),
     'batch': ('projected', lambda a: a[[0, 0]],
               r'projected has the shape \(2, 20, 4, 9\), not \(B = 1, P = 20, K, R \+ 2 N\)'),
     'columns': ('projected', lambda a: a[..., :5],
