@@ -58,8 +58,8 @@ ONNXRUNTIME_EXTENSION = NativeLibrary(
 class BuildNative(build_ext):
     """Compiles the kernels once for each instruction set; without OpenMP or a vector unit if the compiler lacks them.
 
-    An installation never fails here. The reason of a failure is left next to the missing library, where
-    ``python -m mmmamba.ops.info`` and ``mmmamba.deploy.native.libraries`` read it.
+    An installation never fails here. The reason of a failure is left next to the missing library; of libscan's,
+    ``python -m mmmamba.ops.info`` tells it.
     """
 
     def run(self) -> None:
