@@ -50,7 +50,8 @@ lint: $(STAMP)
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.c mmmamba/ops/cpu/*.h mmmamba/ops/cpu/build_native.py mmmamba/deploy/native/*.[ch])
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.[ch] mmmamba/ops/cpu/build_native.py) \
+		$(wildcard $(addprefix mmmamba/deploy/native/,*.[ch] *.cpp build.py))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.9; name another with 'make PYTHON=...'"; exit 1; }
 	@echo '== 1/3 virtual environment and PyTorch'

@@ -1,7 +1,6 @@
 """The scans of exported files in ONNX Runtime and OpenVINO, on the project's kernels."""
 from __future__ import annotations
 
-import ast
 import ctypes
 import os
 import shutil
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmamba.deploy.export import runtime as exported_runtime
+from mmmamba.deploy.export import runtime
 from mmmamba.deploy.native import build, libraries
 from mmmamba.errors import InputError
 from mmmamba.ops.scan import exported
@@ -56,7 +55,15 @@ def scan_model(op: str, **attributes: int) -> bytes:
                                   ir_version=10).SerializeToString()
 
 
-def needed(library: libraries.Library) -> str:
+def onnxruntime_library() -> str:
+    path = runtime.find_library('libmmmamba_onnxruntime.so')
+    if path is None:
+        pytest.skip('The library for ONNX Runtime was not built.')
+    return str(path)
+
+
+def openvino_library() -> str:
+    library = libraries.openvino_library()
     if library.path is None:
         pytest.skip(library.reason)
     return str(library.path)
@@ -69,7 +76,7 @@ def onnxruntime_session(op: str, threads: int = 1, known: object = None, **attri
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     if known is not None:
         options.add_session_config_entry('mmmamba.threads', str(known))
-    options.register_custom_ops_library(needed(libraries.onnxruntime_library()))
+    options.register_custom_ops_library(onnxruntime_library())
     return onnxruntime.InferenceSession(scan_model(op, **attributes), options, providers=['CPUExecutionProvider'])
 
 
@@ -80,7 +87,7 @@ def with_onnxruntime(op: str, threads: int = 1, known: object = None, **attribut
 
 def openvino_core():
     pytest.importorskip('openvino')
-    return exported_runtime.openvino_core(Path(needed(libraries.openvino_library())))
+    return runtime.openvino_core(Path(openvino_library()))
 
 
 def compiled(core, model, threads: int):
@@ -169,6 +176,9 @@ def test_padded_steps_in_the_middle_of_an_order_count():
     inputs['orders'] = torch.tensor([[6, 0, 6, 6, 3, 1, 6, 2, 6]])
     inputs['places'] = torch.tensor([[1, 5, 7, 4, 9, 9]])
     check(with_onnxruntime('SS2DScan'), exported.exported_ss2d_scan, inputs)
+    inputs['places'][0, 4] = 8  # a pixel that no step visits, at a step that visits another
+    with pytest.raises(Exception, match='places has step 8 for pixel 4 in direction 0, and orders not'):
+        check(with_onnxruntime('SS2DScan'), exported.exported_ss2d_scan, inputs)
 
 
 BAD = {
@@ -178,6 +188,9 @@ BAD = {
     'twice': ('orders', lambda a: np.where(a == 3, 4, a), 'direction 0 of orders visits pixel 4 twice'),
     'directions': ('orders', lambda a: a[:3], r'orders has the shape \(3, 20\), not \(K = 4, T\)'),
     'places': ('places', lambda a: a[:, :9], r'places has the shape \(4, 9\), not \(K = 4, P = 20\)'),
+    'place of another': ('places', lambda a: a[::-1].copy(), 'places has step 19 for pixel 0 in direction 0, and or'),
+    'place beyond': ('places', lambda a: np.where(a == 3, 21, a), 'places has step 21 for pixel 3 in direction 0'),
+    'place below': ('places', lambda a: np.where(a == 3, -1, a), 'places has step -1 for pixel 3 in direction 0'),
     'batch': ('projected', lambda a: a[[0, 0]],
               r'projected has the shape \(2, 20, 4, 9\), not \(B = 1, P = 20, K, R \+ 2 N\)'),
     'columns': ('projected', lambda a: a[..., :5],
@@ -245,7 +258,7 @@ def test_onnxruntime_prefers_the_library_to_a_function_of_the_file():
     alone = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
     assert np.array_equal(alone.run(None, feed)[0], feed['x'])
     options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(needed(libraries.onnxruntime_library()))
+    options.register_custom_ops_library(onnxruntime_library())
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
     check(lambda feed: session.run(None, feed)[0], exported.exported_ss2d_scan, inputs)
 
@@ -270,7 +283,7 @@ def test_openvino_reads_its_own_files(tmp_path):
 
 def test_an_older_onnxruntime_is_refused():
     """Through a runtime of which only the version and the first function of its API are there."""
-    library = ctypes.CDLL(needed(libraries.onnxruntime_library()))
+    library = ctypes.CDLL(onnxruntime_library())
     create_status = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
     get_api, get_version = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32), ctypes.CFUNCTYPE(ctypes.c_void_p)
     said, release = [], ctypes.create_string_buffer(b'1.16.3')
@@ -284,37 +297,22 @@ def test_an_older_onnxruntime_is_refused():
     assert said == [(1, 'mmmamba needs ONNX Runtime 1.17 or later, but this is 1.16.3.')]
 
 
-def test_the_library_tells_its_version_and_brings_no_threads():
-    path = needed(libraries.onnxruntime_library())
-    library = ctypes.CDLL(path)
-    library.mmmamba_op_version.restype = ctypes.c_int64
-    assert library.mmmamba_op_version() == 1
-    assert not hasattr(library, 'scan_forward')  # which is libscan.so's
+def test_the_library_brings_neither_scans_of_its_own_nor_threads():
+    path = onnxruntime_library()
+    assert not hasattr(ctypes.CDLL(path), 'scan_forward')  # which is libscan.so's
     assert b'GOMP' not in Path(path).read_bytes()
 
 
-def test_where_libraries_are_is_found_without_the_package(tmp_path):
-    """The file works where it is copied to, and imports nothing that Python does not have."""
-    path = Path(libraries.__file__)
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) else []
-        assert {name.split('.')[0] for name in names} <= {'__future__', 'importlib', 'pathlib', 'typing'}
-    shutil.copy(path, tmp_path)
-    code = 'import libraries; print(*libraries.onnxruntime_library(), *libraries.openvino_library(), sep="\\n")'
-    command = [sys.executable, '-c', code]
-
-    def found() -> list[str]:
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
-
-    assert found() == ['None', 'The library for ONNX Runtime was not built: it was never built.', 'None',
-                       'The library for OpenVINO was not built; python -m mmmamba.deploy.native.build builds it.']
-    (tmp_path / 'build_log.txt').write_text('no compiler was found\n')
-    assert found()[1] == 'The library for ONNX Runtime was not built: no compiler was found.'
-    for name in ('libmmmamba_onnxruntime.so', 'libmmmamba_openvino.so', 'openvino_version.txt'):
-        (tmp_path / name).write_text('1.0')
-    assert found()[:2] == [str(tmp_path / 'libmmmamba_onnxruntime.so'), 'None']
-    assert 'The library was built for OpenVINO 1.0, not' in found()[3] or 'is not installed' in found()[3]
+def test_the_library_for_openvino_is_for_one_release(monkeypatch, tmp_path):
+    monkeypatch.setattr(libraries, 'FOLDER', tmp_path)
+    not_built = (None, 'The library for OpenVINO was not built; python -m mmmamba.deploy.native.build builds it.')
+    assert libraries.openvino_library() == not_built
+    (tmp_path / 'libmmmamba_openvino.so').touch()
+    assert libraries.openvino_library() == not_built
+    (tmp_path / 'openvino_version.txt').write_text('1.0\n')
+    path, reason = libraries.openvino_library()
+    assert path is None
+    assert 'The library was built for OpenVINO 1.0, not' in reason or reason == 'OpenVINO is not installed.'
 
 
 @pytest.mark.parametrize('compiler', ['/bin/false', '/no/such/compiler'])
@@ -330,8 +328,8 @@ def test_an_installation_without_a_compiler_says_why(tmp_path, compiler):
     subprocess.run([sys.executable, 'setup.py', '-q', 'build_ext', '--inplace'], cwd=tmp_path, check=True,
                    env={**os.environ, 'CC': compiler}, capture_output=True)
     folder = tmp_path / 'mmmamba' / 'deploy' / 'native'
-    assert not (folder / libraries.ONNXRUNTIME).exists()
-    assert compiler in (folder / libraries.BUILD_LOG).read_text()
+    assert not (folder / 'libmmmamba_onnxruntime.so').exists()
+    assert compiler in (folder / 'build_log.txt').read_text()
 
 
 @pytest.mark.parametrize(('compiler', 'message'), [
@@ -351,9 +349,39 @@ def test_the_library_for_openvino_needs_openvino(monkeypatch):
         build.build()
 
 
+def test_the_library_for_openvino_needs_a_folder_to_write_to(monkeypatch, tmp_path):
+    pytest.importorskip('openvino')
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(build, 'FOLDER', tmp_path / 'file')
+    with pytest.raises(InputError, match='cannot be written to .*file: Not a directory'):
+        build.build()
+
+
+def test_an_interrupted_build_leaves_no_library_with_the_version_of_another(monkeypatch, tmp_path):
+    pytest.importorskip('openvino')
+    for module in (build, libraries):
+        monkeypatch.setattr(module, 'FOLDER', tmp_path)
+    for name in (libraries.OPENVINO, libraries.OPENVINO_VERSION):
+        (tmp_path / name).write_text('old')
+
+    def made(folder: Path, *_: object) -> Path:
+        (folder / 'new').write_text('new')
+        return folder / 'new'
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, '_compile', made)
+    monkeypatch.setattr(build, 'version', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build.build()
+    assert (tmp_path / libraries.OPENVINO).read_text() == 'new'
+    assert libraries.openvino_library().reason.startswith('The library for OpenVINO was not built')
+
+
 def test_the_library_for_openvino_stays_loaded():
     """OpenVINO would unload it with the last model that it knows to need it, and crash where something else does."""
-    needed(libraries.openvino_library())
+    openvino_library()
     code = ('import gc, openvino, sys; from mmmamba.deploy.native.libraries import openvino_library;'
             'library = str(openvino_library().path); core = openvino.Core(); core.add_extension(library); del core;'
             'gc.collect(); sys.exit(library not in open("/proc/self/maps").read())')

@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from small_detector import CONFIG
+from small_detector import ALONE, build_with_one_scan
 
 from mmmamba.deploy.export import ExportOptions, Preprocessing, Suppression, exported_network, make_exporter, runtime
 from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend, suppression_differences
@@ -26,17 +23,7 @@ PREPROCESSING = partial(Preprocessing, 114, ('square', 'wide', 'tall'))
 
 
 def network():
-    """A detector with one scan, of which every stage has a map."""
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    preprocessor = dict(type='DetDataPreprocessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True)
-    detector = MODELS.build(dict(Config.fromstring(CONFIG, '.py').model, data_preprocessor=preprocessor, neck=None))
-    for stage in range(1, 4):
-        detector.backbone.stages[stage] = torch.nn.Identity()
-    for branch in detector.bbox_head.cls_branches:  # scores all over the range
-        torch.nn.init.constant_(branch[-1].bias, -2)
-        torch.nn.init.normal_(branch[-1].weight, std=0.5)
-    return exported_network(detector)
+    return exported_network(build_with_one_scan(neck=None))
 
 
 def expected(images):
@@ -46,15 +33,14 @@ def expected(images):
 
 
 def export(name, out, **options):
-    return make_exporter(name).export(network(), out, ExportOptions(**options), PREPROCESSING())
+    make_exporter(name).export(network(), out, ExportOptions(**options), PREPROCESSING())
 
 
 @pytest.fixture(scope='module')
 def program(tmp_path_factory):
     """A program for open sizes, boxes chosen."""
     out = tmp_path_factory.mktemp('program') / 'program.pt2'
-    differences = export('torch-export', out, size=(64, 96), dynamic=True, suppression=NMS)
-    assert differences['boxes'] <= 1e-3 and differences['scores'] <= 1e-5
+    export('torch-export', out, size=(64, 96), dynamic=True, suppression=NMS)
     return out
 
 
@@ -62,8 +48,7 @@ def program(tmp_path_factory):
 def package(tmp_path_factory):
     """Machine code for 64 x 96."""
     out = tmp_path_factory.mktemp('package') / 'package.pt2'
-    differences = export('aoti', out, size=(64, 96))
-    assert differences['boxes'] <= 1e-3 and differences['scores'] <= 1e-5
+    export('aoti', out, size=(64, 96))
     return out
 
 
@@ -76,8 +61,8 @@ def test_program_of_open_sizes(program):
     for image, output in zip(rows, expected(images)):
         found = suppression_differences(image, output, NMS, (160, 32))
         assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5 and (image[:, 4] > 0).sum() > 5
-    with pytest.raises(runtime.RuntimeFileError, match='multiples of 32'):
-        session.run(np.zeros((1, 3, 48, 64), np.float32))
+    with pytest.raises(runtime.RuntimeFileError, match='multiples of 16'):
+        session.run(np.zeros((1, 3, 40, 64), np.float32))
 
 
 def test_package(package):
@@ -85,37 +70,13 @@ def test_package(package):
     session = runtime.TorchSession(package)
     got = session.run(images)[0]
     assert json.loads(session.metadata['letterbox'])['pad_value'] == 114
-    assert session.compiled and got.shape == (1, 4 + 3, 8 * 12 + 4 * 6 + 2 * 3)
+    assert session.compiled and got.shape == (1, 4 + 3, 8 * 12 + 4 * 6)
     np.testing.assert_allclose(got[:, :4], expected(images)[:, :4], rtol=0, atol=1e-3)
     np.testing.assert_allclose(got[:, 4:], expected(images)[:, 4:], rtol=0, atol=1e-5)
     turned = np.asfortranarray(images)
     np.testing.assert_array_equal(session.run(turned)[0], got)
     with pytest.raises(runtime.RuntimeFileError, match='inputs of'):
         session.run(np.zeros((1, 3, 32, 32), np.float32))
-
-
-ALONE = """
-import runpy, sys
-
-class Blind:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('mmcv', 'mmdet', 'mmengine', 'mmmamba', *sys.argv[3:]):
-            return None
-        return self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = map(Blind, sys.meta_path)
-import numpy as np
-runtime = runpy.run_path(sys.argv[1])
-try:
-    found = runtime['Detector'](sys.argv[2], score=0.1)(np.full((50, 90, 3), 90, np.uint8))
-except runtime['RuntimeFileError'] as error:
-    sys.exit(str(error))
-assert (found.boxes >= 0).all() and (found.boxes <= [90, 50, 90, 50]).all()
-print('found', len(found.labels))
-"""
 
 
 def run_alone(file, *missing):
@@ -154,7 +115,7 @@ def test_damaged_files(kind, request, tmp_path):
 def test_what_cannot_be_exported(tmp_path, monkeypatch):
     out = tmp_path / 'a.pt2'
     for options, problem in ((dict(dynamic=True), '--dynamic is not for --format aoti'),
-                             (dict(size=(60, 96)), 'multiples of 32')):
+                             (dict(size=(60, 96)), 'multiples of 16')):
         with pytest.raises(InputError, match=problem):
             export('aoti', out, **{'size': (64, 96), **options})
     for path, problem in ((tmp_path / 'none' / 'a.pt2', 'there is no folder'), (tmp_path / 'a.onnx', 'must end with')):

@@ -21,14 +21,10 @@ pytest.importorskip('onnxruntime')
 
 import onnx
 from chromium import find_chromium, opened, served
-from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from small_detector import CONFIG
+from small_detector import build, build_with_one_scan
 
 from mmmamba.deploy.export import ExportOptions, Preprocessing, Suppression, exported_network, make_exporter, runtime
 from mmmamba.deploy.export.exporter import composed_image, on_backend
-from mmmamba.deploy.export.to_onnx import add_suppression
 from mmmamba.deploy.export.web_page import PAGE, RUNTIME_FILES, make_page
 from mmmamba.errors import InputError
 
@@ -113,40 +109,21 @@ def test_rows_after_nms_are_brought_into_the_picture(run_rules):
     assert got == [[0, 8, 100, 180, pytest.approx(0.9), 1], [8, 16, 18, 36, pytest.approx(0.4), 0]]
 
 
-def build():
-    """A small detector whose scores and boxes are of all sizes."""
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    preprocessor = dict(type='DetDataPreprocessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True)
-    detector = MODELS.build(dict(Config.fromstring(CONFIG, '.py').model, data_preprocessor=preprocessor))
-    for layer in detector.modules():  # so that boxes depend on the picture
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.1, 0.3)
-    torch.manual_seed(1)
-    for classes, sides in zip(detector.bbox_head.cls_branches, detector.bbox_head.reg_branches):
-        torch.nn.init.constant_(classes[-1].bias, -5)
-        torch.nn.init.normal_(classes[-1].weight, std=2)
-        sides[-1].bias.data.copy_(-0.5 * torch.arange(16.0).repeat(4))
-    return detector
-
-
 @pytest.fixture(scope='module')
 def network():
-    return exported_network(build())
+    """Of a small detector whose boxes depend on the picture, and scores and boxes are of all sizes."""
+    return exported_network(build(variances=(0.1, 0.3), bias=-5, std=2))
 
 
 @pytest.fixture(scope='module')
 def models(network, tmp_path_factory):
-    """Files for 320 x 320: raw, with a function for scans; and with NMS."""
+    """Files for 320 x 320: raw, with a function for scans; and a smaller one with NMS."""
     folder = tmp_path_factory.mktemp('models')
-    make_exporter('onnx').export(network, folder / 'raw.onnx', ExportOptions((320, 320)),
-                                 Preprocessing(114, ('square', HOSTILE, 'tall')))
-    model = onnx.load(folder / 'raw.onnx')
-    add_suppression(model, network, Suppression(0.1, 0.5, 20))
-    onnx.helper.set_model_props(model, {
-        **{entry.key: entry.value for entry in model.metadata_props}, 'end2end': 'True'})
-    onnx.save(model, folder / 'nms.onnx')
+    small = exported_network(build_with_one_scan(variances=(0.1, 0.3), bias=-3.5, std=2))
+    for name, exported, suppression in (('raw', network, None), ('nms', small, Suppression(0.1, 0.5, 20))):
+        options = ExportOptions((320, 320), suppression=suppression)
+        make_exporter('onnx').export(exported, folder / f'{name}.onnx', options,
+                                     Preprocessing(114, ('square', HOSTILE, 'tall')))
     return folder
 
 

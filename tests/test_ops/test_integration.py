@@ -145,6 +145,22 @@ def test_exports_with_any_batch_and_size(backend, pattern, requires):
         torch.testing.assert_close(exported(a_map(*shape)), scan(a_map(*shape)))
 
 
+@pytest.mark.needs_torch('2.11', 'tells whether it exports')
+@pytest.mark.parametrize('change, problem', [
+    (dict(return_last_state=True), 'selective_scan: export has no last state'),
+    (dict(B=torch.ones(4, 3)), 'a scan with a constant B or C cannot be exported'),
+])
+def test_the_operators_for_exporters_refuse_what_they_lack(change, problem):
+    class Sequence(nn.Module):
+        def forward(self, u: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            return selective_scan(u, **inputs, backend='export')
+
+    inputs = {**cast(selective_inputs(1, 4, 9, 3, 1), torch.float32), 'D': None, **change}
+    u = inputs.pop('u')
+    with pytest.raises((RuntimeError, ValueError), match=problem):
+        torch.export.export(Sequence(), (u,))
+
+
 # In all directions.
 @pytest.mark.parametrize('pattern, tokens', [
     ('cross', 4 * 15), ('atrous', 4 * 2 * 3), (DIRECTIONS['two'], 15 + 4 * 6),

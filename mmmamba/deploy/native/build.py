@@ -5,9 +5,7 @@ An installation leaves it out, because it needs OpenVINO's headers and works wit
 from __future__ import annotations
 
 import os
-import platform
 import shlex
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from mmmamba.deploy.native.libraries import FOLDER, OPENVINO, OPENVINO_VERSION
 from mmmamba.errors import InputError
-from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS
+from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS, ISAS
 
 SCAN = FOLDER.parents[1] / 'ops' / 'cpu'
 # OpenVINO's messages name the source file: not by where it was compiled.
@@ -32,7 +30,7 @@ def build() -> Path:
     """Compiles the library and returns its path.
 
     Raises:
-        InputError: OpenVINO or a compiler is missing, or the compiler fails.
+        InputError: OpenVINO or a compiler is missing, the compiler fails, or the folder cannot be written to.
     """
     spec = find_spec('openvino')
     if spec is None or spec.origin is None:
@@ -41,29 +39,37 @@ def build() -> Path:
     found = [sorted((package / 'libs').glob(name)) for name in LINKED]
     if not all(found) or not (package / 'include').is_dir():
         raise InputError(f'The OpenVINO in {package} has no headers or libraries to build with; pip installs one.')
-    cc, cxx = (shlex.split(os.environ.get(name) or usual) for name, usual in (('CC', 'cc'), ('CXX', 'c++')))
-    isas = ISA_FLAGS if platform.machine().lower() in ('x86_64', 'amd64') else {'portable': ISA_FLAGS['portable']}
-    macros = ['-DSCAN_EXPORT=', *(['-DSCAN_WITH_X86'] if len(isas) > 1 else [])]
-    c_flags = [*FLAGS, f'-I{SCAN}', '-pthread', '-Wno-unknown-pragmas']
-    with TemporaryDirectory(dir=FOLDER) as folder:
-        objects = []
-
-        def compile_to(name: str, compiler: list[str], source: Path, flags: list[str]) -> None:
-            objects.append(str(Path(folder, name)))
-            _run([*compiler, *flags, '-c', str(source), '-o', objects[-1]])
-
-        for source in (FOLDER / 'scan_op.c', SCAN / 'scan.c'):
-            compile_to(f'{source.stem}.o', cc, source, c_flags + macros)
-        compile_to('openvino_op.o', cxx, FOLDER / 'openvino_op.cpp',
-                   [*CPP_FLAGS, *macros, f'-I{SCAN}', '-isystem', str(package / 'include')])
-        for isa, flags in isas.items():
-            compile_to(f'kernel_{isa}.o', cc, SCAN / 'kernel.c', [*c_flags, *flags, f'-DSCAN_ISA={isa}'])
-        library = Path(folder, OPENVINO)
-        _run([*cxx, '-shared', '-o', str(library), *objects, *(str(paths[0]) for paths in found),
-              f'-Wl,-rpath,{package / "libs"}', *KEPT, '-pthread'])
-        shutil.move(library, FOLDER / OPENVINO)
-    (FOLDER / OPENVINO_VERSION).write_text(version('openvino') + '\n', encoding='utf-8')
+    try:
+        with TemporaryDirectory(dir=FOLDER) as folder:
+            made = _compile(Path(folder), package, [str(paths[0]) for paths in found])
+            # Written last: without it a library counts as not built, so that it never has another one's version.
+            (FOLDER / OPENVINO_VERSION).unlink(missing_ok=True)
+            made.replace(FOLDER / OPENVINO)
+            (FOLDER / OPENVINO_VERSION).write_text(version('openvino') + '\n', encoding='utf-8')
+    except OSError as error:
+        raise InputError(f'The library cannot be written to {FOLDER}: {error.strerror}.') from error
     return FOLDER / OPENVINO
+
+
+def _compile(folder: Path, package: Path, linked: list[str]) -> Path:
+    """Compiles the library for the OpenVINO in ``package`` into a folder and returns its path there."""
+    cc, cxx = (shlex.split(os.environ.get(name) or usual) for name, usual in (('CC', 'cc'), ('CXX', 'c++')))
+    macros = ['-DSCAN_EXPORT=', *(['-DSCAN_WITH_X86'] if len(ISAS) > 1 else []), f'-I{SCAN}']
+    objects = []
+
+    def compile_to(name: str, compiler: list[str], source: Path, flags: list[str]) -> None:
+        objects.append(str(folder / name))
+        _run([*compiler, *flags, '-c', str(source), '-o', objects[-1]])
+
+    for source in (FOLDER / 'scan_op.c', SCAN / 'scan.c'):
+        compile_to(f'{source.stem}.o', cc, source, FLAGS + macros)
+    compile_to('openvino_op.o', cxx, FOLDER / 'openvino_op.cpp',
+               [*CPP_FLAGS, *macros, '-isystem', str(package / 'include')])
+    for isa in ISAS:
+        compile_to(f'kernel_{isa}.o', cc, SCAN / 'kernel.c', [*FLAGS, *ISA_FLAGS[isa], f'-DSCAN_ISA={isa}'])
+    library = folder / OPENVINO
+    _run([*cxx, '-shared', '-o', str(library), *objects, *linked, f'-Wl,-rpath,{package / "libs"}', *KEPT, '-pthread'])
+    return library
 
 
 def _run(command: list[str]) -> None:

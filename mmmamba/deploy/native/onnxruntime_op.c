@@ -207,8 +207,6 @@ static OrtStatus *add_operators(const OrtApi *api, OrtSessionOptions *options, O
     return api->AddCustomOpDomain(options, domain);
 }
 
-EXPORT int64_t mmmamba_op_version(void) { return SCAN_OP_VERSION; }
-
 /* The operators live as long as the process: nothing says when the last session that has them ends. */
 EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *runtime) {
     const OrtApi *api = runtime->GetApi(ORT_API_USED);

@@ -123,8 +123,23 @@ static int same(const Table *table, const int64_t *visits, int64_t directions, i
     return !differ;
 }
 
+/* Checks the places of a direction, of which `seen` has the pixels that it visits in its lowest bit. */
+static int check_places(const Table *t, int64_t k, const int64_t *places, const unsigned char *seen, const char *name,
+                        char *message) {
+    for (int64_t pixel = 0; pixel < t->pixels; pixel++) {
+        const int64_t step = places[k * t->pixels + pixel];
+        if (seen[pixel] & 1 ? step >= 0 && step < t->steps && t->visits[k * t->steps + step] == pixel
+                            : step == t->steps) continue;
+        snprintf(message, SCAN_OP_MESSAGE, "%s: places has step %lld for pixel %lld in direction %lld, and orders not.",
+                 name, (long long)step, (long long)pixel, (long long)k);
+        return 1;
+    }
+    return 0;
+}
+
 /* Fills a table of which all memory is there; `seen` has a byte for every pixel. */
-static int fill(Table *t, const int64_t *visits, unsigned char *seen, const char *name, char *message) {
+static int fill(Table *t, const int64_t *visits, const int64_t *places, unsigned char *seen, const char *name,
+                char *message) {
     const int64_t pixels = t->pixels;
     int64_t visited = 0, fewest = pixels;
     memset(seen, 0, (size_t)pixels);
@@ -149,6 +164,7 @@ static int fill(Table *t, const int64_t *visits, unsigned char *seen, const char
             steps = i + 1;
             count++;
         }
+        if (places && check_places(t, k, places, seen, name, message)) return 1;
         for (int64_t i = 0; i < pixels; i++) seen[i] = seen[i] ? 2 : 0; /* by a direction before the next one */
         t->orders[k] = (ScanOrder){t->visits + k * t->steps, steps};
         if (k == 0 || steps < t->shortest) t->shortest = steps;
@@ -161,8 +177,8 @@ static int fill(Table *t, const int64_t *visits, unsigned char *seen, const char
     return 0;
 }
 
-static Table *build(const int64_t *visits, int64_t directions, int64_t steps, int64_t pixels, const char *name,
-                    char *message) {
+static Table *build(const int64_t *visits, const int64_t *places, int64_t directions, int64_t steps, int64_t pixels,
+                    const char *name, char *message) {
     Table *table = calloc(1, sizeof *table);
     unsigned char *seen = malloc((size_t)pixels + 1);
     int failed = 1;
@@ -170,7 +186,7 @@ static Table *build(const int64_t *visits, int64_t directions, int64_t steps, in
         *table = (Table){.users = 1, .directions = directions, .steps = steps, .pixels = pixels, .sequence = !visits};
         table->visits = malloc(((size_t)directions * (size_t)steps + 1) * sizeof(int32_t));
         table->orders = malloc(((size_t)directions + 1) * sizeof(ScanOrder));
-        if (table->visits && table->orders && seen) failed = fill(table, visits, seen, name, message);
+        if (table->visits && table->orders && seen) failed = fill(table, visits, places, seen, name, message);
     }
     free(seen);
     if (!failed) return table;
@@ -178,16 +194,19 @@ static Table *build(const int64_t *visits, int64_t directions, int64_t steps, in
     return NULL;
 }
 
-/* The table of these visits, or of a sequence for NULL: the last one if it is the same. NULL with a message. */
-static Table *take(ScanOrders *orders, const int64_t *visits, int64_t directions, int64_t steps, int64_t pixels,
-                   const char *name, char *message) {
+/*
+ * The table of these visits, or of a sequence for NULL: the last one if it is the same; the places of a new one are
+ * checked, which the kernels do not take. NULL with a message.
+ */
+static Table *take(ScanOrders *orders, const int64_t *visits, const int64_t *places, int64_t directions, int64_t steps,
+                   int64_t pixels, const char *name, char *message) {
     pthread_mutex_lock(&orders->lock);
     Table *table = orders->last;
     if (table) __atomic_add_fetch(&table->users, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&orders->lock);
     if (table && same(table, visits, directions, steps, pixels)) return table;
     release(table);
-    table = build(visits, directions, steps, pixels, name, message);
+    table = build(visits, places, directions, steps, pixels, name, message);
     if (!table) return NULL;
     __atomic_add_fetch(&table->users, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&orders->lock);
@@ -244,8 +263,8 @@ int scan_op_run(const ScanOp *op, const ScanTensor *inputs, float *y, ScanOrders
         return 1;
     }
     snprintf(message, SCAN_OP_MESSAGE, "%s: memory ran out.", op->name);
-    Table *table = take(orders, ss2d ? inputs[6].data : NULL, directions, ss2d ? size_of(&sizes, 'T') : pixels, pixels,
-                        op->name, message);
+    Table *table = take(orders, ss2d ? inputs[6].data : NULL, ss2d ? inputs[7].data : NULL, directions,
+                        ss2d ? size_of(&sizes, 'T') : pixels, pixels, op->name, message);
     if (!table) return 1;
     ScanProblem problem = {
         .batch = batch, .groups = 1, .directions = directions, .channels = channels, .states = states,

@@ -15,12 +15,14 @@ from setuptools.errors import BaseError, CCompilerError
 BUILD_LOG = 'build_log.txt'
 FOLDER = 'mmmamba/ops/cpu'
 DEPLOY = 'mmmamba/deploy/native'
-FLAGS = ['-std=gnu11', '-O3', '-g0', '-fPIC', '-fvisibility=hidden', '-fno-math-errno', '-fno-trapping-math']
+FLAGS = ['-std=gnu11', '-O3', '-g0', '-fPIC', '-fvisibility=hidden', '-fno-math-errno', '-fno-trapping-math',
+         '-pthread', '-Wno-unknown-pragmas']
 ISA_FLAGS = {
     'portable': [],
     'avx2': ['-mavx2', '-mfma', '-DSCAN_USE_AVX2'],
     'avx512': ['-mavx512f', '-mavx512dq', '-mfma', '-DSCAN_USE_AVX512'],
 }
+ISAS = tuple(ISA_FLAGS) if platform.machine().lower() in ('x86_64', 'amd64') else ('portable',)
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)
 
 
@@ -56,8 +58,8 @@ ONNXRUNTIME_EXTENSION = NativeLibrary(
 class BuildNative(build_ext):
     """Compiles the kernels once for each instruction set; without OpenMP or a vector unit if the compiler lacks them.
 
-    An installation never fails here. The reason of a failure is left next to the missing library, where
-    ``python -m mmmamba.ops.info`` and ``mmmamba.deploy.native.libraries`` read it.
+    An installation never fails here. The reason of a failure is left next to the missing library; of libscan's,
+    ``python -m mmmamba.ops.info`` tells it.
     """
 
     def run(self) -> None:
@@ -74,10 +76,8 @@ class BuildNative(build_ext):
         return str(Path(*fullname.split('.')).with_suffix('.so'))
 
     def build_extension(self, ext: NativeLibrary) -> None:
-        x86 = platform.machine().lower() in ('x86_64', 'amd64')
-        isa_sets = [tuple(ISA_FLAGS), ('portable',)] if x86 else [('portable',)]
         first_error = None
-        for isas in isa_sets:
+        for isas in dict.fromkeys((ISAS, ('portable',))):
             for openmp in (['-fopenmp'], []) if ext.openmp else ([],):
                 try:
                     self._compile(ext, isas, openmp)
@@ -97,9 +97,8 @@ class BuildNative(build_ext):
         macros: list[tuple[str, str | None]] = [('SCAN_WITH_X86', None)] if len(isas) > 1 else []
         if ext is not NATIVE_EXTENSION:
             macros.append(('SCAN_EXPORT', ''))
-        flags = [*FLAGS, *openmp, '-pthread', '-Wno-unknown-pragmas']
-        temp = Path(self.build_temp, ext.name)
-        objects = self.compiler.compile(ext.entries, str(temp), macros, ext.include_dirs, extra_postargs=flags)
+        objects = self.compiler.compile(ext.entries, str(Path(self.build_temp, ext.name)), macros, ext.include_dirs,
+                                        extra_postargs=[*FLAGS, *openmp])
         for isa in isas:
             for kernel in ext.kernels:
                 if (kernel, isa) not in self.kernel_objects:

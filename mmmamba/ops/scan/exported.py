@@ -102,21 +102,20 @@ def ss2d_scan(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, dt_proj
 
 
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
-                   delta_bias: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]:
+                   delta_bias: Tensor | None, delta_softplus: bool) -> tuple[Tensor, None]:
     """Puts an operator for each group of channels into the program; takes what :func:`reference.scan` does.
 
-    The last state is not exported, and NaN is returned for it.
+    The last state is not exported, and None is returned for it.
 
     Raises:
         ValueError: B or C is constant.
     """
     if B.dim() != 4 or C.dim() != 4:
         raise ValueError('selective_scan: a scan with a constant B or C cannot be exported.')
-    batch, channels, _ = u.shape
     groups = B.shape[1]
-    own = channels // groups
+    own = u.shape[1] // groups
     delta = step_sizes(delta.float(), delta_bias, delta_softplus)
-    D = u.new_zeros(channels, dtype=torch.float32) if D is None else D.float()
+    D = u.new_zeros(u.shape[1], dtype=torch.float32) if D is None else D.float()
     found = []
     for group in range(groups):
         part = slice(group * own, (group + 1) * own)
@@ -124,4 +123,4 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
         found.append(exported_selective_scan(
             u[:, part].float().transpose(1, 2).contiguous(), torch.cat(per_token, dim=1).transpose(1, 2).contiguous(),
             delta[:, part].transpose(1, 2).contiguous(), A[part].float(), D[part]).transpose(1, 2))
-    return torch.cat(found, dim=1), u.new_full((batch, channels, A.shape[1]), float('nan'), dtype=torch.float32)
+    return torch.cat(found, dim=1), None

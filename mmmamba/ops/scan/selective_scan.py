@@ -63,7 +63,7 @@ def selective_scan(
 
     Raises:
         ValueError: Shapes do not fit, an input is complex or an integer, or no backend has this name.
-        RuntimeError: The named backend cannot run these inputs.
+        RuntimeError: The named backend cannot run these inputs, or is 'export' and has no last state.
     """
     if u.dim() != 3:
         raise ValueError(f'selective_scan: u must be (batch, channels, length), not {tuple(u.shape)}.')
@@ -90,6 +90,8 @@ def selective_scan(
     x = u if z is None else u.to(compute_dtype(*given))
     with without_autocast(u.device.type):
         y, last_state = chosen.run(x, delta, A, B, C, D, delta_bias, delta_softplus)
+        if return_last_state and last_state is None:
+            raise RuntimeError(f'selective_scan: {chosen.name} has no last state.')
         if z is not None:
             y = y * F.silu(z.to(y.dtype))
         y = y.to(u.dtype)
@@ -185,4 +187,5 @@ BACKENDS = (
     Backend('reference', reference.scan, FLOATS, transformable=True),
     Backend('export', exported.selective_scan, FLOAT32_AND_HALVES, ('cpu',), exported.unavailable),
 )
-"""In order of preference. ``run`` takes and returns what :func:`mmmamba.ops.scan.reference.scan` does."""
+"""In order of preference. ``run`` takes and returns what :func:`mmmamba.ops.scan.reference.scan` does; ``'export'``
+has None for the last state."""
