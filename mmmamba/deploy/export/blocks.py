@@ -64,7 +64,7 @@ class ExportedLayerNorm2d(LayerNorm2d):
 
 
 def rearrange_blocks(model: nn.Module) -> None:
-    """Puts the blocks above in the place of those that they are for, in place.
+    """Replaces blocks of a model, in place, by the forms above.
 
     Blocks with hooks, or with other layers in them than the papers', stay as they are.
     """

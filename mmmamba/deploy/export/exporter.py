@@ -34,7 +34,7 @@ class Suppression:
     """How ``--nms`` chooses among the boxes, as a detector's ``test_cfg`` has it.
 
     Attributes:
-        score_thr: Least score.
+        score_thr: Boxes with a lower score are left out.
         iou_threshold: Boxes of a class that overlap a better one by more are left out.
         max_per_img: Boxes of an image at most.
     """
@@ -77,10 +77,10 @@ class Preprocessing:
 
 
 class Exporter(ABC):
-    """A format: one class each."""
+    """Writes files of one format."""
 
     suffix: str
-    """Of its files."""
+    """The ending of its files."""
     has_half = False
     """Whether its files can hold float16 weights, of a network whose own are such values."""
 

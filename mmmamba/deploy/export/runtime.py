@@ -140,7 +140,7 @@ class OpenVinoSession:
                                  for size in model.inputs[0].partial_shape]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Does what :meth:`OnnxSession.run` does.
+        """Returns the outputs, as :meth:`OnnxSession.run` does.
 
         Raises:
             RuntimeFileError: The file is for images of another size or type, or a scan failed, which wrote why.
@@ -194,7 +194,7 @@ class TorchSession:
                                    f'{torch.__version__}: {_line(error)}') from error
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Does what :meth:`OnnxSession.run` does."""
+        """Returns the outputs, as :meth:`OnnxSession.run` does, and raises the same errors."""
         import torch
 
         _require_input(images, self.shape, self.metadata)
@@ -344,7 +344,7 @@ class Detector:
 
     Args:
         path: A file that ``tools/deployment/export.py`` wrote of a detector with boxes.
-        score: Least score.
+        score: Boxes with a lower score are left out.
         iou: Boxes of a class that overlap a better one by more are left out; not used if the file has NMS.
         threads: Threads; 0 for the runtime's choice.
         precision: ``'f32'``; for OpenVINO also ``'bf16'``.
@@ -413,7 +413,7 @@ def nms(output: np.ndarray, classes: int, score: float, iou: float, limits: np.n
     Args:
         output: (4 + classes, cells): centre, width and height, and scores.
         classes: How many.
-        score: Least score.
+        score: Boxes with a lower score are left out.
         iou: Largest overlap, as intersection over union.
         limits: Of x1, y1, x2 and y2: boxes are clipped to the picture before they are compared, as mmdet does.
         most: Boxes at most.

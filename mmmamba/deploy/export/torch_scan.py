@@ -28,7 +28,7 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
 
 def ss2d_scan(x: Tensor, projected: Tensor, dt_weight: Tensor, bias: Tensor, A: Tensor, D: Tensor, orders: Tensor,
               places: Tensor) -> Tensor:
-    """Does what the operator does, see :mod:`mmmamba.ops.scan.exported` for the shapes."""
+    """Computes the operator; :mod:`mmmamba.ops.scan.exported` has the shapes."""
     batch, pixels, _ = x.shape
     directions, _, states = A.shape
     steps = orders.shape[1]
@@ -60,7 +60,7 @@ def ss2d_scan(x: Tensor, projected: Tensor, dt_weight: Tensor, bias: Tensor, A: 
 
 
 def selective_scan(x: Tensor, projected: Tensor, delta: Tensor, A: Tensor, D: Tensor) -> Tensor:
-    """Does what the operator does."""
+    """Computes the operator."""
     steps = _whole_blocks(x)
     B, C = projected.split(A.shape[1], dim=2)
 
