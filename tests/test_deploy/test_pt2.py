@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_detector import ALONE, build_with_one_scan
+from small_detector import ALONE, build, build_with_one_scan
 
 from mmmamba.deploy.export import ExportOptions, Preprocessing, Suppression, exported_network, make_exporter, runtime
 from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend, suppression_differences
@@ -129,3 +129,21 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
     with pytest.raises(InputError, match='needs a C'):
         export('aoti', out, size=(64, 96))
     assert not list(tmp_path.glob('*.pt2'))
+
+
+def test_windows_of_open_sizes(tmp_path):
+    """The map of the last stage has one window in the example that is traced, unless that is large."""
+    detector = build(backbone=dict(type='LocalVMamba', arch=None, widths=(8, 8, 8, 8), depths=(1, 1, 1, 1),
+                                   directions=[('h', 'w7')] * 4),
+                     neck=None, bbox_head=dict(type='YOLOv8Head', num_classes=3, in_channels=(8, 8, 8)))
+    del detector.bbox_head
+    for stage in range(3):
+        detector.backbone.stages[stage] = torch.nn.Identity()
+    out = tmp_path / 'windows.pt2'
+    make_exporter('torch-export').export(exported_network(detector), out, ExportOptions((64, 96), dynamic=True),
+                                         Preprocessing(114, ('square', 'wide', 'tall')))
+    images = as_input([composed_image(512, 320, seed=5)])  # 4 x 2 windows
+    with torch.no_grad():
+        expected = detector.eval().extract_feat(torch.from_numpy(images))
+    for found, value in zip(runtime.TorchSession(out).run(images), expected):
+        torch.testing.assert_close(torch.from_numpy(found), value, rtol=1e-4, atol=1e-5 * float(value.abs().max()))

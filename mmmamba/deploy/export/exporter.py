@@ -205,7 +205,8 @@ def traced(network: ExportedNetwork, options: ExportOptions, module: nn.Module |
     if options.dynamic:
         Dim, stride = torch.export.Dim, network.stride
         # Sizes that differ, and are not one: PyTorch would take what is equal for the same, and one for a constant.
-        images = torch.zeros(2, 3, 2 * stride, 3 * stride)
+        # The smallest map has 16 x 23 pixels, so that windows of 7 are several in both directions.
+        images = torch.zeros(2, 3, 16 * stride, 23 * stride)
         shapes = {'images': {0: Dim('batch', max=1024), 2: stride * Dim('rows', max=256),
                              3: stride * Dim('columns', max=256)}}
     with torch.no_grad(), quiet():
