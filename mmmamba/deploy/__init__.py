@@ -1,4 +1,4 @@
-"""What makes a trained model ready for inference."""
-from mmmamba.deploy.fuse import fuse
+"""What makes a trained model ready for inference, and a model's training faster."""
+from mmmamba.deploy.fuse import fuse, fuse_for_training
 
-__all__ = ['fuse']
+__all__ = ['fuse', 'fuse_for_training']

@@ -77,29 +77,31 @@ class FusedLSBlock(LSBlock):
 
 
 class FusedODSSBlock(ODSSBlock):
-    """:class:`ODSSBlock`, whose layer norms and residual sums are within the passes of its branches in evaluation."""
+    """:class:`ODSSBlock`, whose layer norms and, but for stochastic depth, residual sums are within the passes."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:  # with stochastic depth and checkpointing
-            return super().forward(x)
-        x = self.in_proj(x)
+    def _residuals(self, x: Tensor, local: Tensor) -> Tensor:
         if self.norm1 is not None:
-            y, norm = self.local(x), self.norm1
+            y, norm = local, self.norm1
             *others, last = self.ss2d
             for ss2d in others:
                 y, norm = _run(ss2d, norm, y), None
-            x = _run(last, norm, y, residual=x)
-        return x if self.norm2 is None else _run(self.mlp, self.norm2, x, residual=x)
+            x = _add(self.drop_path, last, norm, y, x)
+        return x if self.norm2 is None else _add(self.drop_path, self.mlp, self.norm2, x, x)
 
 
 class FusedVSSBlock(VSSBlock):
-    """:class:`VSSBlock`, whose layer norms and residual sums are within the passes of its branches in evaluation."""
+    """:class:`VSSBlock`, whose layer norms and, but for stochastic depth, residual sums are within the passes."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(x)
-        x = _run(self.ss2d, self.norm1, x, residual=x)
-        return _run(self.mlp, self.norm2, x, residual=x)
+    def _residuals(self, x: Tensor) -> Tensor:
+        x = _add(self.drop_path, self.ss2d, self.norm1, x, x)
+        return _add(self.drop_path, self.mlp, self.norm2, x, x)
+
+
+def _add(drop_path: DropPath, branch: nn.Module, norm: LayerNorm2d | None, x: Tensor, residual: Tensor) -> Tensor:
+    """Returns ``residual + drop_path(branch(norm(x)))``."""
+    if drop_path.training and drop_path.drop_prob > 0:
+        return residual + drop_path(_run(branch, norm, x))
+    return _run(branch, norm, x, residual)
 
 
 def _run(branch: nn.Module, norm: LayerNorm2d | None, x: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.layers.common import layer_norm_2d, recomputed
+from mmmamba.deploy.fused_passes import ACTIVATIONS, gated_depthwise, norm_gate
+from mmmamba.layers.common import recomputed
 from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
+from mmmamba.ops.cpu.passes import GatedDepthwiseInputs, NormGateInputs
 from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, register_flops, select
 
-ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
-    zip(blocks.ACTIVATIONS, (lambda x: x, F.gelu, F.silu, F.relu)))  # older PyTorch traces no read-only mapping
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -117,52 +117,59 @@ def _require_norm(op: str, weight: Tensor | None, bias: Tensor | None) -> None:
         raise ValueError(f'{op}: norm_weight and norm_bias go together.')
 
 
-def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Returns the layer norm over the channels of each pixel; the map as it is without one."""
-    return x if weight is None or bias is None else layer_norm_2d(x, weight, bias, eps)
+def _dtype_of_convolutions(weight: Tensor) -> torch.dtype:
+    """Returns the dtype in which convolutions with ``weight`` compute, which autocast may shorten."""
+    device = weight.device.type
+    if device in WITHOUT_AUTOCAST or not torch.is_autocast_enabled(device) or weight.dtype == torch.float64:
+        return weight.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def _pointwise_in_torch(*arguments: Any) -> Tensor:
     inputs = PointwiseInputs(*arguments)
-    weight, bias = inputs.weight, inputs.bias
+    weight, bias, gate = inputs.weight, inputs.bias, inputs.gate
+    dtype = _dtype_of_convolutions(weight)
 
-    def normed(x: Tensor) -> Tensor:
-        return _layer_norm(x, inputs.norm_weight, inputs.norm_bias, inputs.eps)
+    def normed_conv(x: Tensor, *gate: Tensor) -> Tensor:
+        norm = NormGateInputs(x, inputs.norm_weight, inputs.norm_bias, *gate or (None, ), inputs.eps,
+                              inputs.gate_activation if gate else None, dtype)
+        return F.conv2d(norm_gate(norm), weight, bias)
 
-    def gated_conv(x: Tensor, gate: Tensor) -> Tensor:
-        if inputs.gate_weight is not None:
-            gate = _layer_norm(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, inputs.gate_eps)
-            gate = F.conv2d(gate, inputs.gate_weight)
-        gated = normed(x) * ACTIVATIONS[inputs.gate_activation](gate)
-        return F.conv2d(gated.to(gate.dtype), weight, bias)
+    def gate_conv(gate: Tensor) -> Tensor:
+        norm = NormGateInputs(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, None, inputs.gate_eps, None, dtype)
+        return F.conv2d(norm_gate(norm), inputs.gate_weight)
 
-    if inputs.gate is None:
-        x = normed(inputs.x)
-        # A float32 x may come before half-precision weights for the sake of its norm alone.
-        y = F.conv2d(x.to(weight.dtype) if weight.dtype in _HALVES else x, weight, bias)
+    if gate is not None and inputs.gate_weight is not None:
+        gate = recomputed(gate_conv, gate)
+    if gate is None and inputs.norm_weight is None:
+        # A float32 x may come before half-precision weights for the sake of a norm before.
+        y = F.conv2d(inputs.x.to(weight.dtype) if weight.dtype in _HALVES else inputs.x, weight, bias)
     else:
-        y = recomputed(gated_conv, inputs.x, inputs.gate)
+        y = recomputed(normed_conv, inputs.x, *(() if gate is None else (gate.to(dtype), )))
     y = ACTIVATIONS[inputs.activation](y)
     return y if inputs.residual is None else inputs.residual + y
 
 
 def _bottleneck_in_torch(*arguments: Any) -> Tensor:
     inputs = BottleneckInputs(*arguments)
-    x = _layer_norm(inputs.x, inputs.norm_weight, inputs.norm_bias, inputs.eps)
-    channels = inputs.depthwise_weight.shape[0]
-    # A convolution for each half: neither has to be copied out of the whole.
-    weights = inputs.expand_weight.split(channels)
-    biases = (None, ) * len(weights) if inputs.expand_bias is None else inputs.expand_bias.split(channels)
-    expanded = [F.conv2d(x, *half) for half in zip(weights, biases)]
+    dtype = _dtype_of_convolutions(inputs.expand_weight)
 
-    def convolve_and_reduce(x: Tensor, *gate: Tensor) -> Tensor:
-        y = F.conv2d(x, inputs.depthwise_weight, inputs.depthwise_bias, padding=1, groups=channels)
-        y = ACTIVATIONS[inputs.activation](y + x if inputs.skip else y)
-        if gate:
-            y = y * gate[0]
-        return y if inputs.reduce_weight is None else F.conv2d(y, inputs.reduce_weight, inputs.reduce_bias)
+    def expand(x: Tensor) -> Tensor:
+        if inputs.norm_weight is not None:
+            x = norm_gate(NormGateInputs(x, inputs.norm_weight, inputs.norm_bias, None, inputs.eps, None, dtype))
+        return F.conv2d(x, inputs.expand_weight, inputs.expand_bias)
 
-    y = recomputed(convolve_and_reduce, *expanded)
+    def convolve(x: Tensor) -> Tensor:
+        return gated_depthwise(GatedDepthwiseInputs(
+            x, inputs.depthwise_weight, inputs.depthwise_bias, inputs.skip, inputs.activation))
+
+    def convolve_and_reduce(x: Tensor) -> Tensor:
+        return F.conv2d(convolve(x), inputs.reduce_weight, inputs.reduce_bias)
+
+    expanded = recomputed(expand, inputs.x)
+    if inputs.reduce_weight is None:
+        return convolve(expanded)
+    y = recomputed(convolve_and_reduce, expanded)
     return y if inputs.residual is None else inputs.residual + y
 
 

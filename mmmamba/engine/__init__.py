@@ -8,7 +8,7 @@ from mmmamba.engine.hooks import (
     ConfigOnResumeHook,
     EncodedMasksHook,
     ExactResumeHook,
-    FusedInferenceHook,
+    FusedLayersHook,
     MissedValidationHook,
     NonFiniteLossHook,
     TrainingClockHook,
@@ -25,7 +25,7 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
-    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FusedInferenceHook',
+    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FusedLayersHook',
     'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
     'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
     'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',

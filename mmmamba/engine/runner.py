@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
+from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
-from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, FusedInferenceHook
+from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
@@ -20,7 +21,7 @@ _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocess
 class CheckedRunner(Runner):
     """mmengine's ``Runner`` for any config, those of mmdet's recipes included.
 
-    It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`EncodedMasksHook`, :class:`FusedInferenceHook`
+    It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`EncodedMasksHook`, :class:`FusedLayersHook`
     and :class:`UnreadableImagesHook` even if the config does not list them, its data loaders work with
     ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be switched to after
     the end.
@@ -38,7 +39,7 @@ class CheckedRunner(Runner):
                        custom_hooks: list[Hook | dict] | None = None) -> None:
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
-        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedInferenceHook, UnreadableImagesHook):
+        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 

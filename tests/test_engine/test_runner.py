@@ -9,7 +9,7 @@ from mmmamba.engine import (
     ClassCountHook,
     ConfigOnResumeHook,
     EncodedMasksHook,
-    FusedInferenceHook,
+    FusedLayersHook,
     UnreadableImagesHook,
 )
 
@@ -46,7 +46,7 @@ def test_needed_hooks_are_there_once(shared_coco_folder, tmp_path):
         cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, hooks=hooks)
         cfg.experiment_name = f'needed_{len(hooks)}'
         runner = CheckedRunner.from_cfg(cfg)
-        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedInferenceHook, UnreadableImagesHook):
+        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook):
             assert sum(isinstance(hook, needed) for hook in runner.hooks) == 1
 
 

@@ -1,4 +1,4 @@
-"""Hooks around validation: in the passes for inference, after all that has to be validated, with the time so far."""
+"""Hooks around validation: of all that has to be validated, with encoded masks, and with the time so far."""
 from __future__ import annotations
 
 import time
@@ -7,31 +7,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
 from mmmamba.models.dense_heads import set_encode_masks
-
-
-@HOOKS.register_module()
-class FusedInferenceHook(Hook):
-    """Has validation and testing on a CPU compute our blocks in fewer passes (:mod:`mmmamba.deploy.fused_layers`).
-
-    The layers of the model get the forward for inference before, and their own one afterwards; parameters and what is
-    saved stay as they are. On a GPU there are no such passes, and nothing is done.
-    """
-
-    priority = 'LOW'  # before checkpoints are saved
-
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Puts the layers for inference in."""
-        parameter = next(runner.model.parameters(), None)
-        if parameter is not None and parameter.device.type == 'cpu':
-            fuse_layers(runner.model)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Takes the layers for inference out."""
-        unfuse_layers(runner.model)
-
-    before_test_epoch, after_test_epoch = before_val_epoch, after_val_epoch
 
 
 @HOOKS.register_module()

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #if defined(SCAN_WITH_X86)
-#define KERNELS(name) {&name##_portable, &name##_avx2, &name##_avx512}
+#define KERNELS(name) {&name##_portable, &name##_avx2, &name##_avx512, &name##_avx512_bf16}
 #else
 #define KERNELS(name) {&name##_portable}
 #endif
@@ -35,12 +35,15 @@ static int64_t spread(const BlockKernel *kernel, const void *problem, int64_t th
     return failed;
 }
 
-int64_t blocks_pointwise(const Pointwise *problem, int64_t isa, int64_t threads) {
-    static const BlockKernel *const kernels[SCAN_ISAS] = KERNELS(pointwise);
-    return spread(kernels[isa], problem, threads);
-}
+#define ENTRY(name, Problem)                                                                   \
+    int64_t blocks_##name(const Problem *problem, int64_t isa, int64_t threads) {              \
+        static const BlockKernel *const kernels[SCAN_ISAS] = KERNELS(name);                    \
+        return spread(kernels[isa], problem, threads);                                         \
+    }
 
-int64_t blocks_inverted_bottleneck(const InvertedBottleneck *problem, int64_t isa, int64_t threads) {
-    static const BlockKernel *const kernels[SCAN_ISAS] = KERNELS(inverted_bottleneck);
-    return spread(kernels[isa], problem, threads);
-}
+ENTRY(pointwise, Pointwise)
+ENTRY(inverted_bottleneck, InvertedBottleneck)
+ENTRY(norm_gate, NormGate)
+ENTRY(norm_gate_backward, NormGate)
+ENTRY(gated_depthwise, GatedDepthwise)
+ENTRY(gated_depthwise_backward, GatedDepthwise)

@@ -1,7 +1,8 @@
 /*
  * The interface between Python (blocks.py mirrors these structures) and the kernels of the blocks around the scan:
- * inference only, plain C. A map is channels-last and dense, a row of channels for each pixel. There is at least one
- * pixel, one hidden channel and one output channel.
+ * plain C. A map is channels-last and dense, a row of channels for each pixel. There is at least one pixel, one hidden
+ * channel and one output channel. Pointwise and InvertedBottleneck are whole parts of a block for inference in float32.
+ * NormGate and GatedDepthwise are what is between a block's 1x1 convolutions, with a backward pass.
  */
 #ifndef MMMAMBA_BLOCKS_H
 #define MMMAMBA_BLOCKS_H
@@ -11,7 +12,7 @@
 #include "scan.h"
 
 /* Raised with every change of a structure or function below; blocks.py refuses a library of another version. */
-#define BLOCKS_ABI 2
+#define BLOCKS_ABI 3
 
 enum { ACTIVATION_NONE, ACTIVATION_GELU, ACTIVATION_SILU, ACTIVATION_RELU };
 
@@ -64,14 +65,50 @@ typedef struct {
     float *output;            /* (batch, height, width, outputs if reduce else hidden) */
 } InvertedBottleneck;
 
+/*
+ * output = norm(input) * activation(gate) for each pixel; without a gate the norm alone. Elements are float32 or of a
+ * short type in memory, and float32 in between; parameters and their gradients are float32.
+ */
+typedef struct {
+    int64_t pixels, channels, parts, activation;
+    int64_t input_type, type; /* of input and grad_input; of all other maps */
+    const void *input;        /* (pixels, channels), as all maps */
+    LayerNorm norm;
+    const void *gate;         /* or NULL */
+    void *output;             /* of the forward pass */
+    /* The backward pass only: */
+    const void *grad_output;
+    void *grad_input, *grad_gate; /* the latter with a gate */
+    float *grad_norm;         /* (parts, 2, channels): parts of the sums for weight and bias */
+} NormGate;
+
+/*
+ * x, v = split(input); output = activation(stencil(x)) * v. Without `gated` there is no v, and x is the input. Elements
+ * are as in NormGate.
+ */
+typedef struct {
+    int64_t batch, height, width, channels, gated, strips, activation, type;
+    const void *input;        /* (batch, height, width, channels or, gated, twice as many) */
+    Stencil stencil;
+    void *output;             /* (batch, height, width, channels); of the forward pass */
+    /* The backward pass only: */
+    const void *grad_output;
+    void *grad_input;
+    float *grad_weight;       /* (batch, strips, channels, 10): parts of the sums for nine weights and the bias */
+} GatedDepthwise;
+
 SCAN_EXPORT int64_t blocks_abi(void);
 /* All return 0, or 1 if memory ran out. */
 SCAN_EXPORT int64_t blocks_pointwise(const Pointwise *problem, int64_t isa, int64_t threads);
 SCAN_EXPORT int64_t blocks_inverted_bottleneck(const InvertedBottleneck *problem, int64_t isa, int64_t threads);
+SCAN_EXPORT int64_t blocks_norm_gate(const NormGate *problem, int64_t isa, int64_t threads);
+SCAN_EXPORT int64_t blocks_norm_gate_backward(const NormGate *problem, int64_t isa, int64_t threads);
+SCAN_EXPORT int64_t blocks_gated_depthwise(const GatedDepthwise *problem, int64_t isa, int64_t threads);
+SCAN_EXPORT int64_t blocks_gated_depthwise_backward(const GatedDepthwise *problem, int64_t isa, int64_t threads);
 
 /*
- * What pointwise.c and inverted_bottleneck.c provide, once for each instruction set, for a problem of theirs. The
- * weights are packed first, in `packs` parts; then each of the `items` runs. Both are for themselves.
+ * What a file of a block provides, once for each instruction set, for a problem of theirs. The
+ * weights are packed first, in `packs` parts, if any; then each of the `items` runs. Both are for themselves.
  */
 typedef struct {
     int64_t (*packs)(const void *);
@@ -82,9 +119,13 @@ typedef struct {
     void (*run)(const void *, const float *packed, float *scratch, int64_t item);
 } BlockKernel;
 
-#define BLOCKS_DECLARE(isa) extern const BlockKernel pointwise_##isa, inverted_bottleneck_##isa;
+#define BLOCKS_DECLARE(isa)                                                    \
+    extern const BlockKernel pointwise_##isa, inverted_bottleneck_##isa;       \
+    extern const BlockKernel norm_gate_##isa, norm_gate_backward_##isa;        \
+    extern const BlockKernel gated_depthwise_##isa, gated_depthwise_backward_##isa;
 BLOCKS_DECLARE(portable)
 BLOCKS_DECLARE(avx2)
 BLOCKS_DECLARE(avx512)
+BLOCKS_DECLARE(avx512_bf16)
 
 #endif

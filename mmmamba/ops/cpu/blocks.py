@@ -13,7 +13,7 @@ from torch import Tensor
 from mmmamba.ops.cpu import native
 from mmmamba.ops.cpu.native import addresses
 
-ABI = 2
+ABI = 3
 ACTIVATIONS = (None, 'gelu', 'silu', 'relu')  # in the order of blocks.h; GELU is the exact one
 
 
@@ -142,8 +142,9 @@ def _reason(loaded: native.Native) -> str | None:
         return loaded.reason
     if not hasattr(loaded.library, 'blocks_abi') or loaded.library.blocks_abi() != ABI:
         return 'The native library belongs to another version of mmmamba; install again to rebuild it.'
-    for name in ('blocks_pointwise', 'blocks_inverted_bottleneck'):
-        function = getattr(loaded.library, name)
+    for name in ('pointwise', 'inverted_bottleneck', 'norm_gate', 'norm_gate_backward', 'gated_depthwise',
+                 'gated_depthwise_backward'):
+        function = getattr(loaded.library, f'blocks_{name}')
         function.restype, function.argtypes = c_int64, [c_void_p, c_int64, c_int64]
     return None
 
@@ -158,7 +159,7 @@ def unavailable() -> str | None:
 
 def pointwise(inputs: PointwiseInputs) -> Tensor:
     """Convolves float32 tensors on the CPU."""
-    x, gate, residual = map(_channels_last, (inputs.x, inputs.gate, inputs.residual))
+    x, gate, residual = map(channels_last, (inputs.x, inputs.gate, inputs.residual))
     weight, bias, gate_weight = map(_dense, (inputs.weight, inputs.bias, inputs.gate_weight))
     norm_weight, norm_bias = map(_dense, (inputs.norm_weight, inputs.norm_bias))
     gate_norm_weight, gate_norm_bias = map(_dense, (inputs.gate_norm_weight, inputs.gate_norm_bias))
@@ -174,7 +175,7 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
     weight_at, bias_at, gate_weight_at = addresses((weight, bias, gate_weight))
     norm = LayerNorm(*addresses((norm_weight, norm_bias)), inputs.eps)
     gate_norm = LayerNorm(*addresses((gate_norm_weight, gate_norm_bias)), inputs.gate_eps)
-    _run('blocks_pointwise', Pointwise(
+    run('pointwise', Pointwise(
         *sizes, *activations, x_at, weight_at, bias_at, norm, gate_at, gate_weight_at, gate_norm, residual_at,
         output_at))
     return output
@@ -182,7 +183,7 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
 
 def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
     """Convolves float32 tensors on the CPU."""
-    x, residual = map(_channels_last, (inputs.x, inputs.residual))
+    x, residual = map(channels_last, (inputs.x, inputs.residual))
     norm = tuple(map(_dense, (inputs.norm_weight, inputs.norm_bias)))
     expand = tuple(map(_dense, (inputs.expand_weight, inputs.expand_bias)))
     depthwise = tuple(map(_dense, (inputs.depthwise_weight, inputs.depthwise_bias)))
@@ -198,13 +199,13 @@ def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
     gated = inputs.expand_weight.shape[0] > hidden
     sizes = (batch, height, width, channels, hidden, outputs, ACTIVATIONS.index(inputs.activation), gated)
     x_at, residual_at, output_at = addresses((x, residual, output), memory_format=torch.channels_last)
-    _run('blocks_inverted_bottleneck', InvertedBottleneck(
+    run('inverted_bottleneck', InvertedBottleneck(
         *sizes, native.threads(), x_at, LayerNorm(*addresses(norm), inputs.eps), *addresses(expand),
         Stencil(*addresses(depthwise), inputs.skip), *addresses(reduce), residual_at, output_at))
     return output
 
 
-def _channels_last(x: Tensor | None) -> Tensor | None:
+def channels_last(x: Tensor | None) -> Tensor | None:
     """Returns ``x`` with its pixels one after the other, each with all its channels."""
     return None if x is None else x.contiguous(memory_format=torch.channels_last)
 
@@ -219,7 +220,7 @@ def empty_map(like: Tensor, channels: int) -> Tensor:
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _run(function: str, problem: Structure) -> None:
-    """Runs a kernel with the best instruction set."""
-    if getattr(native.NATIVE.library, function)(byref(problem), native.isa_index(None), native.threads()):
+def run(name: str, problem: Structure) -> None:
+    """Runs the kernel ``blocks_<name>`` with the best instruction set."""
+    if getattr(native.NATIVE.library, f'blocks_{name}')(byref(problem), native.isa_index(None), native.threads()):
         raise MemoryError('The native kernel could not allocate its workspace.')

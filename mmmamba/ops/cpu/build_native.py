@@ -21,6 +21,7 @@ ISA_FLAGS = {
     'portable': [],
     'avx2': ['-mavx2', '-mfma', '-DSCAN_USE_AVX2'],
     'avx512': ['-mavx512f', '-mavx512dq', '-mfma', '-DSCAN_USE_AVX512'],
+    'avx512_bf16': ['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512bf16', '-mfma', '-DSCAN_USE_AVX512'],
 }
 ISAS = tuple(ISA_FLAGS) if platform.machine().lower() in ('x86_64', 'amd64') else ('portable',)
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)
@@ -40,8 +41,8 @@ class NativeLibrary(Extension):
 NATIVE_EXTENSION = NativeLibrary(
     'mmmamba.ops.cpu.libscan',
     entries=[f'{FOLDER}/{name}.c' for name in ('scan', 'blocks')],
-    kernels=['kernel', 'pointwise', 'inverted_bottleneck'],
-    headers=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation', 'matmul', 'stencil')],
+    kernels=['kernel', 'pointwise', 'inverted_bottleneck', 'norm_gate', 'gated_depthwise'],
+    headers=[f'{FOLDER}/{name}.h' for name in ('scan', 'blocks', 'vector', 'activation', 'norm', 'matmul', 'stencil')],
     openmp=True,
 )
 # Runs on the threads of ONNX Runtime, and exports nothing of the scan itself.

@@ -6,7 +6,7 @@
 #ifndef MMMAMBA_MATMUL_H
 #define MMMAMBA_MATMUL_H
 
-#include "activation.h"
+#include "norm.h"
 
 #if LANES == 16
 #define TILE_ROWS 8
@@ -15,10 +15,6 @@
 #endif
 #define TILE_COLUMNS 3
 #define PANEL (TILE_COLUMNS * LANES) /* output channels whose weights are packed together */
-#define GATES 4                      /* vectors of a gate that are activated at a time */
-
-INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 INLINE int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
 INLINE int64_t panel_floats(int64_t inputs) { return (inputs + 1) * PANEL; }
@@ -34,29 +30,6 @@ static void pack_panel(const float *weight, const float *bias, int64_t inputs, i
         for (int64_t o = 0; o < count; o++) to[o] = from[o * inputs + i];
         for (int64_t o = count; o < PANEL; o++) to[o] = 0;
     }
-}
-
-/* Mean and 1 / deviation of up to LANES pixels of n channels, in the lanes of the two vectors. */
-INLINE void moments(const float *rows, int64_t n, int count, float epsilon, Vec *mean, Vec *scale) {
-    const Vec over = splat(1.0f / (float)n);
-    Vec parts[LANES];
-    for (int r = 0; r < LANES; r++) {
-        parts[r] = splat(0);
-        for (int64_t i = 0; r < count && i < n; i += LANES)
-            parts[r] += load(rows + r * n + i, (int)at_most(LANES, n - i));
-    }
-    *mean = sum_each(parts) * over;
-    for (int r = 0; r < count; r++) {
-        const Vec centre = splat((*mean)[r]);
-        parts[r] = splat(0);
-        for (int64_t i = 0; i < n; i += LANES) {
-            const int lanes = (int)at_most(LANES, n - i);
-            const Vec centred = load(rows + r * n + i, lanes) - load((const float *)&centre, lanes); /* zero behind */
-            parts[r] += centred * centred;
-        }
-    }
-    *scale = sum_each(parts) * over + splat(epsilon);
-    UNROLL for (int r = 0; r < LANES; r++) (*scale)[r] = 1.0f / __builtin_sqrtf((*scale)[r]);
 }
 
 /* Pixels of n channels, normalised and gated, into `to`, whose rows have room for whole vectors. */

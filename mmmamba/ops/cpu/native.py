@@ -12,8 +12,9 @@ from torch import Tensor
 
 LIBRARY = Path(__file__).with_name('libscan.so')
 BUILD_LOG = Path(__file__).with_name('build_log.txt')
-ABI = 4
-ISAS = ('portable', 'avx2', 'avx512')  # worst first, as in scan.h
+ABI = 5
+ISAS = ('portable', 'avx2', 'avx512', 'avx512_bf16')  # worst first, as in scan.h
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in scan.h
 
 
 @dataclass(frozen=True)

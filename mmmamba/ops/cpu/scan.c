@@ -19,6 +19,7 @@ static const Kernel kernels[SCAN_ISAS] = {
 #if defined(SCAN_WITH_X86)
     [SCAN_AVX2] = KERNEL(avx2),
     [SCAN_AVX512] = KERNEL(avx512),
+    [SCAN_AVX512_BF16] = KERNEL(avx512_bf16),
 #endif
 };
 
@@ -37,7 +38,10 @@ int64_t scan_has_isa(int64_t isa) {
 #if defined(SCAN_WITH_X86)
     __builtin_cpu_init();
     if (isa == SCAN_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (isa == SCAN_AVX512) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+    if (isa == SCAN_AVX512) return avx512;
+    if (isa == SCAN_AVX512_BF16)
+        return avx512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
 #endif
     return 0;
 }

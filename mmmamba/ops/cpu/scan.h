@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Raised with every change of a structure or function below; native.py refuses a library of another version. */
-#define SCAN_ABI 4
+#define SCAN_ABI 5
 
 /* Types of elements; the two short ones are float32 everywhere but in memory. */
 enum { SCAN_FLOAT32, SCAN_FLOAT16, SCAN_BFLOAT16 };
@@ -74,7 +74,7 @@ typedef struct {
 } ScanGradients;
 
 /* Instruction sets, worst first. */
-enum { SCAN_PORTABLE, SCAN_AVX2, SCAN_AVX512, SCAN_ISAS };
+enum { SCAN_PORTABLE, SCAN_AVX2, SCAN_AVX512, SCAN_AVX512_BF16, SCAN_ISAS };
 
 #if !defined(SCAN_EXPORT) /* as nothing, where the scan is a part of another library */
 #define SCAN_EXPORT __attribute__((visibility("default")))
@@ -120,5 +120,6 @@ typedef struct {
 SCAN_DECLARE(portable)
 SCAN_DECLARE(avx2)
 SCAN_DECLARE(avx512)
+SCAN_DECLARE(avx512_bf16)
 
 #endif

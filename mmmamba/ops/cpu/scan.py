@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmmamba.ops.cpu import native
-from mmmamba.ops.cpu.native import addresses
+from mmmamba.ops.cpu.native import TYPES, addresses
 from mmmamba.ops.scan.fused import ScanInputs, register, token_counts
 from mmmamba.ops.scan.orders import scan_order
 
@@ -21,7 +21,6 @@ WIDEST = 16
 # What the first pass over segments costs in addition to the pass itself, forward and backward.
 FORWARD_ENDS, BACKWARD_ENDS = 0.8, 0.3
 _NO_MEMORY = 'The native scan could not allocate its workspace.'
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # as in scan.h
 
 
 class Order(Structure):

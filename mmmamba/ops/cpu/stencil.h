@@ -75,7 +75,7 @@ INLINE void stencil_row_with(const StencilRow *p, int64_t activation) {
     }
 }
 
-static void stencil_row(const StencilRow *p, int64_t activation) {
+static inline void stencil_row(const StencilRow *p, int64_t activation) {
     if (activation == ACTIVATION_GELU) stencil_row_with(p, ACTIVATION_GELU);
     else stencil_row_with(p, activation);
 }

@@ -126,7 +126,7 @@ INLINE VecBits narrow_lanes(Vec v, int64_t type) {
 INLINE Vec load_from(const void *array, int64_t at, int64_t type, int count) {
     if (type == SCAN_FLOAT32) return load((const float *)array + at, count);
     Shorts part = {0};
-    memcpy(&part, (const uint16_t *)array + at, (size_t)count * sizeof(uint16_t));
+    memcpy(&part, (const uint16_t *)array + at, count == LANES ? sizeof part : (size_t)count * sizeof(uint16_t));
     return widen_lanes(__builtin_convertvector(part, VecBits), type);
 }
 
@@ -135,8 +135,13 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
         store((float *)array + at, value, count);
         return;
     }
+#if defined(__AVX512BF16__)
+    const Shorts part = type == SCAN_BFLOAT16 ? (Shorts)_mm512_cvtneps_pbh((__m512)value)
+                                              : __builtin_convertvector(narrow_lanes(value, type), Shorts);
+#else
     const Shorts part = __builtin_convertvector(narrow_lanes(value, type), Shorts);
-    memcpy((uint16_t *)array + at, &part, (size_t)count * sizeof(uint16_t));
+#endif
+    memcpy((uint16_t *)array + at, &part, count == LANES ? sizeof part : (size_t)count * sizeof(uint16_t));
 }
 
 /* Magnitude of the exponents up to which exp2_lanes() needs no limits. */

@@ -105,14 +105,15 @@ def fused(
 
     Args:
         scan: What :func:`mmmamba.ops.scan.fused.register` returned.
-        project: Multiplies pixels (batch, pixels, channels) by the transpose of a weight (rows, channels).
+        project: Multiplies pixels (batch, pixels, channels) by the transpose of a weight (rows, channels), of any
+            dtypes, and returns float32.
 
     The others are those of :func:`ss2d_scan`. Returns y (batch, channels, height, width) in the dtype of ``x``.
     """
     batch, channels, height, width = x.shape
     heads, rows, _ = x_proj_weight.shape
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (batch, pixels, channels)
-    projected = project(pixels.float(), x_proj_weight.float().flatten(0, 1))
+    projected = project(pixels, x_proj_weight.flatten(0, 1))
     y, _ = scan(ScanInputs(
         x=pixels,
         projected=projected.view(batch, height * width, heads, rows),
@@ -133,16 +134,24 @@ def project_on_cpu(pixels: Tensor, weight: Tensor) -> Tensor:
     """Returns ``pixels @ weight.t()`` by a convolution: oneDNN's is 1.6 times as fast as MKL's product on AMD CPUs.
 
     Args:
-        pixels: (batch, pixels, channels), contiguous: a map of one row in channels_last memory.
+        pixels: (batch, pixels, channels), contiguous: a map of one row in channels_last memory. With bfloat16 the
+            product's factors and result are rounded to it, as of a convolution in bfloat16, which has matrix units.
         weight: (rows, channels).
 
     Returns:
-        (batch, pixels, rows), contiguous.
+        (batch, pixels, rows), contiguous, float32.
     """
+    dtype = torch.bfloat16 if pixels.dtype == torch.bfloat16 else torch.float32
+    pixels, weight = pixels.to(dtype), weight.to(dtype)
     if pixels.shape[1] == 0:  # which a convolution refuses
-        return pixels @ weight.t()
+        return (pixels @ weight.t()).float()
     rows = F.conv2d(pixels.transpose(1, 2).unsqueeze(2), weight[:, :, None, None])
-    return rows.squeeze(2).transpose(1, 2)
+    return rows.squeeze(2).transpose(1, 2).float()
+
+
+def project_in_float32(pixels: Tensor, weight: Tensor) -> Tensor:
+    """Returns ``pixels @ weight.t()``, arguments and result as :func:`project_on_cpu` has them."""
+    return F.linear(pixels.float(), weight.float())
 
 
 def unfused(
@@ -192,7 +201,7 @@ def unfused(
 
 BACKENDS = (
     Backend('cpu', partial(fused, native_scan, project_on_cpu), FLOAT32_AND_HALVES, ('cpu',), native.unavailable),
-    Backend('triton', partial(fused, triton.triton_scan, F.linear), FLOAT32_AND_HALVES, triton.DEVICES,
+    Backend('triton', partial(fused, triton.triton_scan, project_in_float32), FLOAT32_AND_HALVES, triton.DEVICES,
             triton.unavailable),
     Backend('torch', partial(unfused, chunked.scan, True), FLOATS),
     Backend('reference', partial(unfused, reference.scan, False), FLOATS, transformable=True),

@@ -1,0 +1,28 @@
+"""A run on a CPU computes our blocks in fewer passes."""
+from __future__ import annotations
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmmamba.deploy.fused_layers import fuse_layers, unfuse_layers
+
+
+@HOOKS.register_module()
+class FusedLayersHook(Hook):
+    """Has training, validation and testing on a CPU compute our blocks in fewer passes: ``fuse_for_training``.
+
+    The blocks of the model get their other forward before the run, and their own one back after it; parameters and
+    what is saved stay as they are. Blocks with hooks in them are left alone (:mod:`mmmamba.deploy.fused_layers`). On a
+    GPU there are no such passes, and nothing is done.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Puts the fused layers in."""
+        parameter = next(runner.model.parameters(), None)
+        if parameter is not None and parameter.device.type == 'cpu':
+            fuse_layers(runner.model)
+
+    def after_run(self, runner: Runner) -> None:
+        """Takes them out."""
+        unfuse_layers(runner.model)
