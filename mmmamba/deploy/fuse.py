@@ -53,8 +53,8 @@ def fuse(model: Model) -> Model:
 def fuse_for_training(model: Model) -> Model:
     """Changes the blocks around the scans in ``model`` into those of :mod:`mmmamba.deploy.fused_layers`, in place.
 
-    On a CPU a training step is faster for it. Parameters, ``state_dict`` and, up to rounding, results are the same. The
-    layers inside of such a block are not called, and hooks that are put on them later are not either.
+    On a CPU a training step is faster for it. Parameters, ``state_dict`` and, up to rounding, results are the same.
+    The layers inside of such a block are not called, and hooks that are put on them later are not either.
 
     Args:
         model: Any module: a backbone, a neck, a whole mmdet detector.

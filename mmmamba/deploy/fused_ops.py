@@ -131,7 +131,7 @@ def _pointwise_in_torch(*arguments: Any) -> Tensor:
     dtype = _dtype_of_convolutions(weight)
 
     def normed_conv(x: Tensor, *gate: Tensor) -> Tensor:
-        norm = NormGateInputs(x, inputs.norm_weight, inputs.norm_bias, *gate or (None, ), inputs.eps,
+        norm = NormGateInputs(x, inputs.norm_weight, inputs.norm_bias, gate[0] if gate else None, inputs.eps,
                               inputs.gate_activation if gate else None, dtype)
         return F.conv2d(norm_gate(norm), weight, bias)
 

@@ -152,7 +152,7 @@ def _register(
         ctx.options = inputs[tensors:]
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        refuse_second_derivative()
+        refuse_second_derivative('torch')
         saved = ctx.saved_tensors
         gradients = backward_operator(grad, *saved, *ctx.options)
         wanted = [None if tensor is None else gradient for tensor, gradient in zip(saved, gradients)]

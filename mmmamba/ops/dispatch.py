@@ -155,12 +155,16 @@ def register_flops(operator: Any, formula: Callable[..., int]) -> None:
     flop_registry[operator] = register_flop_formula(operator)(formula)
 
 
-def refuse_second_derivative() -> None:
-    """Raises where a backward pass is itself differentiated: its result would silently count as a constant."""
+def refuse_second_derivative(other: str = 'reference') -> None:
+    """Raises where a backward pass is itself differentiated: its result would silently count as a constant.
+
+    Args:
+        other: The backend that has second derivatives.
+    """
     if torch.is_grad_enabled() or in_forward_mode():
         raise RuntimeError(
             'This backend has no second derivative (create_graph=True, or forward mode over a backward pass); '
-            'use backend="reference".'
+            f'use backend="{other}".'
         )
 
 

@@ -160,9 +160,9 @@ def unavailable() -> str | None:
 def pointwise(inputs: PointwiseInputs) -> Tensor:
     """Convolves float32 tensors on the CPU."""
     x, gate, residual = map(channels_last, (inputs.x, inputs.gate, inputs.residual))
-    weight, bias, gate_weight = map(_dense, (inputs.weight, inputs.bias, inputs.gate_weight))
-    norm_weight, norm_bias = map(_dense, (inputs.norm_weight, inputs.norm_bias))
-    gate_norm_weight, gate_norm_bias = map(_dense, (inputs.gate_norm_weight, inputs.gate_norm_bias))
+    weight, bias, gate_weight = map(dense, (inputs.weight, inputs.bias, inputs.gate_weight))
+    norm_weight, norm_bias = map(dense, (inputs.norm_weight, inputs.norm_bias))
+    gate_norm_weight, gate_norm_bias = map(dense, (inputs.gate_norm_weight, inputs.gate_norm_bias))
     batch, channels, height, width = x.shape
     outputs = weight.shape[0]
     output = empty_map(x, outputs)
@@ -184,10 +184,10 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
 def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
     """Convolves float32 tensors on the CPU."""
     x, residual = map(channels_last, (inputs.x, inputs.residual))
-    norm = tuple(map(_dense, (inputs.norm_weight, inputs.norm_bias)))
-    expand = tuple(map(_dense, (inputs.expand_weight, inputs.expand_bias)))
-    depthwise = tuple(map(_dense, (inputs.depthwise_weight, inputs.depthwise_bias)))
-    reduce = tuple(map(_dense, (inputs.reduce_weight, inputs.reduce_bias)))
+    norm = tuple(map(dense, (inputs.norm_weight, inputs.norm_bias)))
+    expand = tuple(map(dense, (inputs.expand_weight, inputs.expand_bias)))
+    depthwise = tuple(map(dense, (inputs.depthwise_weight, inputs.depthwise_bias)))
+    reduce = tuple(map(dense, (inputs.reduce_weight, inputs.reduce_bias)))
     hidden = inputs.depthwise_weight.shape[0]
     outputs = hidden if inputs.reduce_weight is None else inputs.reduce_weight.shape[0]
     output = empty_map(x, outputs)
@@ -210,7 +210,7 @@ def channels_last(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous(memory_format=torch.channels_last)
 
 
-def _dense(parameter: Tensor | None) -> Tensor | None:
+def dense(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 

@@ -5,13 +5,13 @@ The structures mirror blocks.h.
 from __future__ import annotations
 
 from ctypes import Structure, c_int64, c_void_p
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from mmmamba.ops.cpu import native
-from mmmamba.ops.cpu.blocks import ACTIVATIONS, LayerNorm, Stencil, channels_last, empty_map, run
+from mmmamba.ops.cpu.blocks import ACTIVATIONS, LayerNorm, Stencil, channels_last, dense, empty_map, run
 from mmmamba.ops.cpu.native import TYPES, addresses
 
 ITEMS = 4
@@ -61,6 +61,9 @@ class GatedDepthwiseInputs(NamedTuple):
     activation: str | None
 
 
+Inputs = TypeVar('Inputs', NormGateInputs, GatedDepthwiseInputs)
+
+
 class NormGate(Structure):
     """NormGate of blocks.h."""
 
@@ -86,6 +89,7 @@ class GatedDepthwise(Structure):
 
 def norm_gate(inputs: NormGateInputs) -> Tensor:
     """Returns the gated norm, of ``inputs.dtype`` and in channels_last memory."""
+    inputs = _dense(inputs)
     x, gate = channels_last(inputs.x), channels_last(inputs.gate)
     output = torch.empty_like(x, dtype=inputs.dtype)
     if x.numel():
@@ -100,6 +104,7 @@ def norm_gate_backward(grad: Tensor, inputs: NormGateInputs) -> tuple[Tensor, Te
         grad: Gradient of the result, shaped as ``inputs.x`` and of ``inputs.dtype``.
         inputs: Of :func:`norm_gate`.
     """
+    inputs = _dense(inputs)
     x, gate, grad = channels_last(inputs.x), channels_last(inputs.gate), channels_last(grad)
     channels = x.shape[1]
     grad_x, grad_gate = torch.empty_like(x), x.new_empty(0) if gate is None else torch.empty_like(gate)
@@ -115,6 +120,7 @@ def norm_gate_backward(grad: Tensor, inputs: NormGateInputs) -> tuple[Tensor, Te
 
 def gated_depthwise(inputs: GatedDepthwiseInputs) -> Tensor:
     """Returns (batch, channels, height, width), of the dtype of ``inputs.x`` and in channels_last memory."""
+    inputs = _dense(inputs)
     x = channels_last(inputs.x)
     output = empty_map(x, inputs.weight.shape[0])
     if output.numel():
@@ -129,6 +135,7 @@ def gated_depthwise_backward(grad: Tensor, inputs: GatedDepthwiseInputs) -> tupl
         grad: Gradient of the result, shaped as it and of the dtype of ``inputs.x``.
         inputs: Of :func:`gated_depthwise`.
     """
+    inputs = _dense(inputs)
     x, grad, channels = channels_last(inputs.x), channels_last(grad), inputs.weight.shape[0]
     grad_x = torch.empty_like(x)
     sums = x.new_zeros(x.shape[0] * _strips(x), channels, 10, dtype=torch.float32)  # nine weights and the bias
@@ -137,6 +144,11 @@ def gated_depthwise_backward(grad: Tensor, inputs: GatedDepthwiseInputs) -> tupl
     sums = sums.sum(0)
     grad_bias = x.new_empty(0) if inputs.bias is None else sums[:, 9].clone()
     return grad_x, sums[:, :9].reshape(channels, 1, 3, 3), grad_bias
+
+
+def _dense(inputs: Inputs) -> Inputs:
+    """Returns the inputs with contiguous parameters."""
+    return inputs._replace(weight=dense(inputs.weight), bias=dense(inputs.bias))
 
 
 def _norm_gate(inputs: NormGateInputs, x: Tensor, gate: Tensor | None, output: Tensor | None, grad: Tensor | None,

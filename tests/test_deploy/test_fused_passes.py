@@ -1,0 +1,267 @@
+"""norm_gate and gated_depthwise: every backend and instruction set against float64, forward and backward."""
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import grad
+
+from mmmamba.deploy import fuse_for_training, fused_passes
+from mmmamba.layers import ODSSBlock, VSSBlock
+from mmmamba.ops.cpu import native, passes
+from mmmamba.ops.cpu.passes import GatedDepthwiseInputs, NormGateInputs
+from mmmamba.ops.dispatch import TOLERANCES
+
+needs_library = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+WAYS = ('torch', *(f'cpu-{isa}' for isa in native.ISAS))
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Channels fewer than lanes, more than an item has, odd; maps of a pixel, a row, a column, more rows than strips.
+SHAPES = [(1, 3, 1, 1), (2, 17, 1, 5), (2, 16, 7, 1), (1, 85, 5, 4), (2, 70, 9, 18), (1, 130, 37, 3)]
+
+
+def norm_gate_case(shape: tuple[int, ...], norm: bool, gate: bool, activation: str | None) -> NormGateInputs:
+    channels = shape[1]
+    return NormGateInputs(
+        x=3 * torch.randn(shape) + 1,
+        weight=torch.randn(channels) if norm else None,
+        bias=torch.randn(channels) if norm else None,
+        gate=2 * torch.randn(shape) if gate else None,
+        eps=1e-3,
+        activation=activation,
+        dtype=torch.float32)
+
+
+def gated_depthwise_case(shape: tuple[int, ...], gate: bool, bias: bool, activation: str | None
+                         ) -> GatedDepthwiseInputs:
+    batch, channels, height, width = shape
+    return GatedDepthwiseInputs(
+        x=torch.randn(batch, channels * (1 + gate), height, width),
+        weight=torch.randn(channels, 1, 3, 3),
+        bias=torch.randn(channels) if bias else None,
+        skip=bias,
+        activation=activation)
+
+
+CASES = {
+    'norm': partial(norm_gate_case, norm=True, gate=False),
+    'norm_gate': partial(norm_gate_case, norm=True, gate=True),
+    'gate': partial(norm_gate_case, norm=False, gate=True),
+    'depthwise': partial(gated_depthwise_case, gate=False, bias=False),
+    'gated_depthwise': partial(gated_depthwise_case, gate=True, bias=True),
+}
+
+
+def cast(inputs: Any, maps: torch.dtype, parameters: torch.dtype) -> Any:
+    """Leaves of a graph of their own: maps in one dtype, parameters in another."""
+    def leaf(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return maps if isinstance(value, torch.dtype) else value
+        return value.detach().to(maps if value.dim() == 4 and value.shape[1] > 1 else parameters).requires_grad_()
+
+    return inputs._replace(**{name: leaf(value) for name, value in inputs._asdict().items()})
+
+
+def run(inputs: Any, backend: str | None = None) -> Tensor:
+    op = fused_passes.norm_gate if isinstance(inputs, NormGateInputs) else fused_passes.gated_depthwise
+    return op(inputs, backend=backend)
+
+
+def use(way: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend that ``way`` names, on its instruction set alone."""
+    backend, _, isa = way.partition('-')
+    if backend == 'cpu':
+        if isa not in native.available_isas():
+            pytest.skip(f'no {isa} here')
+        monkeypatch.setattr(native, 'available_isas', lambda: (isa, ))
+    return backend
+
+
+def results(inputs: Any, backend: str | None, gradient: Tensor) -> dict[str, Tensor]:
+    """The output and all gradients, by name."""
+    y = run(inputs, backend)
+    y.backward(gradient.to(y.dtype))
+    return {'y': y.detach(), **{name: value.grad for name, value in inputs._asdict().items()
+                                if isinstance(value, Tensor)}}
+
+
+@pytest.fixture(autouse=True)
+def seeded_and_poisoned(poisoned_memory):
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize('way, dtype', [('torch', torch.float32), *product(WAYS[1:], DTYPES)], ids=str)
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('activation', [None, 'gelu', 'silu', 'relu'])
+def test_results_and_gradients_equal_those_in_double_precision(way, dtype, case, activation, monkeypatch):
+    backend, tolerance = use(way, monkeypatch), TOLERANCES[dtype]
+    for shape in SHAPES:
+        inputs = CASES[case](shape, activation=activation)
+        given = cast(inputs, dtype, torch.float32)
+        gradient = torch.randn(shape).to(dtype)
+        rounded = given._replace(**{name: value.detach() for name, value in given._asdict().items()
+                                    if isinstance(value, Tensor)})
+        expected = results(cast(rounded, torch.float64, torch.float64), 'torch', gradient)
+        for name, got in results(given, backend, gradient).items():
+            assert got.isfinite().all(), (shape, name)
+            error = (got - expected[name]).norm()
+            # A sum over a single pixel may cancel, or a norm of few channels take its input's gradient away.
+            allowed = tolerance.forward if name == 'y' else 10 * tolerance.gradient
+            assert error <= allowed * max(expected[name].norm(), gradient.norm() * 1e-2), (shape, name)
+
+
+@needs_library
+@pytest.mark.parametrize('case', CASES)
+def test_any_layout_of_memory(case):
+    inputs = CASES[case]((2, 6, 5, 7), activation='gelu')
+    gradient = torch.randn(2, 6, 5, 7)
+    expected = results(cast(inputs, torch.float32, torch.float32), 'cpu', gradient)
+    strided = inputs._replace(**{
+        name: value.repeat_interleave(2, dim=-1)[..., ::2].detach().requires_grad_()
+        for name, value in inputs._asdict().items() if isinstance(value, Tensor)})
+    for name, got in results(strided, 'cpu', gradient.transpose(2, 3).contiguous().transpose(2, 3)).items():
+        torch.testing.assert_close(got, expected[name], msg=name)
+
+
+@needs_library
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('shape', [(0, 4, 3, 3), (2, 4, 0, 3), (2, 4, 3, 0)])
+def test_empty_maps(case, shape):
+    inputs = cast(CASES[case](shape, activation='gelu'), torch.float32, torch.float32)
+    for name, got in results(inputs, 'cpu', torch.zeros(shape)).items():
+        assert not got.any(), name  # of parameters: zeros
+    assert run(inputs).shape == shape
+
+
+@needs_library
+@pytest.mark.parametrize('case', CASES)
+def test_results_do_not_depend_on_threads(case):
+    inputs, gradient, threads = CASES[case]((3, 70, 9, 11), activation='gelu'), torch.randn(3, 70, 9, 11), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            threads.append(results(cast(inputs, torch.float32, torch.float32), 'cpu', gradient))
+    finally:
+        torch.set_num_threads(1)
+    for name, one in threads[0].items():
+        torch.testing.assert_close(threads[1][name], one, msg=name)
+
+
+@needs_library
+def test_what_is_not_finite_stays_so():
+    x = torch.ones(1, 20, 3, 3)
+    x[0, 4, 1, 1] = torch.nan
+    assert run(NormGateInputs(x, torch.ones(20), torch.zeros(20), None, 1e-5, None, torch.float32), 'cpu')[
+        0, :, 1, 1].isnan().all()
+    for activation in (None, 'gelu', 'silu', 'relu'):
+        y = run(GatedDepthwiseInputs(x, torch.ones(20, 1, 3, 3), None, False, activation), 'cpu')
+        assert y[0, 4].isnan().all() and y[0, :4].isfinite().all() and y[0, 5:].isfinite().all()
+
+
+@needs_library
+@pytest.mark.parametrize('case', CASES)
+def test_operators_are_registered_as_they_behave(case):
+    inputs = CASES[case]((2, 6, 5, 7), activation='gelu')
+    given = [value.contiguous(memory_format=torch.channels_last).detach().requires_grad_()
+             if isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] > 1 else value for value in inputs]
+    operator = (torch.ops.mmmamba.norm_gate if isinstance(inputs, NormGateInputs)
+                else torch.ops.mmmamba.gated_depthwise)
+    torch.library.opcheck(operator, given)
+
+
+@needs_library
+@pytest.mark.parametrize('case', CASES)
+def test_what_the_kernels_cannot_differentiate_is_refused_or_left_to_pytorch(case):
+    inputs = cast(CASES[case]((1, 4, 3, 3), activation='silu'), torch.float32, torch.float32)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(run(inputs, 'cpu').square().sum(), inputs.x, create_graph=True)
+    first, = torch.autograd.grad(run(inputs, 'torch').square().sum(), inputs.x, create_graph=True)
+    assert torch.autograd.grad(first.sum(), inputs.x)[0].any()
+    with forward_ad.dual_level():
+        dual = inputs._replace(x=forward_ad.make_dual(inputs.x.detach(), torch.randn_like(inputs.x)))
+        assert forward_ad.unpack_dual(run(dual)).tangent.any()
+        with pytest.raises(RuntimeError, match='forward mode'):
+            run(dual, 'cpu')
+    by_transform = grad(lambda x: run(inputs._replace(x=x)).square().sum())(inputs.x.detach())
+    expected, = torch.autograd.grad(run(inputs, 'cpu').square().sum(), inputs.x)
+    torch.testing.assert_close(by_transform, expected)
+
+
+@pytest.mark.parametrize('case, wrong, message', [
+    ('norm_gate', dict(weight=torch.ones(5)), 'weight'),
+    ('norm_gate', dict(gate=torch.ones(1, 4, 3, 2)), 'gate'),
+    ('gated_depthwise', dict(bias=torch.ones(3)), 'bias'),
+    ('gated_depthwise', dict(weight=torch.ones(4, 1, 3, 2)), 'weight'),
+    ('gated_depthwise', dict(x=torch.ones(1, 6, 3, 3)), 'x must be'),
+])
+def test_wrong_shapes_are_named(case, wrong, message):
+    with pytest.raises(ValueError, match=f'{case}: {message}'):
+        run(CASES[case]((1, 4, 3, 3), activation='gelu')._replace(**wrong))
+
+
+@needs_library
+def test_the_kernels_refuse_what_they_would_misread():
+    inputs = norm_gate_case((1, 4, 3, 3), True, True, 'gelu')
+    with pytest.raises(ValueError, match='torch.float32 tensor'):
+        passes.norm_gate(inputs._replace(gate=inputs.gate.half()))
+    with pytest.raises(ValueError, match='torch.float32 tensor'):
+        passes.norm_gate(inputs._replace(weight=inputs.weight.double()))
+
+
+BLOCKS = {
+    'odss': lambda: ODSSBlock(12, 12),
+    'odss_local': lambda: ODSSBlock(12, 20, num_ss2d=2, local_spatial=True),
+    'odss_drop': lambda: ODSSBlock(12, 12, drop_path=0.3),
+    'odss_checkpointed': lambda: ODSSBlock(12, 12, with_cp=True),
+    'odss_mlp': lambda: ODSSBlock(12, 12, mlp='mlp'),
+    'vss': lambda: VSSBlock(12, d_state=2),
+    'vss_drop': lambda: VSSBlock(12, drop_path=0.3),
+}
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16], ids=str)
+def test_blocks_train_as_plain_ones(block, dtype):
+    """One step from the same weights: outputs, gradients of the input and of every parameter."""
+    plain, fused, x = BLOCKS[block](), BLOCKS[block](), torch.randn(2, 12, 9, 7)
+    fused.load_state_dict(plain.state_dict())
+    fuse_for_training(fused)
+    assert type(fused) is not type(plain)
+    found = []
+    for model in (plain, fused):
+        torch.manual_seed(1)  # of stochastic depth
+        given = x.clone().requires_grad_()
+        with torch.autocast('cpu', dtype, enabled=dtype is not None):
+            y = model.train()(given)
+        y.float().square().mean().backward()
+        found.append({'y': y, 'x': given.grad, **{name: p.grad for name, p in model.named_parameters()}})
+    tolerance = 3e-5 if dtype is None else 3e-2  # bfloat16: both round, each at other places
+    scale = max(value.norm() for name, value in found[0].items() if name not in ('y', 'x'))
+    for name, expected in found[0].items():
+        error = (found[1][name] - expected).norm()
+        assert error <= tolerance * max(expected.norm(), 2e-2 * scale), (name, float(error), float(expected.norm()))
+        assert found[1][name].dtype == expected.dtype
+
+
+@needs_library
+def test_a_training_step_keeps_no_more_than_a_plain_one():
+    def kept(model: nn.Module) -> int:
+        storages = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = model(x)
+        assert outputs.requires_grad
+        return sum(storages.values())
+
+    x = torch.randn(2, 32, 40, 40).contiguous(memory_format=torch.channels_last).requires_grad_()
+    model = ODSSBlock(32, 32).to(memory_format=torch.channels_last).train()
+    before = kept(model)
+    assert kept(fuse_for_training(model)) <= 1.01 * before
