@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmamba.deploy.fused_passes import ACTIVATIONS, gated_depthwise, norm_gate
-from mmmamba.layers.common import recomputed
+from mmmamba.deploy.fused_passes import ACTIVATIONS, convolved_pass, fused_pass
 from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
@@ -130,22 +129,16 @@ def _pointwise_in_torch(*arguments: Any) -> Tensor:
     weight, bias, gate = inputs.weight, inputs.bias, inputs.gate
     dtype = _dtype_of_convolutions(weight)
 
-    def normed_conv(x: Tensor, *gate: Tensor) -> Tensor:
-        norm = NormGateInputs(x, inputs.norm_weight, inputs.norm_bias, gate[0] if gate else None, inputs.eps,
-                              inputs.gate_activation if gate else None, dtype)
-        return F.conv2d(norm_gate(norm), weight, bias)
-
-    def gate_conv(gate: Tensor) -> Tensor:
-        norm = NormGateInputs(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, None, inputs.gate_eps, None, dtype)
-        return F.conv2d(norm_gate(norm), inputs.gate_weight)
-
     if gate is not None and inputs.gate_weight is not None:
-        gate = recomputed(gate_conv, gate)
+        norm = NormGateInputs(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, None, inputs.gate_eps, None, dtype)
+        gate = convolved_pass(norm, inputs.gate_weight, None)
     if gate is None and inputs.norm_weight is None:
         # A float32 x may come before half-precision weights for the sake of a norm before.
         y = F.conv2d(inputs.x.to(weight.dtype) if weight.dtype in _HALVES else inputs.x, weight, bias)
     else:
-        y = recomputed(normed_conv, inputs.x, *(() if gate is None else (gate.to(dtype), )))
+        y = convolved_pass(NormGateInputs(
+            inputs.x, inputs.norm_weight, inputs.norm_bias, None if gate is None else gate.to(dtype), inputs.eps,
+            None if gate is None else inputs.gate_activation, dtype), weight, bias)
     y = ACTIVATIONS[inputs.activation](y)
     return y if inputs.residual is None else inputs.residual + y
 
@@ -154,22 +147,16 @@ def _bottleneck_in_torch(*arguments: Any) -> Tensor:
     inputs = BottleneckInputs(*arguments)
     dtype = _dtype_of_convolutions(inputs.expand_weight)
 
-    def expand(x: Tensor) -> Tensor:
-        if inputs.norm_weight is not None:
-            x = norm_gate(NormGateInputs(x, inputs.norm_weight, inputs.norm_bias, None, inputs.eps, None, dtype))
-        return F.conv2d(x, inputs.expand_weight, inputs.expand_bias)
-
-    def convolve(x: Tensor) -> Tensor:
-        return gated_depthwise(GatedDepthwiseInputs(
-            x, inputs.depthwise_weight, inputs.depthwise_bias, inputs.skip, inputs.activation))
-
-    def convolve_and_reduce(x: Tensor) -> Tensor:
-        return F.conv2d(convolve(x), inputs.reduce_weight, inputs.reduce_bias)
-
-    expanded = recomputed(expand, inputs.x)
+    if inputs.norm_weight is None:
+        expanded = F.conv2d(inputs.x, inputs.expand_weight, inputs.expand_bias)
+    else:
+        norm = NormGateInputs(inputs.x, inputs.norm_weight, inputs.norm_bias, None, inputs.eps, None, dtype)
+        expanded = convolved_pass(norm, inputs.expand_weight, inputs.expand_bias)
+    depthwise = GatedDepthwiseInputs(
+        expanded, inputs.depthwise_weight, inputs.depthwise_bias, inputs.skip, inputs.activation)
     if inputs.reduce_weight is None:
-        return convolve(expanded)
-    y = recomputed(convolve_and_reduce, expanded)
+        return fused_pass(depthwise)
+    y = convolved_pass(depthwise, inputs.reduce_weight, inputs.reduce_bias)
     return y if inputs.residual is None else inputs.residual + y
 
 

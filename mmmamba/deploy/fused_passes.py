@@ -1,13 +1,14 @@
 """What is between the 1x1 convolutions of the papers' blocks, in one pass each, forward and backward.
 
-``norm_gate`` and ``gated_depthwise`` have native kernels on a CPU and PyTorch operations for everything else, chosen
-as the scans' backends are: see :mod:`mmmamba.ops.dispatch`. Blocks of them and PyTorch's own convolutions train,
+A gated norm and a gated depthwise convolution have native kernels on a CPU and PyTorch operations for everything else,
+chosen as the scans' backends are: see :mod:`mmmamba.ops.dispatch`. Blocks of them and PyTorch's own convolutions train,
 follow autocast, and keep bfloat16 maps in memory; the convolutions run on the matrix units that oneDNN finds.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
 
 import torch
 import torch.nn.functional as F
@@ -31,53 +32,66 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = dict(
     zip(blocks.ACTIVATIONS, (lambda x: x, F.gelu, F.silu, F.relu)))  # older PyTorch traces no read-only mapping
 
 
-def norm_gate(inputs: NormGateInputs, *, backend: str | None = None) -> Tensor:
-    """Computes ``LN(x) · activation(gate)``, each part if it is given, in the dtype that ``inputs`` names.
+Inputs = Union[NormGateInputs, GatedDepthwiseInputs]
+
+
+def fused_pass(inputs: Inputs, *, backend: str | None = None) -> Tensor:
+    """Computes what ``inputs`` describe.
 
     Args:
         inputs: Maps, parameters and what is to be done with them. Parameters of a shorter dtype are widened.
         backend: Name of the backend; None for the first that can run these inputs.
 
     Returns:
-        Shaped as ``inputs.x``.
+        (batch, channels, height, width).
 
     Raises:
         ValueError: Shapes do not fit, or no backend has this name.
         RuntimeError: The named backend cannot run these inputs.
     """
-    x, channels = inputs.x, inputs.x.shape[1]
-    given = given_tensors('norm_gate', (
-        ('x', x, x.shape),
-        ('weight', inputs.weight, (channels, )),
-        ('bias', inputs.bias, (channels, )),
-        ('gate', inputs.gate, x.shape),
-    ))
-    chosen = select('norm_gate', NORM_GATE, [*given, x.new_empty(0, dtype=inputs.dtype)], backend)
-    return chosen.run(*inputs)
+    return _select(inputs, backend).run(*inputs)
 
 
-def gated_depthwise(inputs: GatedDepthwiseInputs, *, backend: str | None = None) -> Tensor:
-    """Computes a depthwise 3x3 convolution with what comes after it, as :class:`GatedDepthwiseInputs` has it.
+def convolved_pass(inputs: Inputs, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Computes a 1x1 convolution of a pass's result, and keeps ``inputs`` alone for the backward pass.
 
     Args:
-        inputs: A map, parameters and what is to be done with them. Parameters of a shorter dtype are widened.
-        backend: Name of the backend; None for the first that can run these inputs.
+        inputs: Of :func:`fused_pass`.
+        weight: (outputs, channels, 1, 1); it is rounded to the dtype of the pass's result.
+        bias: (outputs,), likewise, or None.
 
     Returns:
-        (batch, channels, height, width), of the dtype of ``inputs.x``.
+        (batch, outputs, height, width).
 
     Raises:
-        ValueError: Shapes do not fit, or no backend has this name.
-        RuntimeError: The named backend cannot run these inputs.
+        ValueError: Shapes do not fit.
     """
-    x, channels = inputs.x, inputs.weight.shape[0]
-    expected = (x.shape[0], channels if x.shape[1] == channels else 2 * channels, *x.shape[2:])
+    native = _select(inputs, None).run
+    dtype = inputs.dtype if isinstance(inputs, NormGateInputs) else inputs.x.dtype
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    if isinstance(native, _Native) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _ConvolvedPass.apply(native, weight, bias, *_widened(inputs))
+    return recomputed(lambda: F.conv2d(fused_pass(inputs), weight, bias))
+
+
+def _select(inputs: Inputs, backend: str | None) -> Backend:
+    """Returns the backend that is to run a pass, after a look at the shapes."""
+    batch, channels, *size = inputs.x.shape
+    if isinstance(inputs, NormGateInputs):
+        given = given_tensors('norm_gate', (
+            ('x', inputs.x, inputs.x.shape),
+            ('weight', inputs.weight, (channels, )),
+            ('bias', inputs.bias, (channels, )),
+            ('gate', inputs.gate, inputs.x.shape),
+        ))
+        return select('norm_gate', NORM_GATE, [*given, inputs.x.new_empty(0, dtype=inputs.dtype)], backend)
+    convolved = inputs.weight.shape[0]
     given = given_tensors('gated_depthwise', (
-        ('x', x, expected),
-        ('weight', inputs.weight, (channels, 1, 3, 3)),
-        ('bias', inputs.bias, (channels, )),
+        ('x', inputs.x, (batch, convolved if channels == convolved else 2 * convolved, *size)),
+        ('weight', inputs.weight, (convolved, 1, 3, 3)),
+        ('bias', inputs.bias, (convolved, )),
     ))
-    return select('gated_depthwise', GATED_DEPTHWISE, given, backend).run(*inputs)
+    return select('gated_depthwise', GATED_DEPTHWISE, given, backend)
 
 
 def _norm_gate_in_torch(*arguments: Any) -> Tensor:
@@ -107,21 +121,40 @@ def _gated_depthwise_in_torch(*arguments: Any) -> Tensor:
     return recomputed(compute, inputs.x)
 
 
+@dataclass(frozen=True)
+class _Native:
+    """A pass as PyTorch's operators."""
+
+    operator: Callable[..., Tensor]
+    backward: Callable[..., tuple[Tensor, ...]]  # of the gradient, the arguments, and whether the result is wanted
+    tensors: int  # so many arguments are tensors, the first ones
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        return self.operator(*_widened(arguments))
+
+
+def _widened(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Returns the arguments of a pass with its parameters, the second and the third, in float32."""
+    x, weight, bias, *others = arguments
+    return x, *(None if parameter is None else parameter.float() for parameter in (weight, bias)), *others
+
+
 def _register(
     name: str,
     inputs_type: type[NormGateInputs] | type[GatedDepthwiseInputs],
     forward: Callable[[Any], Tensor],
-    backward: Callable[[Tensor, Any], tuple[Tensor, ...]],
+    backward: Callable[[Tensor, Any, bool], tuple[Tensor, ...]],
     output: Callable[[Any], Tensor],
     flops_per_element: int,
-) -> Callable[..., Tensor]:
-    """Registers ``mmmamba::<name>`` and ``mmmamba::<name>_backward`` and returns a differentiable function.
+) -> _Native:
+    """Registers ``mmmamba::<name>`` and ``mmmamba::<name>_backward``.
 
     Args:
         name: Of the operator.
         inputs_type: What its arguments are, tensors first: a map, a weight, a bias.
         forward: Runs the kernel.
-        backward: Takes the gradient of the result and the inputs, and returns those of the tensors.
+        backward: Takes the gradient of the result, the inputs, and whether the result is wanted again; returns the
+            gradients of the tensors, and the result.
         output: Returns an uninitialised result.
         flops_per_element: Of the result, as PyTorch's convolutions count them.
     """
@@ -131,21 +164,21 @@ def _register(
     types = [kinds[kind.__forward_arg__] for kind in inputs_type.__annotations__.values()]
     fields = ', '.join(map(' '.join, zip(types, inputs_type._fields)))
     tensors = sum(kind.startswith('Tensor') for kind in types)
+    results = ', '.join(['Tensor'] * (tensors + 1))
     torch.library.define(qualified, f'({fields}) -> Tensor', tags=tags)
-    torch.library.define(
-        f'{qualified}_backward', f'(Tensor grad, {fields}) -> ({", ".join(["Tensor"] * tensors)})', tags=tags)
+    torch.library.define(f'{qualified}_backward', f'(Tensor grad, {fields}, bool again) -> ({results})', tags=tags)
     operator, backward_operator = (getattr(torch.ops.mmmamba, name + suffix).default for suffix in ('', '_backward'))
 
     torch.library.impl(qualified, 'cpu', refusing_forward_mode(lambda *arguments: forward(inputs_type(*arguments))))
     torch.library.impl(f'{qualified}_backward', 'cpu', refusing_forward_mode(
-        lambda grad, *arguments: backward(grad, inputs_type(*arguments))))
+        lambda grad, *arguments: backward(grad, inputs_type(*arguments[:-1]), arguments[-1])))
     torch.library.register_fake(qualified, lambda *arguments: output(inputs_type(*arguments)))
 
     @torch.library.register_fake(f'{qualified}_backward')
     def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         return tuple(grad.new_empty(0) if tensor is None else torch.empty_like(
             tensor, memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
-            for tensor in arguments[:tensors])
+            for tensor in (*arguments[:tensors], grad if arguments[-1] else None))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:tensors])
@@ -154,7 +187,7 @@ def _register(
     def differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         refuse_second_derivative('torch')
         saved = ctx.saved_tensors
-        gradients = backward_operator(grad, *saved, *ctx.options)
+        gradients = backward_operator(grad, *saved, *ctx.options, False)
         wanted = [None if tensor is None else gradient for tensor, gradient in zip(saved, gradients)]
         return *wanted, *(None, ) * len(ctx.options)
 
@@ -162,12 +195,7 @@ def _register(
     register_flops(getattr(torch.ops.mmmamba, name), lambda *_, out_shape, **__: flops_per_element * _size(out_shape))
     register_flops(getattr(torch.ops.mmmamba, f'{name}_backward'),
                    lambda grad, *_, **__: 2 * flops_per_element * _size(grad))
-
-    def run(x: Tensor, weight: Tensor | None, bias: Tensor | None, *others: Any) -> Tensor:
-        weight, bias = (None if parameter is None else parameter.float() for parameter in (weight, bias))
-        return operator(x, weight, bias, *others)
-
-    return run
+    return _Native(operator, backward_operator, tensors)
 
 
 def _size(shape: Any) -> int:
@@ -182,6 +210,40 @@ _native_gated_depthwise = _register(
     'gated_depthwise', GatedDepthwiseInputs, passes.gated_depthwise, passes.gated_depthwise_backward,
     output=lambda inputs: blocks.empty_map(inputs.x, inputs.weight.shape[0]),
     flops_per_element=2 * 9)
+
+
+class _ConvolvedPass(torch.autograd.Function):
+    """A native pass and the 1x1 convolution after it, for which the pass's arguments alone are kept.
+
+    The backward pass makes the pass's result again, for the gradient of the weight, along with its gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, native: _Native, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+        ctx.native, ctx.options, ctx.has_bias = native, arguments[native.tensors:], bias is not None
+        ctx.save_for_backward(weight, *arguments[:native.tensors])
+        return F.conv2d(native.operator(*arguments), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        refuse_second_derivative('torch')
+        weight, *tensors = ctx.saved_tensors
+        x = tensors[0]
+        result = x.new_empty(1, dtype=weight.dtype).expand(x.shape[0], weight.shape[1], *x.shape[2:])
+        grad_result, _, _ = _differentiate_convolution(grad, result, weight, (True, False, False))
+        *gradients, result = ctx.native.backward(grad_result, *tensors, *ctx.options, True)
+        _, grad_weight, grad_bias = _differentiate_convolution(grad, result, weight, (False, True, ctx.has_bias))
+        wanted = [None if tensor is None else gradient for tensor, gradient in zip(tensors, gradients)]
+        return None, grad_weight, grad_bias, *wanted, *(None, ) * len(ctx.options)
+
+
+def _differentiate_convolution(
+    grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, ...]:
+    """Returns the wanted gradients of x, weight and bias of a 1x1 convolution."""
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, [weight.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted)
+
 
 NORM_GATE = (
     Backend('cpu', _native_norm_gate, FLOAT32_AND_HALVES, ('cpu', ), blocks.unavailable),

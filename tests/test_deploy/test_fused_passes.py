@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import grad
 
-from mmmamba.deploy import fuse_for_training, fused_passes
+from mmmamba.deploy import fuse_for_training
+from mmmamba.deploy.fused_passes import convolved_pass, fused_pass
 from mmmamba.layers import ODSSBlock, VSSBlock
 from mmmamba.ops.cpu import native, passes
 from mmmamba.ops.cpu.passes import GatedDepthwiseInputs, NormGateInputs
@@ -66,11 +68,6 @@ def cast(inputs: Any, maps: torch.dtype, parameters: torch.dtype) -> Any:
     return inputs._replace(**{name: leaf(value) for name, value in inputs._asdict().items()})
 
 
-def run(inputs: Any, backend: str | None = None) -> Tensor:
-    op = fused_passes.norm_gate if isinstance(inputs, NormGateInputs) else fused_passes.gated_depthwise
-    return op(inputs, backend=backend)
-
-
 def use(way: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The backend that ``way`` names, on its instruction set alone."""
     backend, _, isa = way.partition('-')
@@ -83,7 +80,7 @@ def use(way: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def results(inputs: Any, backend: str | None, gradient: Tensor) -> dict[str, Tensor]:
     """The output and all gradients, by name."""
-    y = run(inputs, backend)
+    y = fused_pass(inputs, backend=backend)
     y.backward(gradient.to(y.dtype))
     return {'y': y.detach(), **{name: value.grad for name, value in inputs._asdict().items()
                                 if isinstance(value, Tensor)}}
@@ -134,7 +131,7 @@ def test_empty_maps(case, shape):
     inputs = cast(CASES[case](shape, activation='gelu'), torch.float32, torch.float32)
     for name, got in results(inputs, 'cpu', torch.zeros(shape)).items():
         assert not got.any(), name  # of parameters: zeros
-    assert run(inputs).shape == shape
+    assert fused_pass(inputs).shape == shape
 
 
 @needs_library
@@ -155,11 +152,32 @@ def test_results_do_not_depend_on_threads(case):
 def test_what_is_not_finite_stays_so():
     x = torch.ones(1, 20, 3, 3)
     x[0, 4, 1, 1] = torch.nan
-    assert run(NormGateInputs(x, torch.ones(20), torch.zeros(20), None, 1e-5, None, torch.float32), 'cpu')[
-        0, :, 1, 1].isnan().all()
+    norm = NormGateInputs(x, torch.ones(20), torch.zeros(20), None, 1e-5, None, torch.float32)
+    assert fused_pass(norm, backend='cpu')[0, :, 1, 1].isnan().all()
     for activation in (None, 'gelu', 'silu', 'relu'):
-        y = run(GatedDepthwiseInputs(x, torch.ones(20, 1, 3, 3), None, False, activation), 'cpu')
+        y = fused_pass(GatedDepthwiseInputs(x, torch.ones(20, 1, 3, 3), None, False, activation), backend='cpu')
         assert y[0, 4].isnan().all() and y[0, :4].isfinite().all() and y[0, 5:].isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('bias', [True, False])
+def test_a_convolution_afterwards_changes_nothing(dtype, case, bias):
+    """Against the pass and the convolution one after the other, whose results are kept."""
+    inputs, found = CASES[case]((2, 20, 5, 7), activation='gelu'), []
+    weight, gradient = torch.randn(11, 20, 1, 1), torch.randn(2, 11, 5, 7).to(dtype)
+    for together in (True, False):
+        given = cast(inputs, dtype, torch.float32)
+        w, b = weight.clone().requires_grad_(), torch.ones(11).requires_grad_() if bias else None
+        if together:
+            y = convolved_pass(given, w, b)
+        else:
+            y = F.conv2d(fused_pass(given), w.to(dtype), None if b is None else b.to(dtype))
+        y.backward(gradient)
+        found.append([y, *(value.grad for value in (w, b, *given) if isinstance(value, Tensor))])
+    for got, expected in zip(*found):
+        assert got.dtype == expected.dtype
+        assert (got - expected).norm() <= TOLERANCES[dtype].gradient * expected.norm()
 
 
 @needs_library
@@ -178,16 +196,16 @@ def test_operators_are_registered_as_they_behave(case):
 def test_what_the_kernels_cannot_differentiate_is_refused_or_left_to_pytorch(case):
     inputs = cast(CASES[case]((1, 4, 3, 3), activation='silu'), torch.float32, torch.float32)
     with pytest.raises(RuntimeError, match='no second derivative'):
-        torch.autograd.grad(run(inputs, 'cpu').square().sum(), inputs.x, create_graph=True)
-    first, = torch.autograd.grad(run(inputs, 'torch').square().sum(), inputs.x, create_graph=True)
+        torch.autograd.grad(fused_pass(inputs, backend='cpu').square().sum(), inputs.x, create_graph=True)
+    first, = torch.autograd.grad(fused_pass(inputs, backend='torch').square().sum(), inputs.x, create_graph=True)
     assert torch.autograd.grad(first.sum(), inputs.x)[0].any()
     with forward_ad.dual_level():
         dual = inputs._replace(x=forward_ad.make_dual(inputs.x.detach(), torch.randn_like(inputs.x)))
-        assert forward_ad.unpack_dual(run(dual)).tangent.any()
+        assert forward_ad.unpack_dual(fused_pass(dual)).tangent.any()
         with pytest.raises(RuntimeError, match='forward mode'):
-            run(dual, 'cpu')
-    by_transform = grad(lambda x: run(inputs._replace(x=x)).square().sum())(inputs.x.detach())
-    expected, = torch.autograd.grad(run(inputs, 'cpu').square().sum(), inputs.x)
+            fused_pass(dual, backend='cpu')
+    by_transform = grad(lambda x: fused_pass(inputs._replace(x=x)).square().sum())(inputs.x.detach())
+    expected, = torch.autograd.grad(fused_pass(inputs, backend='cpu').square().sum(), inputs.x)
     torch.testing.assert_close(by_transform, expected)
 
 
@@ -200,7 +218,7 @@ def test_what_the_kernels_cannot_differentiate_is_refused_or_left_to_pytorch(cas
 ])
 def test_wrong_shapes_are_named(case, wrong, message):
     with pytest.raises(ValueError, match=f'{case}: {message}'):
-        run(CASES[case]((1, 4, 3, 3), activation='gelu')._replace(**wrong))
+        fused_pass(CASES[case]((1, 4, 3, 3), activation='gelu')._replace(**wrong))
 
 
 @needs_library

@@ -75,7 +75,7 @@ typedef struct {
     const void *input;        /* (pixels, channels), as all maps */
     LayerNorm norm;
     const void *gate;         /* or NULL */
-    void *output;             /* of the forward pass */
+    void *output;             /* in the backward pass NULL if it is not wanted again */
     /* The backward pass only: */
     const void *grad_output;
     void *grad_input, *grad_gate; /* the latter with a gate */
@@ -90,7 +90,7 @@ typedef struct {
     int64_t batch, height, width, channels, gated, strips, activation, type;
     const void *input;        /* (batch, height, width, channels or, gated, twice as many) */
     Stencil stencil;
-    void *output;             /* (batch, height, width, channels); of the forward pass */
+    void *output;             /* (batch, height, width, channels); in the backward pass NULL if not wanted again */
     /* The backward pass only: */
     const void *grad_output;
     void *grad_input;

@@ -120,7 +120,7 @@ INLINE void output_pixels(const GatedDepthwise *p, const float *const *rows, con
     }
 }
 
-/* The gradient of the convolution's output, into `line`, and, to keep, that of the gate. */
+/* The gradient of the convolution's output, into `line`, and, to keep, that of the gate and the output itself. */
 INLINE void grad_pixels(const GatedDepthwise *p, const float *const *rows, const Vec *weights, int64_t in, int64_t out,
                         int64_t x, const int pixels, int lanes, float *line, int keep, int64_t type,
                         int64_t activation) {
@@ -131,11 +131,10 @@ INLINE void grad_pixels(const GatedDepthwise *p, const float *const *rows, const
     UNROLL for (int i = 0; i < pixels; i++) {
         const int64_t gate = in + (x + i) * input_stride(p) + p->channels;
         const Vec grad = load_from(p->grad_output, out + (x + i) * p->channels, type, lanes);
-        Vec through = grad * slope[i];
-        if (p->gated) {
-            through *= load_from(p->input, gate, type, lanes);
-            if (keep) store_to(p->grad_input, gate, type, grad * sum[i], lanes);
-        }
+        const Vec v = p->gated ? load_from(p->input, gate, type, lanes) : splat(1);
+        const Vec through = grad * slope[i] * v;
+        if (p->gated && keep) store_to(p->grad_input, gate, type, grad * sum[i], lanes);
+        if (p->output && keep) store_to(p->output, out + (x + i) * p->channels, type, sum[i] * v, lanes);
         store(line + (x + i + 1) * COLUMNS * LANES, through, LANES);
     }
 }

@@ -90,8 +90,9 @@ INLINE void norm_pixels_back(const NormGate *p, const Room *room, int64_t first,
                 const Vec grad = load_from(p->grad_output, at + pixel * n, type, lanes);
                 const Vec normal = (load(rows + pixel * n + i, lanes) - splat(mean[pixel])) * splat(scale[pixel]);
                 const Vec grad_norm = grad * gate[k], through_norm = grad_norm * weight;
-                if (p->gate)
-                    store_to(p->grad_gate, at + pixel * n, type, grad * (normal * weight + bias) * slope[k], lanes);
+                const Vec norm = normal * weight + bias;
+                if (p->gate) store_to(p->grad_gate, at + pixel * n, type, grad * norm * slope[k], lanes);
+                if (p->output) store_to(p->output, at + pixel * n, type, norm * gate[k], lanes);
                 grad_weight += grad_norm * normal;
                 grad_bias += grad_norm;
                 sums[pixel] += through_norm;

@@ -97,25 +97,24 @@ def norm_gate(inputs: NormGateInputs) -> Tensor:
     return output
 
 
-def norm_gate_backward(grad: Tensor, inputs: NormGateInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the gradients of x, weight, bias and gate; an empty tensor for one that is None.
+def norm_gate_backward(grad: Tensor, inputs: NormGateInputs, again: bool) -> tuple[Tensor, ...]:
+    """Returns the gradients of x, weight, bias and gate, an empty tensor for one that is None, and the result.
 
     Args:
         grad: Gradient of the result, shaped as ``inputs.x`` and of ``inputs.dtype``.
         inputs: Of :func:`norm_gate`.
+        again: Whether the result is wanted again; without it, the last tensor is empty.
     """
     inputs = _dense(inputs)
     x, gate, grad = channels_last(inputs.x), channels_last(inputs.gate), channels_last(grad)
     channels = x.shape[1]
-    grad_x, grad_gate = torch.empty_like(x), x.new_empty(0) if gate is None else torch.empty_like(gate)
+    grad_x, grad_gate = torch.empty_like(x), None if gate is None else torch.empty_like(gate)
+    output = torch.empty_like(grad) if again else None
     grad_norm = x.new_zeros(_parts(x), 2, channels, dtype=torch.float32)
     if x.numel():
-        run('norm_gate_backward', _norm_gate(
-            inputs, x, gate, None, grad, grad_x, None if gate is None else grad_gate, grad_norm))
-    grad_weight, grad_bias = grad_norm.sum(0)
-    if inputs.weight is None:
-        grad_weight = grad_bias = x.new_empty(0)
-    return grad_x, grad_weight, grad_bias, grad_gate
+        run('norm_gate_backward', _norm_gate(inputs, x, gate, output, grad, grad_x, grad_gate, grad_norm))
+    grad_weight, grad_bias = (None, None) if inputs.weight is None else grad_norm.sum(0)
+    return _given(x, grad_x, grad_weight, grad_bias, grad_gate, output)
 
 
 def gated_depthwise(inputs: GatedDepthwiseInputs) -> Tensor:
@@ -128,22 +127,28 @@ def gated_depthwise(inputs: GatedDepthwiseInputs) -> Tensor:
     return output
 
 
-def gated_depthwise_backward(grad: Tensor, inputs: GatedDepthwiseInputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of x, weight and bias; an empty tensor for one that is None.
+def gated_depthwise_backward(grad: Tensor, inputs: GatedDepthwiseInputs, again: bool) -> tuple[Tensor, ...]:
+    """Returns the gradients of x, weight and bias, an empty tensor for one that is None, and the result.
 
     Args:
         grad: Gradient of the result, shaped as it and of the dtype of ``inputs.x``.
         inputs: Of :func:`gated_depthwise`.
+        again: Whether the result is wanted again; without it, the last tensor is empty.
     """
     inputs = _dense(inputs)
     x, grad, channels = channels_last(inputs.x), channels_last(grad), inputs.weight.shape[0]
-    grad_x = torch.empty_like(x)
+    grad_x, output = torch.empty_like(x), torch.empty_like(grad) if again else None
     sums = x.new_zeros(x.shape[0] * _strips(x), channels, 10, dtype=torch.float32)  # nine weights and the bias
     if grad.numel():
-        run('gated_depthwise_backward', _gated_depthwise(inputs, x, None, grad, grad_x, sums))
+        run('gated_depthwise_backward', _gated_depthwise(inputs, x, output, grad, grad_x, sums))
     sums = sums.sum(0)
-    grad_bias = x.new_empty(0) if inputs.bias is None else sums[:, 9].clone()
-    return grad_x, sums[:, :9].reshape(channels, 1, 3, 3), grad_bias
+    grad_bias = None if inputs.bias is None else sums[:, 9].clone()
+    return _given(x, grad_x, sums[:, :9].reshape(channels, 1, 3, 3), grad_bias, output)
+
+
+def _given(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Returns the tensors, an empty one for None."""
+    return tuple(like.new_empty(0) if tensor is None else tensor for tensor in tensors)
 
 
 def _dense(inputs: Inputs) -> Inputs:
