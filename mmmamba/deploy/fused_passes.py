@@ -1,8 +1,8 @@
 """What is between the 1x1 convolutions of the papers' blocks, in one pass each, forward and backward.
 
 A gated norm and a gated depthwise convolution have native kernels on a CPU and PyTorch operations for everything else,
-chosen as the scans' backends are: see :mod:`mmmamba.ops.dispatch`. Blocks of them and PyTorch's own convolutions train,
-follow autocast, and keep bfloat16 maps in memory; the convolutions run on the matrix units that oneDNN finds.
+chosen as the scans' backends are: see :mod:`mmmamba.ops.dispatch`. Blocks of them and PyTorch's own convolutions
+train, follow autocast, and keep bfloat16 maps in memory; the convolutions run on the matrix units that oneDNN finds.
 """
 from __future__ import annotations
 
