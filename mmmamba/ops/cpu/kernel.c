@@ -19,6 +19,7 @@
 #define SLICE 8
 #endif
 #define HALF (LANES / 2)
+#define AT_ONCE 4 /* steps that are prepared together */
 
 int64_t JOIN(scan_lanes_, SCAN_ISA)(void) { return LANES; }
 
@@ -208,7 +209,7 @@ static void pass_segment(const float *ends, const Head *head, const Channels *w,
     const int64_t states = head->problem->states;
     const Vec total = to_finite(load(end_of(ends, head, w, segments, k, states), LANES)) * splat(0.5f);
     for (int64_t n = 0; n < states; n++) {
-        const Vec root = to_finite(exp2_lanes(total * w->A[n], 1));
+        const Vec root = to_finite(exp2_lanes(total * w->A[n], 1, 0));
         state[n] = root * (root * state[n]) + load(end_of(ends, head, w, segments, k, n), LANES);
     }
 }
@@ -241,49 +242,39 @@ static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) 
         WHILE_STATES_LEFT(1, most, total, call) \
     } while (0)
 
-/* Gathers x, what of the step sizes does not come from dt, and for the backward pass the gradient of y. */
-INLINE void gather(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
-                   const int count) {
+/*
+ * Gathers x and, for the backward pass, the gradient of y, of `some` steps from `first` on, and computes their sizes.
+ * Each step's chain of operations is long, so several are under way at a time.
+ */
+INLINE void prepare_steps(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t first,
+                          const int some, Vec *total, Vec *largest, const int count, const int softplus) {
     const ScanProblem *p = head->problem;
     const int64_t offset = head->x + w->first;
-    const Vec bias = *w->bias;
-    for (int64_t i = 0; i < steps; i++) {
-        const int64_t at = offset + s->pixel[i] * head->width;
-        const int real = s->pixel[i] >= 0;
-        s->u[i] = real ? load_from(p->x, at, p->x_type, count) : splat(0);
-        s->delta[i] = p->delta && real ? bias + load_from(p->delta, at, p->delta_type, count) : bias;
-        if (grad_y) s->grad_y[i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
-    }
-}
-
-/* Adds the part of dt_weight @ dt that comes from `slice` of the rows of dt. */
-INLINE void dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t from, const int slice) {
-    Vec weight[8];
-    UNROLL for (int r = 0; r < slice; r++) weight[r] = w->dt_weight[from + r];
-    for (int64_t i = 0; i < steps; i++) {
-        const float *dt = s->row[i] + from;
-        Vec d = s->delta[i];
-        UNROLL for (int r = 0; r < slice; r++) d += splat(dt[r]) * weight[r];
-        s->delta[i] = d;
-    }
-}
-
-/* From there the final step sizes. Returns the largest magnitude of each lane, not a number if one is none. */
-INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const int softplus, const int backward) {
     const Vec *D = w->D;
-    Vec largest = splat(0), total = *w->total;
-    for (int64_t i = 0; i < steps; i++) {
-        Vec d = s->delta[i], derivative = splat(1);
-        if (softplus) d = softplus_lanes(d, backward ? &derivative : NULL);
-        s->delta[i] = d;
-        s->input[i] = d * s->u[i];
-        if (backward) s->derivative[i] = derivative;
-        else s->sum[i] = D ? *D * s->u[i] : splat(0);
-        total += d;
-        largest = larger_magnitude(magnitude(d), largest);
+    Vec d[AT_ONCE], u[AT_ONCE];
+    UNROLL for (int i = 0; i < some; i++) {
+        const int64_t at = offset + s->pixel[first + i] * head->width;
+        const int real = s->pixel[first + i] >= 0;
+        u[i] = real ? load_from(p->x, at, p->x_type, count) : splat(0);
+        d[i] = p->delta && real ? *w->bias + load_from(p->delta, at, p->delta_type, count) : *w->bias;
+        if (grad_y) s->grad_y[first + i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
     }
-    *w->total = total;
-    return largest;
+    for (int64_t r = 0; r < p->rank; r++)
+        UNROLL for (int i = 0; i < some; i++) d[i] += splat(s->row[first + i][r]) * w->dt_weight[r];
+    UNROLL for (int i = 0; i < some; i++) {
+        Vec derivative = splat(1);
+        if (softplus) d[i] = softplus_lanes(d[i], grad_y ? &derivative : NULL);
+        s->delta[first + i] = d[i];
+        s->input[first + i] = d[i] * u[i];
+        if (grad_y) {
+            s->u[first + i] = u[i];
+            s->derivative[first + i] = derivative;
+        } else {
+            s->sum[first + i] = D ? *D * u[i] : splat(0);
+        }
+        *total += d[i];
+        *largest = larger_magnitude(magnitude(d[i]), *largest);
+    }
 }
 
 /* A full block has a constant count: its loads and stores need no mask. */
@@ -296,13 +287,27 @@ INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const in
         call;                      \
     }
 
+/* Returns the largest step size of each lane, not a number if one is none. */
+INLINE Vec prepare_all(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
+                       const int count, const int softplus) {
+    Vec total = *w->total, largest = splat(0);
+    int64_t i = 0;
+    for (; i + AT_ONCE <= steps; i += AT_ONCE)
+        prepare_steps(s, head, w, grad_y, i, AT_ONCE, &total, &largest, count, softplus);
+    for (; i < steps; i++) prepare_steps(s, head, w, grad_y, i, 1, &total, &largest, count, softplus);
+    *w->total = total;
+    return largest;
+}
+
 /* All that a block needs of the steps that s visits. Returns whether a decay's exponent needs limits. */
-INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
-                   const int backward) {
-    WITH_COUNT(gather(s, head, w, grad_y, steps, count))
-    FOR_EACH_SLICE(8, head->problem->rank, dt_slice(s, w, steps, from, slice));
-    const Vec largest = *w->widest * (head->problem->softplus ? size_steps(s, w, steps, 1, backward)
-                                                              : size_steps(s, w, steps, 0, backward));
+INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps) {
+    Vec largest;
+    if (head->problem->softplus) {
+        WITH_COUNT(largest = prepare_all(s, head, w, grad_y, steps, count, 1))
+    } else {
+        WITH_COUNT(largest = prepare_all(s, head, w, grad_y, steps, count, 0))
+    }
+    largest *= *w->widest;
     int limit = 0;
     for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* also what is not a number */
     return limit;
@@ -346,7 +351,7 @@ static Next next_chunk(const Head *head, const Channels *w, int64_t begin, int64
 /* Takes `slice` states from `state` on through the gathered steps. */
 INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64_t states, const Next *next,
                           int64_t steps, int64_t state, const int slice, const int limit, const int ends_only,
-                          const int weighted) {
+                          const int weighted, const int rough) {
     const int64_t B = rank + state, C = B + states;
     const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec h[SLICE];
@@ -357,7 +362,7 @@ INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64
         if (state == 0) fetch(next, i);
         Vec sum = s->sum[i], odd = splat(0);
         UNROLL for (int n = 0; n < slice; n++) {
-            h[n] = exp2_lanes(d * A[n], limit) * h[n] + input * splat(B_row[n]);
+            h[n] = exp2_lanes(d * A[n], limit, rough) * h[n] + input * splat(B_row[n]);
             if (ends_only) continue;
             const Vec out = weighted ? h[n] * W[n] : h[n];
             if (n % 2) odd += out * splat(C_row[n]);
@@ -371,13 +376,15 @@ INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64
 static void forward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
                            int limit, int ends_only) {
     const int64_t rank = p->rank, states = p->states;
-#define FORWARD(limit, ends_only, weighted) \
-    FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, limit, ends_only, weighted))
-    if (limit && p->W) FORWARD(1, 0, 1);
-    else if (limit) FORWARD(1, 0, 0);
-    else if (ends_only) FORWARD(0, 1, 0);
-    else if (p->W) FORWARD(0, 0, 1);
-    else FORWARD(0, 0, 0);
+#define FORWARD(limit, ends_only, weighted, rough)                                                              \
+    FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, limit, ends_only, \
+                                                weighted, rough))
+    if (limit && p->W) FORWARD(1, 0, 1, 0);
+    else if (limit) FORWARD(1, 0, 0, 0);
+    else if (ends_only) FORWARD(0, 1, 0, 0);
+    else if (p->W) FORWARD(0, 0, 1, 0);
+    else if (p->x_type != SCAN_BFLOAT16) FORWARD(0, 0, 0, 0);
+    else FORWARD(0, 0, 0, 1);
 #undef FORWARD
 }
 
@@ -417,7 +424,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
                     const int64_t at = ((head.index * head.most_chunks + c) * p->states + n) * head.padded + w->first;
                     store(out->chunk_states + at, w->h[n], LANES);
                 }
-            const int limit = prepare(s, &head, w, NULL, end - begin, 0);
+            const int limit = prepare(s, &head, w, NULL, end - begin);
             Next next = next_chunk(&head, w, end, at_most(p->chunk, head.order.steps - end), w == work.channels);
             next.maps[1] = (const char *)(out->sum + head.x + w->first);
             next.strides[1] = head.width * (int64_t)sizeof(float);
@@ -455,7 +462,7 @@ INLINE void add_sums(float *low, float *high, Vec sums, const int slice) {
 /* Takes the gradients of `slice` states from `state` on back through the gathered steps. */
 INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
                            float *grad_projected, int64_t rows, int64_t steps, int64_t state, const int slice,
-                           const int limit, const int weighted) {
+                           const int limit, const int weighted, const int rough) {
     const int64_t B = p->rank + state, C = B + p->states;
     const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec h[HALF], carry[HALF], grad_A[HALF], grad_W[HALF];
@@ -464,7 +471,7 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
         const float *B_row = s->row[i] + B;
         const Vec d = s->delta[i], input = s->input[i];
         UNROLL for (int n = 0; n < slice; n++) {
-            const Vec a = exp2_lanes(d * A[n], limit);
+            const Vec a = exp2_lanes(d * A[n], limit, rough);
             h[n] = a * h[n] + input * splat(B_row[n]);
             s->decay[i * slice + n] = a;
             s->before[(i + 1) * slice + n] = h[n];
@@ -521,7 +528,7 @@ INLINE void carry_slice(const Steps *s, const Channels *w, const ScanProblem *p,
         const Vec d = s->delta[i], gy = s->grad_y[i];
         UNROLL for (int n = 0; n < slice; n++) {
             const Vec gw = weighted ? gy * W[n] : gy;
-            carry[n] = exp2_lanes(d * A[n], 1) * (carry[n] + gw * splat(C_row[n]));
+            carry[n] = exp2_lanes(d * A[n], 1, 0) * (carry[n] + gw * splat(C_row[n]));
         }
     }
     UNROLL for (int n = 0; n < slice; n++) w->carry[state + n] = carry[n];
@@ -529,13 +536,14 @@ INLINE void carry_slice(const Steps *s, const Channels *w, const ScanProblem *p,
 
 static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
                             float *grad_projected, int64_t rows, int64_t steps, int limit) {
-#define BACKWARD(limit, weighted)      \
-    FOR_EACH_SLICE(HALF, p->states,     \
-                   backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, limit, weighted))
-    if (limit && p->W) BACKWARD(1, 1);
-    else if (limit) BACKWARD(1, 0);
-    else if (p->W) BACKWARD(0, 1);
-    else BACKWARD(0, 0);
+#define BACKWARD(limit, weighted, rough) \
+    FOR_EACH_SLICE(HALF, p->states,      \
+                   backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, limit, weighted, rough))
+    if (limit && p->W) BACKWARD(1, 1, 0);
+    else if (limit) BACKWARD(1, 0, 0);
+    else if (p->W) BACKWARD(0, 1, 0);
+    else if (p->x_type != SCAN_BFLOAT16) BACKWARD(0, 0, 0);
+    else BACKWARD(0, 0, 1);
 #undef BACKWARD
 }
 
@@ -638,7 +646,7 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
         for (int64_t i = 0; i < steps && !item->ends_only; i++)
             if (s->pixel[i] >= 0) memset(grad_projected + s->pixel[i] * head.rows, 0, (size_t)each * sizeof(float));
         for (const Channels *w = work.channels; w < end_block; w++) {
-            const int limit = prepare(s, &head, w, grad->y, steps, 1);
+            const int limit = prepare(s, &head, w, grad->y, steps);
             if (item->ends_only) {
                 if (p->W) FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 1));
                 else FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 0));

@@ -151,25 +151,27 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
 
 /*
  * 2^t, relative error below 2e-7, and exactly 1 at 0 with an exact slope there so that a slow decay gathers no bias
- * over a long sequence. Adding `shift` rounds t to `whole`, a multiple of the last bit kept, and leaves that in the low
- * bits of the sum. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without `limit` may give; with it,
- * the result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is none.
+ * over a long sequence. Adding `shift` rounds t to a multiple of the last bit kept, and leaves that in the low bits of
+ * the sum. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without `limit` may give; with it, the
+ * result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is none. `rough`, the error may be up
+ * to 2e-6: what comes of it is rounded to bfloat16.
  */
-INLINE Vec exp2_lanes(Vec t, const int limit) {
+INLINE Vec exp2_lanes(Vec t, const int limit, const int rough) {
     Vec power;
 #if LANES == 16
     /* 2^(i / 16) less i where the shift below puts it: a table, and degree 3 on [-1/32, 1/32]. */
     const Vec shift = splat(0x1.8p19f);
-    const Vec shifted = t + shift, r = t - (shifted - shift);
+    const Vec shifted = t + shift, r = (Vec)_mm512_reduce_ps((__m512)t, 0x40); /* t - (shifted - shift) */
     const VecInt table = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
                           0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
     const VecInt scale = (VecInt)_mm512_permutexvar_epi32((__m512i)shifted, (__m512i)table) + ((VecInt)shifted << 19);
-    Vec p = splat(0.05550410866f);
-    p = p * r + splat(0.2402265070f);
+    Vec p = splat(0.2402265070f);
+    if (!rough) p += r * splat(0.05550410866f);
     p = p * r + splat(0.6931471806f);
     power = (r * (Vec)scale) * p + (Vec)scale;
 #else
-    /* Minimax polynomial of degree 5 on [-0.5, 0.5]. */
+    /* Minimax polynomial of degree 5 on [-0.5, 0.5]: a lower one would be too rough. */
+    (void)rough;
     const Vec shift = splat(0x1.8p23f);
     const Vec shifted = t + shift, r = t - (shifted - shift);
     Vec p = splat(0.001326472731307149f);
@@ -191,7 +193,7 @@ INLINE Vec exp2_lanes(Vec t, const int limit) {
  */
 INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
     const Vec zero = splat(0.0f), one = splat(1.0f), two = splat(2.0f);
-    const Vec e = exp2_lanes(magnitude(v) * splat(-1.4426950408889634f), 1);
+    const Vec e = exp2_lanes(magnitude(v) * splat(-1.4426950408889634f), 1, 0);
     const Vec s = e / (two + e), z = s * s;
     Vec p = splat(0.1400599181652069f);
     p = p * z + splat(0.14000903069972992f);

@@ -139,14 +139,15 @@ def project_on_cpu(pixels: Tensor, weight: Tensor) -> Tensor:
         weight: (rows, channels).
 
     Returns:
-        (batch, pixels, rows), contiguous, float32.
+        (batch, pixels, rows), contiguous, float32, or float64 of such pixels.
     """
-    dtype = torch.bfloat16 if pixels.dtype == torch.bfloat16 else torch.float32
+    accumulated = torch.promote_types(pixels.dtype, torch.float32)
+    dtype = torch.bfloat16 if pixels.dtype == torch.bfloat16 else accumulated
     pixels, weight = pixels.to(dtype), weight.to(dtype)
     if pixels.shape[1] == 0:  # which a convolution refuses
-        return (pixels @ weight.t()).float()
+        return (pixels @ weight.t()).to(accumulated)
     rows = F.conv2d(pixels.transpose(1, 2).unsqueeze(2), weight[:, :, None, None])
-    return rows.squeeze(2).transpose(1, 2).float()
+    return rows.squeeze(2).transpose(1, 2).to(accumulated)
 
 
 def project_in_float32(pixels: Tensor, weight: Tensor) -> Tensor:
