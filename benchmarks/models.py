@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,29 @@ from benchmarks.networks import MAMBA_YOLO, NETWORKS, build_network
 from benchmarks.shapes import scans_of
 from mmmamba.analysis.measure import Effort, Row, Run, Table, captured, interleaved, modes, with_environment, write_csv
 from mmmamba.cli import device_named
-from mmmamba.deploy import fuse
+from mmmamba.deploy import fuse, fuse_for_training
 from mmmamba.ops import ss2d_scan
 
 BASELINE = 'yolov8_s'
 KINDS = ('latency', 'throughput', 'training')
+
+
+class Precision(NamedTuple):
+    """How a network is kept and run: the dtype of its weights, and that of autocast, None without."""
+
+    name: str
+    weights: torch.dtype
+    autocast: torch.dtype | None = None
+
+    def context(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+
+
+FLOAT32 = Precision('float32', torch.float32)
+FLOAT16_WEIGHTS = Precision('float16 weights', torch.float16)
+BFLOAT16_WEIGHTS = Precision('bfloat16 weights', torch.bfloat16)
+FLOAT16_AUTOCAST = Precision('float16 autocast', torch.float32, torch.float16)
+BFLOAT16_AUTOCAST = Precision('bfloat16 autocast', torch.float32, torch.bfloat16)
 
 
 def images(batch: int, side: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -30,14 +49,16 @@ def images(batch: int, side: int, device: torch.device, dtype: torch.dtype = tor
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def inference(name: str, batch: int, side: int, device: torch.device) -> Run:
-    """Makes a forward pass of a network that is ready for inference."""
-    dtype = torch.float16 if device.type == 'cuda' else torch.float32
+def inference(name: str, batch: int, side: int, device: torch.device, precision: Precision | None = None) -> Run:
+    """Makes a forward pass of a network that is ready for inference; None is float32, on CUDA float16."""
+    if precision is None:
+        precision = FLOAT16_WEIGHTS if device.type == 'cuda' else FLOAT32
     torch.manual_seed(0)
-    network, x = fuse(build_network(name)).to(device, dtype), images(batch, side, device, dtype)
+    network = fuse(build_network(name)).to(device, precision.weights)
+    x = images(batch, side, device, precision.weights)
 
     def run() -> object:
-        with torch.inference_mode():
+        with torch.inference_mode(), precision.context(device):
             return network(x)
 
     return run
@@ -56,18 +77,33 @@ def scans_alone(size: str, batch: int, side: int, device: torch.device) -> Run:
     return run
 
 
-def training_step(name: str, batch: int, side: int, device: torch.device) -> Run:
-    """Makes a whole step, the scaling of the loss included where autocast is to float16."""
+def training_step(
+    name: str, batch: int, side: int, device: torch.device, precision: Precision | None = None, fused: bool = False
+) -> Run:
+    """Makes a whole step, the scaling of the loss included where autocast is to float16.
+
+    Args:
+        name: One of ``NETWORKS``.
+        batch: Images in a step.
+        side: Of the images.
+        device: Where to train.
+        precision: None for float32, on CUDA for autocast to float16.
+        fused: Whether ``mmmamba.deploy.fuse_for_training`` prepares the network.
+    """
+    if precision is None:
+        precision = FLOAT16_AUTOCAST if device.type == 'cuda' else FLOAT32
     torch.manual_seed(0)
-    network: nn.Module = build_network(name).to(device, memory_format=torch.channels_last)
-    x = images(batch, side, device)
+    network: nn.Module = build_network(name)
+    if fused:
+        network = fuse_for_training(network)
+    network.to(device, precision.weights, memory_format=torch.channels_last)
+    x = images(batch, side, device, precision.weights)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.937, nesterov=True)
-    mixed = device.type == 'cuda'
-    scaler = torch.amp.GradScaler(device.type, enabled=mixed)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.autocast == torch.float16)
 
     def run() -> None:
-        with torch.autocast(device.type, torch.float16, enabled=mixed):
+        with precision.context(device):
             outputs = network(x)
         loss = sum(output.float().square().mean() for output in outputs)
         optimizer.zero_grad()

@@ -9,6 +9,7 @@ from mmmamba.analysis.measure.records import (
     ENVIRONMENT,
     Row,
     attempted,
+    cpu_flags,
     environment,
     failure_line,
     read_csv,
@@ -28,7 +29,7 @@ from mmmamba.analysis.measure.tables import Table
 
 __all__ = [
     'ENVIRONMENT', 'MIB', 'WARM_UP', 'Cost', 'Effort', 'ModelCost', 'PeakMemory', 'PowerLaw', 'Row', 'Run', 'Table',
-    'Timing', 'attempted', 'available_memory', 'captured', 'count_flops', 'count_run', 'environment', 'failure_line',
-    'fit_power_law', 'interleaved', 'limit_memory', 'modes', 'peak_memory', 'read_csv',
+    'Timing', 'attempted', 'available_memory', 'captured', 'count_flops', 'count_run', 'cpu_flags', 'environment',
+    'failure_line', 'fit_power_law', 'interleaved', 'limit_memory', 'modes', 'peak_memory', 'read_csv',
     'with_environment', 'write_csv',
 ]

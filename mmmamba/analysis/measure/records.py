@@ -49,9 +49,20 @@ def environment(device: str, threads: int) -> Mapping[str, str]:
 
 def cpu_name() -> str:
     """Returns what its maker calls the CPU; where the system does not tell, the instruction set's name."""
+    return _cpuinfo('model name') or platform.machine()
+
+
+def cpu_flags(names: Sequence[str]) -> str:
+    """Returns those of the instruction sets that the CPU has, as Linux names them; elsewhere none."""
+    present = _cpuinfo('flags').split()
+    return ' '.join(name for name in names if name in present)
+
+
+def _cpuinfo(field: str) -> str:
+    """Returns a field of the first CPU that Linux lists, empty without."""
     text = _CPUINFO.read_text(encoding='utf-8') if _CPUINFO.exists() else ''
-    model = re.search(r'^model name\s*:\s*(\S.*)$', text, re.MULTILINE)
-    return ' '.join(model[1].split()) if model else platform.machine()
+    found = re.search(rf'^{field}[ \t]*:(.*)$', text, re.MULTILINE)
+    return ' '.join(found[1].split()) if found else ''
 
 
 def with_environment(rows: Iterable[Row], device: torch.device) -> list[Row]:

@@ -6,7 +6,15 @@ import platform
 import pytest
 import torch
 
-from mmmamba.analysis.measure.records import ENVIRONMENT, cpu_name, csv_text, environment, read_csv, write_csv
+from mmmamba.analysis.measure.records import (
+    ENVIRONMENT,
+    cpu_flags,
+    cpu_name,
+    csv_text,
+    environment,
+    read_csv,
+    write_csv,
+)
 from mmmamba.errors import InputError
 
 CPUINFO = """processor\t: 0
@@ -26,6 +34,17 @@ def test_name_of_the_cpu(monkeypatch, tmp_path, text, name):
     monkeypatch.setattr('mmmamba.analysis.measure.records._CPUINFO', path)
     assert cpu_name() == name
     assert environment('cpu', 1)['device'].startswith(f'cpu {name}')
+
+
+@pytest.mark.parametrize('text, flags', [
+    ('flags\t\t: fpu amx_bf16 avx512f_other  avx2\nvmx flags\t: avx512f\n', 'avx2 amx_bf16'),
+    ('flags\t\t:\nbugs\t\t: avx2\n', ''), (CPUINFO, ''), (None, '')])
+def test_instruction_sets_of_the_cpu(monkeypatch, tmp_path, text, flags):
+    path = tmp_path / 'cpuinfo'
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr('mmmamba.analysis.measure.records._CPUINFO', path)
+    assert cpu_flags(['avx2', 'avx512f', 'amx_bf16']) == flags
 
 
 def test_the_gpu_that_was_meant(monkeypatch):
