@@ -66,12 +66,12 @@ def convolved_pass(inputs: Inputs, weight: Tensor, bias: Tensor | None) -> Tenso
     Raises:
         ValueError: Shapes do not fit.
     """
-    native = _select(inputs, None).run
+    run = _select(inputs, None).run
     dtype = inputs.dtype if isinstance(inputs, NormGateInputs) else inputs.x.dtype
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if isinstance(native, _Native) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _ConvolvedPass.apply(native, weight, bias, *_widened(inputs))
-    return recomputed(lambda: F.conv2d(fused_pass(inputs), weight, bias))
+    if isinstance(run, _Native) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _ConvolvedPass.apply(run, weight, bias, *_widened(inputs))
+    return recomputed(lambda: F.conv2d(run(*inputs), weight, bias))
 
 
 def _select(inputs: Inputs, backend: str | None) -> Backend:
@@ -136,7 +136,9 @@ class _Native:
 def _widened(arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Returns the arguments of a pass with its parameters, the second and the third, in float32."""
     x, weight, bias, *others = arguments
-    return x, *(None if parameter is None else parameter.float() for parameter in (weight, bias)), *others
+    if weight is not None and weight.dtype != torch.float32:
+        weight, bias = weight.float(), None if bias is None else bias.float()
+    return x, weight, bias, *others
 
 
 def _register(
