@@ -178,9 +178,14 @@ def _register(
 
     @torch.library.register_fake(f'{qualified}_backward')
     def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        return tuple(grad.new_empty(0) if tensor is None else torch.empty_like(
-            tensor, memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
-            for tensor in (*arguments[:tensors], grad if arguments[-1] else None))
+        x, weight, bias, *gate = arguments[:tensors]
+        x, result, *gate = (
+            None if tensor is None else torch.empty_like(tensor, memory_format=torch.channels_last)
+            for tensor in (x, grad if arguments[-1] else None, *gate))
+        weight, bias = (
+            None if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+            for tensor in (weight, bias))
+        return passes.given(grad, x, weight, bias, *gate, result)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:tensors])

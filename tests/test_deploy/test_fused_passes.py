@@ -265,6 +265,20 @@ def test_blocks_train_as_plain_ones(block, dtype):
         assert found[1][name].dtype == expected.dtype
 
 
+@pytest.mark.parametrize('block', ['odss', 'vss'])
+def test_fused_blocks_train_compiled(block):
+    """In Inductor, which relies on the memory layout that the operators announce."""
+    model, found = fuse_for_training(BLOCKS[block]()), []
+    x = torch.randn(2, 12, 9, 7).contiguous(memory_format=torch.channels_last)
+    for run in (model, torch.compile(model, dynamic=False)):
+        run(x).square().mean().backward()
+        found.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        model.zero_grad(set_to_none=True)
+    scale = max(value.norm() for value in found[0].values())
+    for name, expected in found[0].items():
+        assert (found[1][name] - expected).norm() <= 1e-4 * max(expected.norm(), 1e-2 * scale), name
+
+
 @needs_library
 def test_a_training_step_keeps_no_more_than_a_plain_one():
     def kept(model: nn.Module) -> int:

@@ -114,7 +114,7 @@ def norm_gate_backward(grad: Tensor, inputs: NormGateInputs, again: bool) -> tup
     if x.numel():
         run('norm_gate_backward', _norm_gate(inputs, x, gate, output, grad, grad_x, grad_gate, grad_norm))
     grad_weight, grad_bias = (None, None) if inputs.weight is None else grad_norm.sum(0)
-    return _given(x, grad_x, grad_weight, grad_bias, grad_gate, output)
+    return given(x, grad_x, grad_weight, grad_bias, grad_gate, output)
 
 
 def gated_depthwise(inputs: GatedDepthwiseInputs) -> Tensor:
@@ -143,10 +143,10 @@ def gated_depthwise_backward(grad: Tensor, inputs: GatedDepthwiseInputs, again: 
         run('gated_depthwise_backward', _gated_depthwise(inputs, x, output, grad, grad_x, sums))
     sums = sums.sum(0)
     grad_bias = None if inputs.bias is None else sums[:, 9].clone()
-    return _given(x, grad_x, sums[:, :9].reshape(channels, 1, 3, 3), grad_bias, output)
+    return given(x, grad_x, sums[:, :9].contiguous().view(channels, 1, 3, 3), grad_bias, output)
 
 
-def _given(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+def given(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
     """Returns the tensors, an empty one for None."""
     return tuple(like.new_empty(0) if tensor is None else tensor for tensor in tensors)
 
