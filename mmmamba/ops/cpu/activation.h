@@ -19,8 +19,8 @@ INLINE void normal_distribution(const Vec *x, Vec *erf, Vec *density, int count)
     Vec a[MOST], t[MOST], p[MOST];
     EACH a[i] = magnitude(x[i]);
     EACH t[i] = splat(1.0f) / (splat(0.2757716446627535f) * a[i] + splat(1.0f));
-    /* Below 2^-126, nothing is left of 1 - erf; a NaN passes. */
-    EACH density[i] = exp2_lanes(larger(splat(-126.0f), splat(-0.7213475204444817f) * a[i] * a[i]), 0, 0);
+    /* From far before this limit on, nothing is left of 1 - erf; a NaN passes. */
+    EACH density[i] = exp2_lanes(larger(splat(-EXPONENT_LIMIT), splat(-0.7213475204444817f) * a[i] * a[i]), 0);
     EACH p[i] = splat(-0.2273059971365075f) * t[i] + splat(0.8857538771700845f);
     EACH p[i] = p[i] * t[i] + splat(-0.6339747370561981f);
     EACH p[i] = p[i] * t[i] + splat(0.6484507745151107f);
@@ -49,14 +49,14 @@ INLINE void gelu_with_slope(Vec *x, Vec *slope, int count) {
 INLINE void silu(Vec *x, int count) {
     Vec e[MOST];
     EACH x[i] = larger(splat(-80.0f), x[i]); /* exp(-x) stays finite, and the result is nearly zero; a NaN passes */
-    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * x[i], 1, 0);
+    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * x[i], 1);
     EACH x[i] = x[i] / (e[i] + splat(1.0f));
 }
 
 /* The same, and its derivative: with s = 1 / (1 + exp(-x)), s + x s (1 - s). */
 INLINE void silu_with_slope(Vec *x, Vec *slope, int count) {
     Vec e[MOST], s[MOST];
-    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * larger(splat(-80.0f), x[i]), 1, 0);
+    EACH e[i] = exp2_lanes(splat(-1.4426950408889634f) * larger(splat(-80.0f), x[i]), 1);
     EACH s[i] = splat(1.0f) / (e[i] + splat(1.0f));
     EACH slope[i] = s[i] + x[i] * s[i] * (splat(1.0f) - s[i]);
     EACH x[i] = x[i] * s[i];

@@ -19,7 +19,6 @@
 #define SLICE 8
 #endif
 #define HALF (LANES / 2)
-#define AT_ONCE 4 /* steps that are prepared together */
 
 int64_t JOIN(scan_lanes_, SCAN_ISA)(void) { return LANES; }
 
@@ -77,9 +76,12 @@ typedef struct {
     int64_t *pixel;            /* that the step visits, or -1 for a padded one */
     const float **row;         /* where dt, B and C of the step are */
     float *blank;              /* the zeros that a padded pixel reads */
-    Vec *u, *delta, *input;    /* x, step size, their product */
+    Vec *delta, *input;        /* the step size and its product with x */
     Vec *sum;                  /* the output */
     /* The backward pass only: */
+    float **grad_row;          /* where the gradients of dt, B and C go */
+    float *waste;              /* where those of a padded pixel go */
+    Vec *u;                    /* x */
     Vec *derivative;           /* of softplus */
     Vec *grad_y;
     Vec *through_input, *through_decay; /* gradients of input, and of delta by way of the decays over ln 2 */
@@ -117,11 +119,13 @@ static void lay_out_steps(Steps *s, char **memory, const ScanProblem *p, int bac
     s->pixel = take(memory, (size_t)p->chunk * sizeof(int64_t));
     s->row = take(memory, (size_t)p->chunk * sizeof(float *));
     s->blank = take(memory, (size_t)(p->rank + 2 * p->states) * sizeof(float));
-    s->u = take(memory, steps);
     s->delta = take(memory, steps);
     s->input = take(memory, steps);
     s->sum = take(memory, steps);
     if (!backward) return;
+    s->grad_row = take(memory, (size_t)p->chunk * sizeof(float *));
+    s->waste = take(memory, (size_t)(p->rank + 2 * p->states) * sizeof(float));
+    s->u = take(memory, steps);
     s->derivative = take(memory, steps);
     s->grad_y = take(memory, steps);
     s->through_input = take(memory, steps);
@@ -209,21 +213,25 @@ static void pass_segment(const float *ends, const Head *head, const Channels *w,
     const int64_t states = head->problem->states;
     const Vec total = to_finite(load(end_of(ends, head, w, segments, k, states), LANES)) * splat(0.5f);
     for (int64_t n = 0; n < states; n++) {
-        const Vec root = to_finite(exp2_lanes(total * w->A[n], 1, 0));
+        const Vec root = to_finite(exp2_lanes(total * w->A[n], 1));
         state[n] = root * (root * state[n]) + load(end_of(ends, head, w, segments, k, n), LANES);
     }
 }
 
-/* Which pixels the steps from `begin` to `end` visit. */
-static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) {
+/* Which pixels the steps from `begin` to `end` visit; grad_projected is NULL in the forward pass. */
+static void visit(const Steps *s, const Head *head, float *grad_projected, int64_t begin, int64_t end) {
     const ScanProblem *p = head->problem;
     const float *projected = p->projected + head->projected;
     for (int64_t t = begin; t < end; t++) {
         const int64_t pixel = head->order.pixels[t], real = pixel < p->pixels;
         s->pixel[t - begin] = real ? pixel : -1;
         s->row[t - begin] = real ? projected + pixel * head->rows : s->blank;
+        if (grad_projected) s->grad_row[t - begin] = real ? grad_projected + pixel * head->rows : s->waste;
     }
 }
+
+/* Makes gcc keep this one address, not one for every element read from it, which are more than it has registers for. */
+#define ONE_ADDRESS(pointer) __asm__("" : "+r"(pointer))
 
 /* Runs `call` with a constant `slice` of at most `most` until all of `total` are done, `from` the first one left. */
 #define WHILE_STATES_LEFT(size, most, total, call) \
@@ -242,71 +250,72 @@ static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) 
         WHILE_STATES_LEFT(1, most, total, call) \
     } while (0)
 
-/*
- * Gathers x and, for the backward pass, the gradient of y, of `some` steps from `first` on, and computes their sizes.
- * Each step's chain of operations is long, so several are under way at a time.
- */
-INLINE void prepare_steps(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t first,
-                          const int some, Vec *total, Vec *largest, const int count, const int softplus) {
-    const ScanProblem *p = head->problem;
-    const int64_t offset = head->x + w->first;
-    const Vec *D = w->D;
-    Vec d[AT_ONCE], u[AT_ONCE];
-    UNROLL for (int i = 0; i < some; i++) {
-        const int64_t at = offset + s->pixel[first + i] * head->width;
-        const int real = s->pixel[first + i] >= 0;
-        u[i] = real ? load_from(p->x, at, p->x_type, count) : splat(0);
-        d[i] = p->delta && real ? *w->bias + load_from(p->delta, at, p->delta_type, count) : *w->bias;
-        if (grad_y) s->grad_y[first + i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
-    }
-    for (int64_t r = 0; r < p->rank; r++)
-        UNROLL for (int i = 0; i < some; i++) d[i] += splat(s->row[first + i][r]) * w->dt_weight[r];
-    UNROLL for (int i = 0; i < some; i++) {
-        Vec derivative = splat(1);
-        if (softplus) d[i] = softplus_lanes(d[i], grad_y ? &derivative : NULL);
-        s->delta[first + i] = d[i];
-        s->input[first + i] = d[i] * u[i];
-        if (grad_y) {
-            s->u[first + i] = u[i];
-            s->derivative[first + i] = derivative;
-        } else {
-            s->sum[first + i] = D ? *D * u[i] : splat(0);
-        }
-        *total += d[i];
-        *largest = larger_magnitude(magnitude(d[i]), *largest);
+/* Adds up what `slice` of the rows of dt contribute to dt_weight @ dt. */
+INLINE void dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t from, const int slice) {
+    Vec weight[SLICE];
+    UNROLL for (int r = 0; r < slice; r++) weight[r] = w->dt_weight[from + r];
+    for (int64_t i = 0; i < steps; i++) {
+        const float *dt = s->row[i] + from;
+        Vec d = from ? s->delta[i] : splat(0);
+        UNROLL for (int r = 0; r < slice; r++) d += splat(dt[r]) * weight[r];
+        s->delta[i] = d;
     }
 }
 
-/* A full block has a constant count: its loads and stores need no mask. */
-#define WITH_COUNT(call)           \
-    if (w->count == LANES) {       \
-        const int count = LANES;   \
-        call;                      \
-    } else {                       \
-        const int count = w->count; \
-        call;                      \
+/*
+ * Gathers x and, for the backward pass, the gradient of y; for the forward pass, what the directions that took their
+ * turn before left in `sum`, which may be NULL. Makes the step sizes out of dt_weight @ dt. Returns their largest
+ * magnitude of each lane, not a number if one is none.
+ */
+INLINE Vec gather(const Steps *s, const Head *head, const Channels *w, const float *sum, const void *grad_y,
+                  int64_t steps, const int softplus, const int backward, const int count) {
+    const ScanProblem *p = head->problem;
+    const int64_t offset = head->x + w->first;
+    const Vec bias = *w->bias, D = w->D ? *w->D : splat(0);
+    Vec largest = splat(0), total = *w->total;
+    for (int64_t i = 0; i < steps; i++) {
+        const int64_t at = offset + s->pixel[i] * head->width;
+        const int real = s->pixel[i] >= 0;
+        const Vec u = real ? load_from(p->x, at, p->x_type, count) : splat(0);
+        Vec d = p->rank ? bias + s->delta[i] : bias, derivative = splat(1);
+        if (p->delta && real) d += load_from(p->delta, at, p->delta_type, count);
+        if (softplus) d = softplus_lanes(d, backward ? &derivative : NULL);
+        s->delta[i] = d;
+        s->input[i] = d * u;
+        if (backward) {
+            s->u[i] = u;
+            s->derivative[i] = derivative;
+            s->grad_y[i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
+        } else {
+            const Vec before = sum && real ? load(sum + at, count) : splat(0);
+            s->sum[i] = w->D ? D * u + before : before;
+        }
+        total += d;
+        largest = larger_magnitude(magnitude(d), largest);
     }
-
-/* Returns the largest step size of each lane, not a number if one is none. */
-INLINE Vec prepare_all(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
-                       const int count, const int softplus) {
-    Vec total = *w->total, largest = splat(0);
-    int64_t i = 0;
-    for (; i + AT_ONCE <= steps; i += AT_ONCE)
-        prepare_steps(s, head, w, grad_y, i, AT_ONCE, &total, &largest, count, softplus);
-    for (; i < steps; i++) prepare_steps(s, head, w, grad_y, i, 1, &total, &largest, count, softplus);
     *w->total = total;
     return largest;
 }
 
+/* A full block has a constant count: its loads and stores need no mask. */
+#define WITH_COUNT(call) \
+    do { \
+        if (w->count == LANES) { \
+            const int count = LANES; \
+            call; \
+        } else { \
+            const int count = w->count; \
+            call; \
+        } \
+    } while (0)
+
 /* All that a block needs of the steps that s visits. Returns whether a decay's exponent needs limits. */
-INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps) {
+INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const float *sum, const void *grad_y,
+                   int64_t steps, const int backward) {
     Vec largest;
-    if (head->problem->softplus) {
-        WITH_COUNT(largest = prepare_all(s, head, w, grad_y, steps, count, 1))
-    } else {
-        WITH_COUNT(largest = prepare_all(s, head, w, grad_y, steps, count, 0))
-    }
+    FOR_EACH_SLICE(SLICE, head->problem->rank, dt_slice(s, w, steps, from, slice));
+    if (head->problem->softplus) WITH_COUNT(largest = gather(s, head, w, sum, grad_y, steps, 1, backward, count));
+    else WITH_COUNT(largest = gather(s, head, w, sum, grad_y, steps, 0, backward, count));
     largest *= *w->widest;
     int limit = 0;
     for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* also what is not a number */
@@ -351,18 +360,20 @@ static Next next_chunk(const Head *head, const Channels *w, int64_t begin, int64
 /* Takes `slice` states from `state` on through the gathered steps. */
 INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64_t states, const Next *next,
                           int64_t steps, int64_t state, const int slice, const int limit, const int ends_only,
-                          const int weighted, const int rough) {
+                          const int weighted) {
     const int64_t B = rank + state, C = B + states;
     const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec h[SLICE];
     UNROLL for (int n = 0; n < slice; n++) h[n] = w->h[state + n];
     for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
+        ONE_ADDRESS(B_row);
+        ONE_ADDRESS(C_row);
         const Vec d = s->delta[i], input = s->input[i];
         if (state == 0) fetch(next, i);
         Vec sum = s->sum[i], odd = splat(0);
         UNROLL for (int n = 0; n < slice; n++) {
-            h[n] = exp2_lanes(d * A[n], limit, rough) * h[n] + input * splat(B_row[n]);
+            h[n] = exp2_lanes(d * A[n], limit) * h[n] + input * splat(B_row[n]);
             if (ends_only) continue;
             const Vec out = weighted ? h[n] * W[n] : h[n];
             if (n % 2) odd += out * splat(C_row[n]);
@@ -376,28 +387,25 @@ INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64
 static void forward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
                            int limit, int ends_only) {
     const int64_t rank = p->rank, states = p->states;
-#define FORWARD(limit, ends_only, weighted, rough)                                                              \
-    FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, limit, ends_only, \
-                                                weighted, rough))
-    if (limit && p->W) FORWARD(1, 0, 1, 0);
-    else if (limit) FORWARD(1, 0, 0, 0);
-    else if (ends_only) FORWARD(0, 1, 0, 0);
-    else if (p->W) FORWARD(0, 0, 1, 0);
-    else if (p->x_type != SCAN_BFLOAT16) FORWARD(0, 0, 0, 0);
-    else FORWARD(0, 0, 0, 1);
+#define FORWARD(limit, ends_only, weighted) \
+    FOR_EACH_SLICE(SLICE, states, forward_slice(s, w, rank, states, next, steps, from, slice, limit, ends_only, weighted))
+    if (limit && p->W) FORWARD(1, 0, 1);
+    else if (limit) FORWARD(1, 0, 0);
+    else if (ends_only) FORWARD(0, 1, 0);
+    else if (p->W) FORWARD(0, 0, 1);
+    else FORWARD(0, 0, 0);
 #undef FORWARD
 }
 
-/* Adds the gathered outputs to those of the directions that took their turn before; the last one rounds the sum. */
-INLINE void scatter(const Steps *s, const Head *head, const Channels *w, const ScanOutputs *out, int first, int last,
+/* Puts back the sums, to which this direction has added its outputs; the last direction rounds them. */
+INLINE void scatter(const Steps *s, const Head *head, const Channels *w, const ScanOutputs *out, int last,
                     int64_t steps, const int count) {
     const ScanProblem *p = head->problem;
     for (int64_t i = 0; i < steps; i++) {
         if (s->pixel[i] < 0) continue;
         const int64_t at = head->x + w->first + s->pixel[i] * head->width;
-        const Vec sum = first ? s->sum[i] : s->sum[i] + load(out->sum + at, count);
-        if (last) store_to(out->y, at, p->x_type, sum, count);
-        else store(out->sum + at, sum, count);
+        if (last) store_to(out->y, at, p->x_type, s->sum[i], count);
+        else store(out->sum + at, s->sum[i], count);
     }
 }
 
@@ -405,6 +413,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
     const Head head = head_of(p, item, out->segments);
     const int first = p->covered && item->turn == 0;
     const int last = p->covered && (!p->overlap || item->turn == p->directions - 1);
+    const float *sum = first || item->ends_only ? NULL : out->sum;
     Work work;
     void *memory = allocate(&work, p, item->part, out->parts, 0);
     if (!memory) return 1;
@@ -417,20 +426,20 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
     }
     for (int64_t c = head.first_chunk; c < head.end_chunk; c++) {
         const int64_t begin = c * p->chunk, end = at_most(head.order.steps, begin + p->chunk);
-        visit(s, &head, begin, end);
+        visit(s, &head, NULL, begin, end);
         for (const Channels *w = work.channels; w < end_block; w++) {
             if (out->chunk_states && !item->ends_only)
                 for (int64_t n = 0; n < p->states; n++) {
                     const int64_t at = ((head.index * head.most_chunks + c) * p->states + n) * head.padded + w->first;
                     store(out->chunk_states + at, w->h[n], LANES);
                 }
-            const int limit = prepare(s, &head, w, NULL, end - begin);
+            const int limit = prepare(s, &head, w, sum, NULL, end - begin, 0);
             Next next = next_chunk(&head, w, end, at_most(p->chunk, head.order.steps - end), w == work.channels);
             next.maps[1] = (const char *)(out->sum + head.x + w->first);
             next.strides[1] = head.width * (int64_t)sizeof(float);
             forward_states(s, w, p, &next, end - begin, limit, (int)item->ends_only);
             if (item->ends_only) continue;
-            WITH_COUNT(scatter(s, &head, w, out, first, last, end - begin, count))
+            WITH_COUNT(scatter(s, &head, w, out, last, end - begin, count));
         }
     }
     for (const Channels *w = work.channels; w < end_block; w++)
@@ -460,18 +469,18 @@ INLINE void add_sums(float *low, float *high, Vec sums, const int slice) {
 }
 
 /* Takes the gradients of `slice` states from `state` on back through the gathered steps. */
-INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
-                           float *grad_projected, int64_t rows, int64_t steps, int64_t state, const int slice,
-                           const int limit, const int weighted, const int rough) {
+INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
+                           int64_t state, const int slice, const int limit, const int weighted) {
     const int64_t B = p->rank + state, C = B + p->states;
     const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec h[HALF], carry[HALF], grad_A[HALF], grad_W[HALF];
     UNROLL for (int n = 0; n < slice; n++) s->before[n] = h[n] = w->h[state + n];
     for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B;
+        ONE_ADDRESS(B_row);
         const Vec d = s->delta[i], input = s->input[i];
         UNROLL for (int n = 0; n < slice; n++) {
-            const Vec a = exp2_lanes(d * A[n], limit, rough);
+            const Vec a = exp2_lanes(d * A[n], limit);
             h[n] = a * h[n] + input * splat(B_row[n]);
             s->decay[i * slice + n] = a;
             s->before[(i + 1) * slice + n] = h[n];
@@ -484,6 +493,8 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
     }
     for (int64_t i = steps - 1; i >= 0; i--) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
+        ONE_ADDRESS(B_row);
+        ONE_ADDRESS(C_row);
         const Vec d = s->delta[i], input = s->input[i], gy = s->grad_y[i];
         if (state == 0) fetch(next, i);
         const Vec *a = s->decay + i * slice, *before = s->before + i * slice, *after = before + slice;
@@ -505,9 +516,7 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
         }
         s->through_input[i] = through_input;
         s->through_decay[i] = through_decay;
-        if (s->pixel[i] < 0) continue;
-        float *grad_row = grad_projected + s->pixel[i] * rows;
-        add_sums(grad_row + B, grad_row + C, sum_halves(grad_BC), slice);
+        add_sums(s->grad_row[i] + B, s->grad_row[i] + C, sum_halves(grad_BC), slice);
     }
     UNROLL for (int n = 0; n < slice; n++) {
         w->carry[state + n] = carry[n];
@@ -528,28 +537,25 @@ INLINE void carry_slice(const Steps *s, const Channels *w, const ScanProblem *p,
         const Vec d = s->delta[i], gy = s->grad_y[i];
         UNROLL for (int n = 0; n < slice; n++) {
             const Vec gw = weighted ? gy * W[n] : gy;
-            carry[n] = exp2_lanes(d * A[n], 1, 0) * (carry[n] + gw * splat(C_row[n]));
+            carry[n] = exp2_lanes(d * A[n], 1) * (carry[n] + gw * splat(C_row[n]));
         }
     }
     UNROLL for (int n = 0; n < slice; n++) w->carry[state + n] = carry[n];
 }
 
-static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
-                            float *grad_projected, int64_t rows, int64_t steps, int limit) {
-#define BACKWARD(limit, weighted, rough) \
-    FOR_EACH_SLICE(HALF, p->states,      \
-                   backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, limit, weighted, rough))
-    if (limit && p->W) BACKWARD(1, 1, 0);
-    else if (limit) BACKWARD(1, 0, 0);
-    else if (p->W) BACKWARD(0, 1, 0);
-    else if (p->x_type != SCAN_BFLOAT16) BACKWARD(0, 0, 0);
-    else BACKWARD(0, 0, 1);
+static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
+                            int limit) {
+#define BACKWARD(limit, weighted) \
+    FOR_EACH_SLICE(HALF, p->states, backward_slice(s, w, p, next, steps, from, slice, limit, weighted))
+    if (limit && p->W) BACKWARD(1, 1);
+    else if (limit) BACKWARD(1, 0);
+    else if (p->W) BACKWARD(0, 1);
+    else BACKWARD(0, 0);
 #undef BACKWARD
 }
 
 /* The gradients of `slice` rows of dt and of their weights, for as many steps at once as sum_each() has room for. */
-INLINE void backward_dt_slice(const Steps *s, const Channels *w, float *grad_projected, int64_t rows, int64_t steps,
-                              int64_t from, const int slice) {
+INLINE void backward_dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t from, const int slice) {
     const int at_once = LANES / slice;
     Vec weight[HALF], grad_weight[HALF], grad_dt[LANES];
     UNROLL for (int r = 0; r < slice; r++) {
@@ -568,8 +574,7 @@ INLINE void backward_dt_slice(const Steps *s, const Channels *w, float *grad_pro
         }
         const Vec sums = sum_each(grad_dt);
         for (int j = 0; j < at_once && i + j < steps; j++) {
-            if (s->pixel[i + j] < 0) continue;
-            float *grad_row = grad_projected + s->pixel[i + j] * rows + from;
+            float *grad_row = s->grad_row[i + j] + from;
             UNROLL for (int r = 0; r < slice; r++) grad_row[r] += sums[j * slice + r];
         }
     }
@@ -642,11 +647,11 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
     for (const Channels *w = work.channels; w < end_block; w++) begin_backward(w, &head, grad, item);
     for (int64_t c = head.end_chunk - 1; c >= head.first_chunk; c--) {
         const int64_t begin = c * p->chunk, end = at_most(head.order.steps, begin + p->chunk), steps = end - begin;
-        visit(s, &head, begin, end);
+        visit(s, &head, grad_projected, begin, end);
         for (int64_t i = 0; i < steps && !item->ends_only; i++)
-            if (s->pixel[i] >= 0) memset(grad_projected + s->pixel[i] * head.rows, 0, (size_t)each * sizeof(float));
+            memset(s->grad_row[i], 0, (size_t)each * sizeof(float));
         for (const Channels *w = work.channels; w < end_block; w++) {
-            const int limit = prepare(s, &head, w, grad->y, steps);
+            const int limit = prepare(s, &head, w, NULL, grad->y, steps, 1);
             if (item->ends_only) {
                 if (p->W) FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 1));
                 else FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 0));
@@ -662,9 +667,9 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
             next.maps[2] = (const char *)grad->y + (next.maps[0] - (const char *)p->x);
             next.strides[2] = next.strides[0];
             next.grad_row = w == work.channels ? grad_projected : NULL;
-            backward_states(s, w, p, &next, grad_projected, head.rows, steps, limit);
-            WITH_COUNT(backward_steps(s, &head, w, grad, copy, p->covered && item->turn == 0, steps, count))
-            FOR_EACH_SLICE(HALF, p->rank, backward_dt_slice(s, w, grad_projected, head.rows, steps, from, slice));
+            backward_states(s, w, p, &next, steps, limit);
+            WITH_COUNT(backward_steps(s, &head, w, grad, copy, p->covered && item->turn == 0, steps, count));
+            FOR_EACH_SLICE(HALF, p->rank, backward_dt_slice(s, w, steps, from, slice));
         }
     }
     for (const Channels *w = work.channels; w < end_block; w++) end_backward(w, &head, grad, item);
