@@ -76,9 +76,12 @@ typedef struct {
     int64_t *pixel;            /* that the step visits, or -1 for a padded one */
     const float **row;         /* where dt, B and C of the step are */
     float *blank;              /* the zeros that a padded pixel reads */
-    Vec *u, *delta, *input;    /* x, step size, their product */
+    Vec *delta, *input;        /* the step size and its product with x */
     Vec *sum;                  /* the output */
     /* The backward pass only: */
+    float **grad_row;          /* where the gradients of dt, B and C go */
+    float *waste;              /* where those of a padded pixel go */
+    Vec *u;                    /* x */
     Vec *derivative;           /* of softplus */
     Vec *grad_y;
     Vec *through_input, *through_decay; /* gradients of input, and of delta by way of the decays over ln 2 */
@@ -116,11 +119,13 @@ static void lay_out_steps(Steps *s, char **memory, const ScanProblem *p, int bac
     s->pixel = take(memory, (size_t)p->chunk * sizeof(int64_t));
     s->row = take(memory, (size_t)p->chunk * sizeof(float *));
     s->blank = take(memory, (size_t)(p->rank + 2 * p->states) * sizeof(float));
-    s->u = take(memory, steps);
     s->delta = take(memory, steps);
     s->input = take(memory, steps);
     s->sum = take(memory, steps);
     if (!backward) return;
+    s->grad_row = take(memory, (size_t)p->chunk * sizeof(float *));
+    s->waste = take(memory, (size_t)(p->rank + 2 * p->states) * sizeof(float));
+    s->u = take(memory, steps);
     s->derivative = take(memory, steps);
     s->grad_y = take(memory, steps);
     s->through_input = take(memory, steps);
@@ -213,16 +218,20 @@ static void pass_segment(const float *ends, const Head *head, const Channels *w,
     }
 }
 
-/* Which pixels the steps from `begin` to `end` visit. */
-static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) {
+/* Which pixels the steps from `begin` to `end` visit; grad_projected is NULL in the forward pass. */
+static void visit(const Steps *s, const Head *head, float *grad_projected, int64_t begin, int64_t end) {
     const ScanProblem *p = head->problem;
     const float *projected = p->projected + head->projected;
     for (int64_t t = begin; t < end; t++) {
         const int64_t pixel = head->order.pixels[t], real = pixel < p->pixels;
         s->pixel[t - begin] = real ? pixel : -1;
         s->row[t - begin] = real ? projected + pixel * head->rows : s->blank;
+        if (grad_projected) s->grad_row[t - begin] = real ? grad_projected + pixel * head->rows : s->waste;
     }
 }
+
+/* Without it, gcc keeps a sum of this address for every element that is read, more than there are registers for. */
+#define ONE_ADDRESS(pointer) __asm__("" : "+r"(pointer))
 
 /* Runs `call` with a constant `slice` of at most `most` until all of `total` are done, `from` the first one left. */
 #define WHILE_STATES_LEFT(size, most, total, call) \
@@ -241,44 +250,44 @@ static void visit(const Steps *s, const Head *head, int64_t begin, int64_t end) 
         WHILE_STATES_LEFT(1, most, total, call) \
     } while (0)
 
-/* Gathers x, what of the step sizes does not come from dt, and for the backward pass the gradient of y. */
-INLINE void gather(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
-                   const int count) {
-    const ScanProblem *p = head->problem;
-    const int64_t offset = head->x + w->first;
-    const Vec bias = *w->bias;
-    for (int64_t i = 0; i < steps; i++) {
-        const int64_t at = offset + s->pixel[i] * head->width;
-        const int real = s->pixel[i] >= 0;
-        s->u[i] = real ? load_from(p->x, at, p->x_type, count) : splat(0);
-        s->delta[i] = p->delta && real ? bias + load_from(p->delta, at, p->delta_type, count) : bias;
-        if (grad_y) s->grad_y[i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
-    }
-}
-
-/* Adds the part of dt_weight @ dt that comes from `slice` of the rows of dt. */
+/* Adds up what `slice` of the rows of dt contribute to dt_weight @ dt. */
 INLINE void dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t from, const int slice) {
-    Vec weight[8];
+    Vec weight[SLICE];
     UNROLL for (int r = 0; r < slice; r++) weight[r] = w->dt_weight[from + r];
     for (int64_t i = 0; i < steps; i++) {
         const float *dt = s->row[i] + from;
-        Vec d = s->delta[i];
+        Vec d = from ? s->delta[i] : splat(0);
         UNROLL for (int r = 0; r < slice; r++) d += splat(dt[r]) * weight[r];
         s->delta[i] = d;
     }
 }
 
-/* From there the final step sizes. Returns the largest magnitude of each lane, not a number if one is none. */
-INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const int softplus, const int backward) {
-    const Vec *D = w->D;
+/*
+ * Gathers x and, for the backward pass, the gradient of y, and makes the step sizes out of dt_weight @ dt. Returns their
+ * largest magnitude of each lane, not a number if one is none.
+ */
+INLINE Vec gather(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
+                  const int softplus, const int backward, const int count) {
+    const ScanProblem *p = head->problem;
+    const int64_t offset = head->x + w->first;
+    const Vec bias = *w->bias, D = w->D ? *w->D : splat(0);
     Vec largest = splat(0), total = *w->total;
     for (int64_t i = 0; i < steps; i++) {
-        Vec d = s->delta[i], derivative = splat(1);
+        const int64_t at = offset + s->pixel[i] * head->width;
+        const int real = s->pixel[i] >= 0;
+        const Vec u = real ? load_from(p->x, at, p->x_type, count) : splat(0);
+        Vec d = p->rank ? bias + s->delta[i] : bias, derivative = splat(1);
+        if (p->delta && real) d += load_from(p->delta, at, p->delta_type, count);
         if (softplus) d = softplus_lanes(d, backward ? &derivative : NULL);
         s->delta[i] = d;
-        s->input[i] = d * s->u[i];
-        if (backward) s->derivative[i] = derivative;
-        else s->sum[i] = D ? *D * s->u[i] : splat(0);
+        s->input[i] = d * u;
+        if (backward) {
+            s->u[i] = u;
+            s->derivative[i] = derivative;
+            s->grad_y[i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
+        } else {
+            s->sum[i] = w->D ? D * u : splat(0);
+        }
         total += d;
         largest = larger_magnitude(magnitude(d), largest);
     }
@@ -287,22 +296,25 @@ INLINE Vec size_steps(const Steps *s, const Channels *w, int64_t steps, const in
 }
 
 /* A full block has a constant count: its loads and stores need no mask. */
-#define WITH_COUNT(call)           \
-    if (w->count == LANES) {       \
-        const int count = LANES;   \
-        call;                      \
-    } else {                       \
-        const int count = w->count; \
-        call;                      \
-    }
+#define WITH_COUNT(call) \
+    do { \
+        if (w->count == LANES) { \
+            const int count = LANES; \
+            call; \
+        } else { \
+            const int count = w->count; \
+            call; \
+        } \
+    } while (0)
 
 /* All that a block needs of the steps that s visits. Returns whether a decay's exponent needs limits. */
 INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
                    const int backward) {
-    WITH_COUNT(gather(s, head, w, grad_y, steps, count))
-    FOR_EACH_SLICE(8, head->problem->rank, dt_slice(s, w, steps, from, slice));
-    const Vec largest = *w->widest * (head->problem->softplus ? size_steps(s, w, steps, 1, backward)
-                                                              : size_steps(s, w, steps, 0, backward));
+    Vec largest;
+    FOR_EACH_SLICE(SLICE, head->problem->rank, dt_slice(s, w, steps, from, slice));
+    if (head->problem->softplus) WITH_COUNT(largest = gather(s, head, w, grad_y, steps, 1, backward, count));
+    else WITH_COUNT(largest = gather(s, head, w, grad_y, steps, 0, backward, count));
+    largest *= *w->widest;
     int limit = 0;
     for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* also what is not a number */
     return limit;
@@ -353,6 +365,8 @@ INLINE void forward_slice(const Steps *s, const Channels *w, int64_t rank, int64
     UNROLL for (int n = 0; n < slice; n++) h[n] = w->h[state + n];
     for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
+        ONE_ADDRESS(B_row);
+        ONE_ADDRESS(C_row);
         const Vec d = s->delta[i], input = s->input[i];
         if (state == 0) fetch(next, i);
         Vec sum = s->sum[i], odd = splat(0);
@@ -410,7 +424,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
     }
     for (int64_t c = head.first_chunk; c < head.end_chunk; c++) {
         const int64_t begin = c * p->chunk, end = at_most(head.order.steps, begin + p->chunk);
-        visit(s, &head, begin, end);
+        visit(s, &head, NULL, begin, end);
         for (const Channels *w = work.channels; w < end_block; w++) {
             if (out->chunk_states && !item->ends_only)
                 for (int64_t n = 0; n < p->states; n++) {
@@ -423,7 +437,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
             next.strides[1] = head.width * (int64_t)sizeof(float);
             forward_states(s, w, p, &next, end - begin, limit, (int)item->ends_only);
             if (item->ends_only) continue;
-            WITH_COUNT(scatter(s, &head, w, out, first, last, end - begin, count))
+            WITH_COUNT(scatter(s, &head, w, out, first, last, end - begin, count));
         }
     }
     for (const Channels *w = work.channels; w < end_block; w++)
@@ -453,15 +467,15 @@ INLINE void add_sums(float *low, float *high, Vec sums, const int slice) {
 }
 
 /* Takes the gradients of `slice` states from `state` on back through the gathered steps. */
-INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
-                           float *grad_projected, int64_t rows, int64_t steps, int64_t state, const int slice,
-                           const int limit, const int weighted) {
+INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
+                           int64_t state, const int slice, const int limit, const int weighted) {
     const int64_t B = p->rank + state, C = B + p->states;
     const Vec *A = w->A + state, *W = w->W + (weighted ? state : 0);
     Vec h[HALF], carry[HALF], grad_A[HALF], grad_W[HALF];
     UNROLL for (int n = 0; n < slice; n++) s->before[n] = h[n] = w->h[state + n];
     for (int64_t i = 0; i < steps; i++) {
         const float *B_row = s->row[i] + B;
+        ONE_ADDRESS(B_row);
         const Vec d = s->delta[i], input = s->input[i];
         UNROLL for (int n = 0; n < slice; n++) {
             const Vec a = exp2_lanes(d * A[n], limit);
@@ -477,6 +491,8 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
     }
     for (int64_t i = steps - 1; i >= 0; i--) {
         const float *B_row = s->row[i] + B, *C_row = s->row[i] + C;
+        ONE_ADDRESS(B_row);
+        ONE_ADDRESS(C_row);
         const Vec d = s->delta[i], input = s->input[i], gy = s->grad_y[i];
         if (state == 0) fetch(next, i);
         const Vec *a = s->decay + i * slice, *before = s->before + i * slice, *after = before + slice;
@@ -498,9 +514,7 @@ INLINE void backward_slice(const Steps *s, const Channels *w, const ScanProblem 
         }
         s->through_input[i] = through_input;
         s->through_decay[i] = through_decay;
-        if (s->pixel[i] < 0) continue;
-        float *grad_row = grad_projected + s->pixel[i] * rows;
-        add_sums(grad_row + B, grad_row + C, sum_halves(grad_BC), slice);
+        add_sums(s->grad_row[i] + B, s->grad_row[i] + C, sum_halves(grad_BC), slice);
     }
     UNROLL for (int n = 0; n < slice; n++) {
         w->carry[state + n] = carry[n];
@@ -527,11 +541,10 @@ INLINE void carry_slice(const Steps *s, const Channels *w, const ScanProblem *p,
     UNROLL for (int n = 0; n < slice; n++) w->carry[state + n] = carry[n];
 }
 
-static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next,
-                            float *grad_projected, int64_t rows, int64_t steps, int limit) {
-#define BACKWARD(limit, weighted)      \
-    FOR_EACH_SLICE(HALF, p->states,     \
-                   backward_slice(s, w, p, next, grad_projected, rows, steps, from, slice, limit, weighted))
+static void backward_states(const Steps *s, const Channels *w, const ScanProblem *p, const Next *next, int64_t steps,
+                            int limit) {
+#define BACKWARD(limit, weighted) \
+    FOR_EACH_SLICE(HALF, p->states, backward_slice(s, w, p, next, steps, from, slice, limit, weighted))
     if (limit && p->W) BACKWARD(1, 1);
     else if (limit) BACKWARD(1, 0);
     else if (p->W) BACKWARD(0, 1);
@@ -540,8 +553,7 @@ static void backward_states(const Steps *s, const Channels *w, const ScanProblem
 }
 
 /* The gradients of `slice` rows of dt and of their weights, for as many steps at once as sum_each() has room for. */
-INLINE void backward_dt_slice(const Steps *s, const Channels *w, float *grad_projected, int64_t rows, int64_t steps,
-                              int64_t from, const int slice) {
+INLINE void backward_dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t from, const int slice) {
     const int at_once = LANES / slice;
     Vec weight[HALF], grad_weight[HALF], grad_dt[LANES];
     UNROLL for (int r = 0; r < slice; r++) {
@@ -560,8 +572,7 @@ INLINE void backward_dt_slice(const Steps *s, const Channels *w, float *grad_pro
         }
         const Vec sums = sum_each(grad_dt);
         for (int j = 0; j < at_once && i + j < steps; j++) {
-            if (s->pixel[i + j] < 0) continue;
-            float *grad_row = grad_projected + s->pixel[i + j] * rows + from;
+            float *grad_row = s->grad_row[i + j] + from;
             UNROLL for (int r = 0; r < slice; r++) grad_row[r] += sums[j * slice + r];
         }
     }
@@ -634,9 +645,9 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
     for (const Channels *w = work.channels; w < end_block; w++) begin_backward(w, &head, grad, item);
     for (int64_t c = head.end_chunk - 1; c >= head.first_chunk; c--) {
         const int64_t begin = c * p->chunk, end = at_most(head.order.steps, begin + p->chunk), steps = end - begin;
-        visit(s, &head, begin, end);
+        visit(s, &head, grad_projected, begin, end);
         for (int64_t i = 0; i < steps && !item->ends_only; i++)
-            if (s->pixel[i] >= 0) memset(grad_projected + s->pixel[i] * head.rows, 0, (size_t)each * sizeof(float));
+            memset(s->grad_row[i], 0, (size_t)each * sizeof(float));
         for (const Channels *w = work.channels; w < end_block; w++) {
             const int limit = prepare(s, &head, w, grad->y, steps, 1);
             if (item->ends_only) {
@@ -654,9 +665,9 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
             next.maps[2] = (const char *)grad->y + (next.maps[0] - (const char *)p->x);
             next.strides[2] = next.strides[0];
             next.grad_row = w == work.channels ? grad_projected : NULL;
-            backward_states(s, w, p, &next, grad_projected, head.rows, steps, limit);
-            WITH_COUNT(backward_steps(s, &head, w, grad, copy, p->covered && item->turn == 0, steps, count))
-            FOR_EACH_SLICE(HALF, p->rank, backward_dt_slice(s, w, grad_projected, head.rows, steps, from, slice));
+            backward_states(s, w, p, &next, steps, limit);
+            WITH_COUNT(backward_steps(s, &head, w, grad, copy, p->covered && item->turn == 0, steps, count));
+            FOR_EACH_SLICE(HALF, p->rank, backward_dt_slice(s, w, steps, from, slice));
         }
     }
     for (const Channels *w = work.channels; w < end_block; w++) end_backward(w, &head, grad, item);

@@ -139,30 +139,32 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
     memcpy((uint16_t *)array + at, &part, (size_t)count * sizeof(uint16_t));
 }
 
-/* Magnitude of the exponents up to which exp2_lanes() needs no limits. */
-#define EXPONENT_LIMIT 126.0f
+/* Magnitude of the exponents up to which exp2_lanes() needs no limits: 2^-t / 18, too, is a normal number. */
+#define EXPONENT_LIMIT 121.0f
 /* Beyond it, 2^t counts as infinite: a little early, so that no power of two on the way is. */
 #define LARGEST_EXPONENT 127.96f
 
 /*
  * 2^t, relative error below 2e-7, and exactly 1 at 0 with an exact slope there so that a slow decay gathers no bias
- * over a long sequence. Adding `shift` rounds t to `whole`, a multiple of the last bit kept, and leaves that in the low
- * bits of the sum. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without `limit` may give; with it,
- * the result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is none.
+ * over a long sequence. Adding `shift` rounds t to a multiple of the last bit kept, which leaves that in the low bits of
+ * the sum and `r` of t. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without `limit` may give; with
+ * it, the result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is none.
  */
 INLINE Vec exp2_lanes(Vec t, const int limit) {
     Vec power;
 #if LANES == 16
-    /* 2^(i / 16) less i where the shift below puts it: a table, and degree 3 on [-1/32, 1/32]. */
-    const Vec shift = splat(0x1.8p19f);
-    const Vec shifted = t + shift, r = t - (shifted - shift);
-    const VecInt table = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
-                          0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+    /*
+     * Degree 3 on [-1/32, 1/32], times 18, which makes it monic: its first step is an addition, for which a core has
+     * other units than for products. And a table of 2^(i / 16) / 18, less i where the shift below puts it.
+     */
+    const Vec shifted = t + splat(0x1.8p19f), r = (Vec)_mm512_reduce_ps((__m512)t, 4 << 4);
+    const VecInt table = {0x3d638e39, 0x3d65a15b, 0x3d6826ae, 0x3d6991a0, 0x3d674e2b, 0x3d654bbb, 0x3d638d31, 0x3d62158d,
+                          0x3d60e7f5, 0x3d6007ae, 0x3d5f7825, 0x3d5f3cee, 0x3d5f59c4, 0x3d5fd28d, 0x3d60ab5b, 0x3d61e86f};
     const VecInt scale = (VecInt)_mm512_permutexvar_epi32((__m512i)shifted, (__m512i)table) + ((VecInt)shifted << 19);
-    Vec p = splat(0.05550410866f);
-    p = p * r + splat(0.2402265070f);
-    p = p * r + splat(0.6931471806f);
-    power = (r * (Vec)scale) * p + (Vec)scale;
+    Vec p = r + splat(4.32407713f);
+    p = p * r + splat(12.4766493f);
+    p = p * r + splat(18.0f);
+    power = p * (Vec)scale;
 #else
     /* Minimax polynomial of degree 5 on [-0.5, 0.5]. */
     const Vec shift = splat(0x1.8p23f);
@@ -208,18 +210,11 @@ INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
  * halves (then quarters, ...) of one vector in the lanes of the one, and of another vector in the lanes of the other.
  */
 #if LANES == 16
-#define ADD_HALVES(a, b) \
-    (SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31) + \
-     SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
-#define ADD_QUARTERS(a, b) \
-    (SHUFFLE(a, b, 0, 1, 2, 3, 20, 21, 22, 23, 8, 9, 10, 11, 28, 29, 30, 31) + \
-     SHUFFLE(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27))
-#define ADD_PAIRS(a, b) \
-    (SHUFFLE(a, b, 0, 1, 18, 19, 4, 5, 22, 23, 8, 9, 26, 27, 12, 13, 30, 31) + \
-     SHUFFLE(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29))
-#define ADD_SINGLES(a, b) \
-    (SHUFFLE(a, b, 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31) + \
-     SHUFFLE(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30))
+#define BLEND(a, b, lanes_of_b) ((Vec)_mm512_mask_blend_ps(lanes_of_b, (__m512)(a), (__m512)(b)))
+#define ADD_HALVES(a, b) (BLEND(a, b, 0xff00) + SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
+#define ADD_QUARTERS(a, b) (BLEND(a, b, 0xf0f0) + SHUFFLE(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27))
+#define ADD_PAIRS(a, b) (BLEND(a, b, 0xcccc) + SHUFFLE(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29))
+#define ADD_SINGLES(a, b) (BLEND(a, b, 0xaaaa) + SHUFFLE(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30))
 #elif LANES == 8
 #define ADD_HALVES(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 12, 13, 14, 15) + SHUFFLE(a, b, 4, 5, 6, 7, 8, 9, 10, 11))
 #define ADD_PAIRS(a, b) (SHUFFLE(a, b, 0, 1, 10, 11, 4, 5, 14, 15) + SHUFFLE(a, b, 2, 3, 8, 9, 6, 7, 12, 13))
