@@ -230,7 +230,7 @@ static void visit(const Steps *s, const Head *head, float *grad_projected, int64
     }
 }
 
-/* Without it, gcc keeps a sum of this address for every element that is read, more than there are registers for. */
+/* Makes gcc keep this one address, not one for every element read from it, which are more than it has registers for. */
 #define ONE_ADDRESS(pointer) __asm__("" : "+r"(pointer))
 
 /* Runs `call` with a constant `slice` of at most `most` until all of `total` are done, `from` the first one left. */
@@ -263,11 +263,12 @@ INLINE void dt_slice(const Steps *s, const Channels *w, int64_t steps, int64_t f
 }
 
 /*
- * Gathers x and, for the backward pass, the gradient of y, and makes the step sizes out of dt_weight @ dt. Returns their
- * largest magnitude of each lane, not a number if one is none.
+ * Gathers x and, for the backward pass, the gradient of y; for the forward pass, what the directions that took their
+ * turn before left in `sum`, which may be NULL. Makes the step sizes out of dt_weight @ dt. Returns their largest
+ * magnitude of each lane, not a number if one is none.
  */
-INLINE Vec gather(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
-                  const int softplus, const int backward, const int count) {
+INLINE Vec gather(const Steps *s, const Head *head, const Channels *w, const float *sum, const void *grad_y,
+                  int64_t steps, const int softplus, const int backward, const int count) {
     const ScanProblem *p = head->problem;
     const int64_t offset = head->x + w->first;
     const Vec bias = *w->bias, D = w->D ? *w->D : splat(0);
@@ -286,7 +287,8 @@ INLINE Vec gather(const Steps *s, const Head *head, const Channels *w, const voi
             s->derivative[i] = derivative;
             s->grad_y[i] = real ? load_from(grad_y, at, p->x_type, count) : splat(0);
         } else {
-            s->sum[i] = w->D ? D * u : splat(0);
+            const Vec before = sum && real ? load(sum + at, count) : splat(0);
+            s->sum[i] = w->D ? D * u + before : before;
         }
         total += d;
         largest = larger_magnitude(magnitude(d), largest);
@@ -308,12 +310,12 @@ INLINE Vec gather(const Steps *s, const Head *head, const Channels *w, const voi
     } while (0)
 
 /* All that a block needs of the steps that s visits. Returns whether a decay's exponent needs limits. */
-INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const void *grad_y, int64_t steps,
-                   const int backward) {
+INLINE int prepare(const Steps *s, const Head *head, const Channels *w, const float *sum, const void *grad_y,
+                   int64_t steps, const int backward) {
     Vec largest;
     FOR_EACH_SLICE(SLICE, head->problem->rank, dt_slice(s, w, steps, from, slice));
-    if (head->problem->softplus) WITH_COUNT(largest = gather(s, head, w, grad_y, steps, 1, backward, count));
-    else WITH_COUNT(largest = gather(s, head, w, grad_y, steps, 0, backward, count));
+    if (head->problem->softplus) WITH_COUNT(largest = gather(s, head, w, sum, grad_y, steps, 1, backward, count));
+    else WITH_COUNT(largest = gather(s, head, w, sum, grad_y, steps, 0, backward, count));
     largest *= *w->widest;
     int limit = 0;
     for (int i = 0; i < LANES; i++) limit |= !(largest[i] <= EXPONENT_LIMIT); /* also what is not a number */
@@ -395,16 +397,15 @@ static void forward_states(const Steps *s, const Channels *w, const ScanProblem 
 #undef FORWARD
 }
 
-/* Adds the gathered outputs to those of the directions that took their turn before; the last one rounds the sum. */
-INLINE void scatter(const Steps *s, const Head *head, const Channels *w, const ScanOutputs *out, int first, int last,
+/* Puts back the sums, to which this direction has added its outputs; the last direction rounds them. */
+INLINE void scatter(const Steps *s, const Head *head, const Channels *w, const ScanOutputs *out, int last,
                     int64_t steps, const int count) {
     const ScanProblem *p = head->problem;
     for (int64_t i = 0; i < steps; i++) {
         if (s->pixel[i] < 0) continue;
         const int64_t at = head->x + w->first + s->pixel[i] * head->width;
-        const Vec sum = first ? s->sum[i] : s->sum[i] + load(out->sum + at, count);
-        if (last) store_to(out->y, at, p->x_type, sum, count);
-        else store(out->sum + at, sum, count);
+        if (last) store_to(out->y, at, p->x_type, s->sum[i], count);
+        else store(out->sum + at, s->sum[i], count);
     }
 }
 
@@ -412,6 +413,7 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
     const Head head = head_of(p, item, out->segments);
     const int first = p->covered && item->turn == 0;
     const int last = p->covered && (!p->overlap || item->turn == p->directions - 1);
+    const float *sum = first || item->ends_only ? NULL : out->sum;
     Work work;
     void *memory = allocate(&work, p, item->part, out->parts, 0);
     if (!memory) return 1;
@@ -431,13 +433,13 @@ int JOIN(scan_forward_, SCAN_ISA)(const ScanProblem *p, const ScanOutputs *out, 
                     const int64_t at = ((head.index * head.most_chunks + c) * p->states + n) * head.padded + w->first;
                     store(out->chunk_states + at, w->h[n], LANES);
                 }
-            const int limit = prepare(s, &head, w, NULL, end - begin, 0);
+            const int limit = prepare(s, &head, w, sum, NULL, end - begin, 0);
             Next next = next_chunk(&head, w, end, at_most(p->chunk, head.order.steps - end), w == work.channels);
             next.maps[1] = (const char *)(out->sum + head.x + w->first);
             next.strides[1] = head.width * (int64_t)sizeof(float);
             forward_states(s, w, p, &next, end - begin, limit, (int)item->ends_only);
             if (item->ends_only) continue;
-            WITH_COUNT(scatter(s, &head, w, out, first, last, end - begin, count));
+            WITH_COUNT(scatter(s, &head, w, out, last, end - begin, count));
         }
     }
     for (const Channels *w = work.channels; w < end_block; w++)
@@ -649,7 +651,7 @@ int JOIN(scan_backward_, SCAN_ISA)(const ScanProblem *p, const ScanGradients *gr
         for (int64_t i = 0; i < steps && !item->ends_only; i++)
             memset(s->grad_row[i], 0, (size_t)each * sizeof(float));
         for (const Channels *w = work.channels; w < end_block; w++) {
-            const int limit = prepare(s, &head, w, grad->y, steps, 1);
+            const int limit = prepare(s, &head, w, NULL, grad->y, steps, 1);
             if (item->ends_only) {
                 if (p->W) FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 1));
                 else FOR_EACH_SLICE(HALF, p->states, carry_slice(s, w, p, steps, from, slice, 0));

@@ -139,31 +139,35 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
     memcpy((uint16_t *)array + at, &part, (size_t)count * sizeof(uint16_t));
 }
 
-/* Magnitude of the exponents up to which exp2_lanes() needs no limits: 2^-t / 18, too, is a normal number. */
+/* Magnitude of the exponents up to which exp2_lanes() needs no limits: what it takes from its table is still normal. */
 #define EXPONENT_LIMIT 121.0f
 /* Beyond it, 2^t counts as infinite: a little early, so that no power of two on the way is. */
 #define LARGEST_EXPONENT 127.96f
 
 /*
  * 2^t, relative error below 2e-7, and exactly 1 at 0 with an exact slope there so that a slow decay gathers no bias
- * over a long sequence. Adding `shift` rounds t to a multiple of the last bit kept, which leaves that in the low bits of
- * the sum and `r` of t. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without `limit` may give; with
- * it, the result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is none.
+ * over a long sequence. Adding `shift` rounds t to a multiple of the last bit kept and leaves that multiple in the low
+ * bits of the sum; `r` is the rest of t. That holds for |t| up to EXPONENT_LIMIT, which is all that a caller without
+ * `limit` may give; with it, the result is zero below, infinite beyond LARGEST_EXPONENT, and not a number where t is
+ * none.
  */
 INLINE Vec exp2_lanes(Vec t, const int limit) {
     Vec power;
 #if LANES == 16
     /*
-     * Degree 3 on [-1/32, 1/32], times 18, which makes it monic: its first step is an addition, for which a core has
-     * other units than for products. And a table of 2^(i / 16) / 18, less i where the shift below puts it.
+     * Degree 3 on [-1/32, 1/32], times a factor that makes it monic: its first step is an addition, for which cores
+     * have other units than for products. And a table of 2^(i / 16) over that factor, less i where the shift below puts
+     * it. The factor is one whose float32 reciprocal is exact to 2^-39: no sequence is long enough to show the bias.
      */
-    const Vec shifted = t + splat(0x1.8p19f), r = (Vec)_mm512_reduce_ps((__m512)t, 4 << 4);
-    const VecInt table = {0x3d638e39, 0x3d65a15b, 0x3d6826ae, 0x3d6991a0, 0x3d674e2b, 0x3d654bbb, 0x3d638d31, 0x3d62158d,
-                          0x3d60e7f5, 0x3d6007ae, 0x3d5f7825, 0x3d5f3cee, 0x3d5f59c4, 0x3d5fd28d, 0x3d60ab5b, 0x3d61e86f};
+    const Vec shift = splat(0x1.8p19f);
+    const Vec shifted = t + shift, r = (Vec)_mm512_reduce_ps((__m512)t, 4 << 4); /* four binary places taken off */
+    const VecInt table = {
+        0x3d635a5e, 0x3d656b35, 0x3d67ee22, 0x3d697419, 0x3d672f56, 0x3d652b88, 0x3d636b91, 0x3d61f270,
+        0x3d60c34a, 0x3d5fe164, 0x3d5f5029, 0x3d5f132d, 0x3d5f2e29, 0x3d5fa504, 0x3d607bce, 0x3d61b6c7};
     const VecInt scale = (VecInt)_mm512_permutexvar_epi32((__m512i)shifted, (__m512i)table) + ((VecInt)shifted << 19);
-    Vec p = r + splat(4.32407713f);
-    p = p * r + splat(12.4766493f);
-    p = p * r + splat(18.0f);
+    Vec p = r + splat(4.3279295f);
+    p = p * r + splat(12.4877653f);
+    p = p * r + splat(0x1.2041bp4f);
     power = p * (Vec)scale;
 #else
     /* Minimax polynomial of degree 5 on [-0.5, 0.5]. */
@@ -210,11 +214,16 @@ INLINE Vec softplus_lanes(Vec v, Vec *derivative) {
  * halves (then quarters, ...) of one vector in the lanes of the one, and of another vector in the lanes of the other.
  */
 #if LANES == 16
+/* As a shuffle, but it may run on any unit of the core. */
 #define BLEND(a, b, lanes_of_b) ((Vec)_mm512_mask_blend_ps(lanes_of_b, (__m512)(a), (__m512)(b)))
-#define ADD_HALVES(a, b) (BLEND(a, b, 0xff00) + SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
-#define ADD_QUARTERS(a, b) (BLEND(a, b, 0xf0f0) + SHUFFLE(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27))
-#define ADD_PAIRS(a, b) (BLEND(a, b, 0xcccc) + SHUFFLE(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29))
-#define ADD_SINGLES(a, b) (BLEND(a, b, 0xaaaa) + SHUFFLE(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30))
+#define ADD_HALVES(a, b) \
+    (BLEND(a, b, 0xff00) + SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
+#define ADD_QUARTERS(a, b) \
+    (BLEND(a, b, 0xf0f0) + SHUFFLE(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27))
+#define ADD_PAIRS(a, b) \
+    (BLEND(a, b, 0xcccc) + SHUFFLE(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29))
+#define ADD_SINGLES(a, b) \
+    (BLEND(a, b, 0xaaaa) + SHUFFLE(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30))
 #elif LANES == 8
 #define ADD_HALVES(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 12, 13, 14, 15) + SHUFFLE(a, b, 4, 5, 6, 7, 8, 9, 10, 11))
 #define ADD_PAIRS(a, b) (SHUFFLE(a, b, 0, 1, 10, 11, 4, 5, 14, 15) + SHUFFLE(a, b, 2, 3, 8, 9, 6, 7, 12, 13))
