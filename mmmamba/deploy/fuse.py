@@ -1,4 +1,4 @@
-"""What only inference needs: batch norms folded into convolutions, and blocks computed in fewer passes."""
+"""Batch norms folded into convolutions, for inference, and blocks computed in fewer passes, also for training."""
 from __future__ import annotations
 
 import copy

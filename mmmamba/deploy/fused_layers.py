@@ -1,4 +1,4 @@
-"""The blocks of the papers for inference: norms, gates and residual sums within the passes of the convolutions.
+"""The blocks of the papers in fewer passes: norms, gates and residual sums together with what is around them.
 
 Each class computes what its parent does, with the same parameters under the same names, in fewer passes over the
 maps: on a CPU through native kernels (:mod:`mmmamba.deploy.fused_ops`), elsewhere in PyTorch. The layers
@@ -141,10 +141,9 @@ _INCLUDED: Mapping[type[nn.Module], Mapping[str, tuple[type, ...]]] = MappingPro
 
 
 def fuse_layers(model: nn.Module) -> None:
-    """Changes the layers in ``model`` that have a class for inference into that class, in place.
+    """Changes the layers in ``model`` that have a class with fewer passes into that class, in place.
 
-    Evaluation gives the same results up to rounding; training, parameters and ``state_dict`` are as they were. Layers
-    with hooks or a parametrisation, or with others in them than the papers', stay as they are.
+    Results are the same up to rounding; parameters and ``state_dict`` are as they were. Layers with hooks or a parametrisation, or with others in them than the papers', stay as they are.
     """
     for layer in list(model.modules()):
         if type(layer) in _FUSED and can_be_fused(layer):

@@ -1,7 +1,8 @@
 """What the fused layers are made of: convolutions with the norm, gate and residual sum around them, in fewer passes.
 
-``pointwise_conv`` and ``inverted_bottleneck`` each have a native kernel for inference on a CPU and PyTorch operations
-for everything else. The choice between them is that of the scans: see :mod:`mmmamba.ops.dispatch`.
+``pointwise_conv`` and ``inverted_bottleneck`` each have a native kernel for inference in float32 on a CPU. In training,
+in short types and under autocast, a CPU runs PyTorch's convolutions with native passes between them. Everything else
+runs PyTorch's operations. The choice is that of the scans: see :mod:`mmmamba.ops.dispatch`.
 """
 from __future__ import annotations
 
@@ -14,11 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmmamba.deploy.fused_passes import ACTIVATIONS, convolved_pass, fused_pass
+from mmmamba.layers.common import layer_norm_2d, recomputed
 from mmmamba.ops.checks import given_tensors, require_map
 from mmmamba.ops.cpu import blocks
 from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
 from mmmamba.ops.cpu.passes import GatedDepthwiseInputs, NormGateInputs
-from mmmamba.ops.dispatch import FLOATS, WITHOUT_AUTOCAST, Backend, refusing_forward_mode, register_flops, select
+from mmmamba.ops.dispatch import (
+    FLOAT32_AND_HALVES,
+    FLOATS,
+    WITHOUT_AUTOCAST,
+    Backend,
+    refusing_forward_mode,
+    register_flops,
+    select,
+)
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -116,6 +126,55 @@ def _require_norm(op: str, weight: Tensor | None, bias: Tensor | None) -> None:
         raise ValueError(f'{op}: norm_weight and norm_bias go together.')
 
 
+def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Returns the layer norm over the channels of each pixel; the map as it is without one."""
+    return x if weight is None or bias is None else layer_norm_2d(x, weight, bias, eps)
+
+
+def _pointwise_in_torch(*arguments: Any) -> Tensor:
+    inputs = PointwiseInputs(*arguments)
+    weight, bias = inputs.weight, inputs.bias
+
+    def normed(x: Tensor) -> Tensor:
+        return _layer_norm(x, inputs.norm_weight, inputs.norm_bias, inputs.eps)
+
+    def gated_conv(x: Tensor, gate: Tensor) -> Tensor:
+        if inputs.gate_weight is not None:
+            gate = _layer_norm(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, inputs.gate_eps)
+            gate = F.conv2d(gate, inputs.gate_weight)
+        gated = normed(x) * ACTIVATIONS[inputs.gate_activation](gate)
+        return F.conv2d(gated.to(gate.dtype), weight, bias)
+
+    if inputs.gate is None:
+        x = normed(inputs.x)
+        # A float32 x may come before half-precision weights for the sake of its norm alone.
+        y = F.conv2d(x.to(weight.dtype) if weight.dtype in _HALVES else x, weight, bias)
+    else:
+        y = recomputed(gated_conv, inputs.x, inputs.gate)
+    y = ACTIVATIONS[inputs.activation](y)
+    return y if inputs.residual is None else inputs.residual + y
+
+
+def _bottleneck_in_torch(*arguments: Any) -> Tensor:
+    inputs = BottleneckInputs(*arguments)
+    x = _layer_norm(inputs.x, inputs.norm_weight, inputs.norm_bias, inputs.eps)
+    channels = inputs.depthwise_weight.shape[0]
+    # A convolution for each half: neither has to be copied out of the whole.
+    weights = inputs.expand_weight.split(channels)
+    biases = (None, ) * len(weights) if inputs.expand_bias is None else inputs.expand_bias.split(channels)
+    expanded = [F.conv2d(x, *half) for half in zip(weights, biases)]
+
+    def convolve_and_reduce(x: Tensor, *gate: Tensor) -> Tensor:
+        y = F.conv2d(x, inputs.depthwise_weight, inputs.depthwise_bias, padding=1, groups=channels)
+        y = ACTIVATIONS[inputs.activation](y + x if inputs.skip else y)
+        if gate:
+            y = y * gate[0]
+        return y if inputs.reduce_weight is None else F.conv2d(y, inputs.reduce_weight, inputs.reduce_bias)
+
+    y = recomputed(convolve_and_reduce, *expanded)
+    return y if inputs.residual is None else inputs.residual + y
+
+
 def _dtype_of_convolutions(weight: Tensor) -> torch.dtype:
     """Returns the dtype in which convolutions with ``weight`` compute, which autocast may shorten."""
     device = weight.device.type
@@ -124,17 +183,18 @@ def _dtype_of_convolutions(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device)
 
 
-def _pointwise_in_torch(*arguments: Any) -> Tensor:
+def _pointwise_in_passes(*arguments: Any) -> Tensor:
     inputs = PointwiseInputs(*arguments)
     weight, bias, gate = inputs.weight, inputs.bias, inputs.gate
     dtype = _dtype_of_convolutions(weight)
 
     if gate is not None and inputs.gate_weight is not None:
         norm = NormGateInputs(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, None, inputs.gate_eps, None, dtype)
-        gate = convolved_pass(norm, inputs.gate_weight, None)
+        without_norm = inputs.gate_norm_weight is None
+        gate = F.conv2d(gate.to(dtype), inputs.gate_weight) if without_norm else convolved_pass(
+            norm, inputs.gate_weight, None)
     if gate is None and inputs.norm_weight is None:
-        # A float32 x may come before half-precision weights for the sake of a norm before.
-        y = F.conv2d(inputs.x.to(weight.dtype) if weight.dtype in _HALVES else inputs.x, weight, bias)
+        y = F.conv2d(inputs.x.to(dtype), weight, bias)
     else:
         y = convolved_pass(NormGateInputs(
             inputs.x, inputs.norm_weight, inputs.norm_bias, None if gate is None else gate.to(dtype), inputs.eps,
@@ -143,12 +203,12 @@ def _pointwise_in_torch(*arguments: Any) -> Tensor:
     return y if inputs.residual is None else inputs.residual + y
 
 
-def _bottleneck_in_torch(*arguments: Any) -> Tensor:
+def _bottleneck_in_passes(*arguments: Any) -> Tensor:
     inputs = BottleneckInputs(*arguments)
     dtype = _dtype_of_convolutions(inputs.expand_weight)
 
     if inputs.norm_weight is None:
-        expanded = F.conv2d(inputs.x, inputs.expand_weight, inputs.expand_bias)
+        expanded = F.conv2d(inputs.x.to(dtype), inputs.expand_weight, inputs.expand_bias)
     else:
         norm = NormGateInputs(inputs.x, inputs.norm_weight, inputs.norm_bias, None, inputs.eps, None, dtype)
         expanded = convolved_pass(norm, inputs.expand_weight, inputs.expand_bias)
@@ -238,9 +298,11 @@ _native_bottleneck = _register(
 
 POINTWISE_CONV = (
     InferenceBackend('cpu', _native_pointwise, (torch.float32,), ('cpu',), blocks.unavailable),
+    Backend('passes', _pointwise_in_passes, FLOAT32_AND_HALVES, ('cpu',), blocks.unavailable),
     Backend('torch', _pointwise_in_torch, FLOATS, transformable=True),
 )
 INVERTED_BOTTLENECK = (
     InferenceBackend('cpu', _native_bottleneck, (torch.float32,), ('cpu',), blocks.unavailable),
+    Backend('passes', _bottleneck_in_passes, FLOAT32_AND_HALVES, ('cpu',), blocks.unavailable),
     Backend('torch', _bottleneck_in_torch, FLOATS, transformable=True),
 )

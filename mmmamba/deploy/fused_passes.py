@@ -69,9 +69,10 @@ def convolved_pass(inputs: Inputs, weight: Tensor, bias: Tensor | None) -> Tenso
     run = _select(inputs, None).run
     dtype = inputs.dtype if isinstance(inputs, NormGateInputs) else inputs.x.dtype
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if isinstance(run, _Native) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if isinstance(run, _Native) and torch.is_grad_enabled() and not traced:
         return _ConvolvedPass.apply(run, weight, bias, *_widened(inputs))
-    return recomputed(lambda: F.conv2d(run(*inputs), weight, bias))
+    return recomputed(lambda x: F.conv2d(run(*inputs._replace(x=x)), weight, bias), inputs.x)
 
 
 def _select(inputs: Inputs, backend: str | None) -> Backend:
@@ -96,29 +97,20 @@ def _select(inputs: Inputs, backend: str | None) -> Backend:
 
 def _norm_gate_in_torch(*arguments: Any) -> Tensor:
     inputs = NormGateInputs(*arguments)
-
-    def compute(x: Tensor, *gate: Tensor) -> Tensor:
-        if inputs.weight is not None and inputs.bias is not None:
-            x = layer_norm_2d(x, inputs.weight, inputs.bias, inputs.eps)
-        for z in gate:
-            x = x * ACTIVATIONS[inputs.activation](z)
-        return x.to(inputs.dtype)
-
-    return compute(inputs.x) if inputs.gate is None else recomputed(compute, inputs.x, inputs.gate)
+    x = inputs.x
+    if inputs.weight is not None and inputs.bias is not None:
+        x = layer_norm_2d(x, inputs.weight, inputs.bias, inputs.eps)
+    if inputs.gate is not None:
+        x = x * ACTIVATIONS[inputs.activation](inputs.gate)
+    return x.to(inputs.dtype)
 
 
 def _gated_depthwise_in_torch(*arguments: Any) -> Tensor:
     inputs = GatedDepthwiseInputs(*arguments)
-
-    def compute(x: Tensor) -> Tensor:
-        h, *gate = x.split(inputs.weight.shape[0], dim=1)
-        y = F.conv2d(h, inputs.weight, inputs.bias, padding=1, groups=h.shape[1])
-        y = ACTIVATIONS[inputs.activation](y + h if inputs.skip else y)
-        for v in gate:
-            y = y * v
-        return y
-
-    return recomputed(compute, inputs.x)
+    h, *gate = inputs.x.split(inputs.weight.shape[0], dim=1)
+    y = F.conv2d(h, inputs.weight, inputs.bias, padding=1, groups=h.shape[1])
+    y = ACTIVATIONS[inputs.activation](y + h if inputs.skip else y)
+    return y * gate[0] if gate else y
 
 
 @dataclass(frozen=True)
@@ -136,9 +128,7 @@ class _Native:
 def _widened(arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Returns the arguments of a pass with its parameters, the second and the third, in float32."""
     x, weight, bias, *others = arguments
-    if weight is not None and weight.dtype != torch.float32:
-        weight, bias = weight.float(), None if bias is None else bias.float()
-    return x, weight, bias, *others
+    return x, *(None if parameter is None else parameter.float() for parameter in (weight, bias)), *others
 
 
 def _register(
@@ -227,7 +217,7 @@ class _ConvolvedPass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, native: _Native, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-        ctx.native, ctx.options, ctx.has_bias = native, arguments[native.tensors:], bias is not None
+        ctx.native, ctx.options = native, arguments[native.tensors:]
         ctx.save_for_backward(weight, *arguments[:native.tensors])
         return F.conv2d(native.operator(*arguments), weight, bias)
 
@@ -235,21 +225,22 @@ class _ConvolvedPass(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         refuse_second_derivative('torch')
         weight, *tensors = ctx.saved_tensors
-        x = tensors[0]
-        result = x.new_empty(1, dtype=weight.dtype).expand(x.shape[0], weight.shape[1], *x.shape[2:])
-        grad_result, _, _ = _differentiate_convolution(grad, result, weight, (True, False, False))
-        *gradients, result = ctx.native.backward(grad_result, *tensors, *ctx.options, True)
-        _, grad_weight, grad_bias = _differentiate_convolution(grad, result, weight, (False, True, ctx.has_bias))
+        _, of_weight, of_bias, *of_pass = ctx.needs_input_grad
+        grad_weight, grad_bias, gradients = None, None, [None] * len(tensors)
+        with torch.autocast('cpu', enabled=False):
+            if any(of_pass):
+                grad_result = F.conv2d(grad, weight.transpose(0, 1))
+                *gradients, result = ctx.native.backward(grad_result, *tensors, *ctx.options, of_weight)
+            elif of_weight:
+                result = ctx.native.operator(*tensors, *ctx.options)
+            if of_weight:
+                _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+                    grad, result, weight, [weight.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
+                    (False, True, of_bias))
+            elif of_bias:
+                grad_bias = grad.sum((0, 2, 3))
         wanted = [None if tensor is None else gradient for tensor, gradient in zip(tensors, gradients)]
         return None, grad_weight, grad_bias, *wanted, *(None, ) * len(ctx.options)
-
-
-def _differentiate_convolution(
-    grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor, ...]:
-    """Returns the wanted gradients of x, weight and bias of a 1x1 convolution."""
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, [weight.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted)
 
 
 NORM_GATE = (

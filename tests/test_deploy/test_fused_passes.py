@@ -106,9 +106,9 @@ def test_results_and_gradients_equal_those_in_double_precision(way, dtype, case,
         for name, got in results(given, backend, gradient).items():
             assert got.isfinite().all(), (shape, name)
             error = (got - expected[name]).norm()
-            # A sum over a single pixel may cancel, or a norm of few channels take its input's gradient away.
-            allowed = tolerance.forward if name == 'y' else 10 * tolerance.gradient
-            assert error <= allowed * max(expected[name].norm(), gradient.norm() * 1e-2), (shape, name)
+            # A sum over few pixels may cancel, and a norm of few channels takes most of its input's gradient away.
+            allowed = tolerance.forward if name == 'y' else tolerance.gradient
+            assert error <= allowed * max(expected[name].norm(), gradient.norm()), (shape, name)
 
 
 @needs_library
@@ -178,6 +178,28 @@ def test_a_convolution_afterwards_changes_nothing(dtype, case, bias):
     for got, expected in zip(*found):
         assert got.dtype == expected.dtype
         assert (got - expected).norm() <= TOLERANCES[dtype].gradient * expected.norm()
+
+
+@needs_library
+@pytest.mark.parametrize('frozen', ['map', 'convolution', 'all but the map', 'all but the bias'])
+def test_what_is_frozen_costs_nothing_and_the_rest_stays_right(frozen):
+    found = []
+    for trained in (True, False):
+        inputs = cast(CASES['gated_depthwise']((2, 20, 5, 7), activation='gelu'), torch.float32, torch.float32)
+        torch.manual_seed(1)
+        leaves = dict(map=inputs.x, depthwise=inputs.weight, depthwise_bias=inputs.bias,
+                      weight=torch.randn(11, 20, 1, 1).requires_grad_(), bias=torch.randn(11).requires_grad_())
+        kept = {'map': leaves.keys() - {'map'}, 'convolution': leaves.keys() - {'weight', 'bias'},
+                'all but the map': {'map'}, 'all but the bias': {'bias'}}[frozen]
+        with torch.no_grad():
+            for leaf in (inputs.x, inputs.weight, inputs.bias):
+                leaf.copy_(torch.randn(leaf.shape))
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(trained or name in kept)
+        convolved_pass(inputs, leaves['weight'], leaves['bias']).square().sum().backward()
+        found.append({name: leaves[name].grad for name in kept})
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, msg=name)
 
 
 @needs_library
@@ -270,7 +292,7 @@ def test_fused_blocks_train_compiled(block):
     """In Inductor, which relies on the memory layout that the operators announce."""
     model, found = fuse_for_training(BLOCKS[block]()), []
     x = torch.randn(2, 12, 9, 7).contiguous(memory_format=torch.channels_last)
-    for run in (model, torch.compile(model, dynamic=False)):
+    for run in (model, torch.compile(model, dynamic=False, fullgraph=True)):
         run(x).square().mean().backward()
         found.append({name: parameter.grad for name, parameter in model.named_parameters()})
         model.zero_grad(set_to_none=True)

@@ -21,7 +21,7 @@ ISA_FLAGS = {
     'portable': [],
     'avx2': ['-mavx2', '-mfma', '-DSCAN_USE_AVX2'],
     'avx512': ['-mavx512f', '-mavx512dq', '-mfma', '-DSCAN_USE_AVX512'],
-    'avx512_bf16': ['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512bf16', '-mfma', '-DSCAN_USE_AVX512'],
+    'avx512_bf16': ['-mavx512f', '-mavx512dq', '-mfma', '-DSCAN_USE_AVX512', '-DSCAN_USE_AVX512_BF16'],
 }
 ISAS = tuple(ISA_FLAGS) if platform.machine().lower() in ('x86_64', 'amd64') else ('portable',)
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)

@@ -113,7 +113,7 @@ def norm_gate_backward(grad: Tensor, inputs: NormGateInputs, again: bool) -> tup
     grad_norm = x.new_zeros(_parts(x), 2, channels, dtype=torch.float32)
     if x.numel():
         run('norm_gate_backward', _norm_gate(inputs, x, gate, output, grad, grad_x, grad_gate, grad_norm))
-    grad_weight, grad_bias = (None, None) if inputs.weight is None else grad_norm.sum(0)
+    grad_weight, grad_bias = (None, None) if inputs.weight is None else (part.sum(0) for part in grad_norm.unbind(1))
     return given(x, grad_x, grad_weight, grad_bias, grad_gate, output)
 
 

@@ -40,8 +40,10 @@ int64_t scan_has_isa(int64_t isa) {
     if (isa == SCAN_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
     if (isa == SCAN_AVX512) return avx512;
+#if defined(__clang__) || __GNUC__ >= 10 /* older ones do not know the name */
     if (isa == SCAN_AVX512_BF16)
         return avx512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
+#endif
 #endif
     return 0;
 }

@@ -2,6 +2,11 @@
 #ifndef MMMAMBA_VECTOR_H
 #define MMMAMBA_VECTOR_H
 
+/* Here and not among the compiler's arguments, of which older ones would refuse it and build nothing. */
+#if defined(SCAN_USE_AVX512_BF16) && !defined(__clang__) && __GNUC__ >= 10
+#pragma GCC target("avx512bw,avx512bf16")
+#endif
+
 #include <float.h>
 #include <string.h>
 

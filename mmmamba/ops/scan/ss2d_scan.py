@@ -19,6 +19,8 @@ from mmmamba.ops.scan.fused import FusedScan, ScanInputs
 from mmmamba.ops.scan.orders import directions_of, scan_order
 from mmmamba.ops.triton import scan as triton
 
+BFLOAT16_CONVOLUTIONS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 
 def ss2d_scan(
     x: Tensor,
@@ -39,6 +41,7 @@ def ss2d_scan(
         h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t            y_t += <C_t, h_t> + Ds x_t
 
     State and accumulation are float32 whatever the inputs are, float64 if one of the inputs is; also under autocast.
+    With a bfloat16 ``x``, the backend ``'cpu'`` may round dt, B and C to bfloat16.
 
     Derivatives beyond an ordinary backward pass are those of the backend ``'reference'``, one step at a time. In
     forward mode and inside transforms of ``torch.func`` (grad, vjp, jvp, vmap, nested or not) it is taken by itself,
@@ -135,14 +138,14 @@ def project_on_cpu(pixels: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         pixels: (batch, pixels, channels), contiguous: a map of one row in channels_last memory. With bfloat16 the
-            product's factors and result are rounded to it, as of a convolution in bfloat16, which has matrix units.
+            product's factors and result are rounded to it where this CPU has instructions for such products.
         weight: (rows, channels).
 
     Returns:
         (batch, pixels, rows), contiguous, float32, or float64 of such pixels.
     """
     accumulated = torch.promote_types(pixels.dtype, torch.float32)
-    dtype = torch.bfloat16 if pixels.dtype == torch.bfloat16 else accumulated
+    dtype = torch.bfloat16 if pixels.dtype == torch.bfloat16 and BFLOAT16_CONVOLUTIONS else accumulated
     pixels, weight = pixels.to(dtype), weight.to(dtype)
     if pixels.shape[1] == 0:  # which a convolution refuses
         return (pixels @ weight.t()).to(accumulated)
