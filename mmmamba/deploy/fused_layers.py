@@ -143,7 +143,8 @@ _INCLUDED: Mapping[type[nn.Module], Mapping[str, tuple[type, ...]]] = MappingPro
 def fuse_layers(model: nn.Module) -> None:
     """Changes the layers in ``model`` that have a class with fewer passes into that class, in place.
 
-    Results are the same up to rounding; parameters and ``state_dict`` are as they were. Layers with hooks or a parametrisation, or with others in them than the papers', stay as they are.
+    Results are the same up to rounding; parameters and ``state_dict`` are as they were. Layers with hooks or a
+    parametrisation, or with others in them than the papers', stay as they are.
     """
     for layer in list(model.modules()):
         if type(layer) in _FUSED and can_be_fused(layer):
