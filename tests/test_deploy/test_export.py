@@ -425,9 +425,11 @@ def test_int8(openvino_file, monkeypatch, tmp_path):
     quantize.add_metadata(out, {'int8': '{"pictures": 3}'})
     assert out.with_suffix('.bin').stat().st_size < 0.7 * source.with_suffix('.bin').stat().st_size
     moved = quantize.differences_of_files(source, out, images, classes=3)
-    assert 1e-4 < moved['mean of scores'] < 0.02 and moved['mean of boxes'] < 2
+    # Two files in float32 differ by 1e-6; int8 by 8e-5 or, on a CPU that adds its products in 16 bits, more.
+    assert 1e-5 < moved['mean of scores'] < 0.02 and moved['mean of boxes'] < 2
     assert runtime.Detector(out).classes == {0: 'square', 1: 'wide', 2: 'tall'}
     model = read_model(out)
+    assert sum(operation.get_type_name() == 'FakeQuantize' for operation in model.get_ops()) > 10
     assert model.get_rt_info(['model_info', 'int8']).value == '{"pictures": 3}'
     del model
     monkeypatch.setattr(runtime.OpenVinoSession, 'run', lambda *_: [np.full(1, np.inf)])
