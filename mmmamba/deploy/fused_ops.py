@@ -183,22 +183,27 @@ def _dtype_of_convolutions(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device)
 
 
+def _normed_conv(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, weight: Tensor,
+                 bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Returns the 1x1 convolution of a map's layer norm, or of the map without one."""
+    if norm_weight is None:
+        return F.conv2d(x.to(dtype), weight, bias)
+    return convolved_pass(NormGateInputs(x, norm_weight, norm_bias, None, eps, None, dtype), weight, bias)
+
+
 def _pointwise_in_passes(*arguments: Any) -> Tensor:
     inputs = PointwiseInputs(*arguments)
     weight, bias, gate = inputs.weight, inputs.bias, inputs.gate
     dtype = _dtype_of_convolutions(weight)
 
     if gate is not None and inputs.gate_weight is not None:
-        norm = NormGateInputs(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, None, inputs.gate_eps, None, dtype)
-        without_norm = inputs.gate_norm_weight is None
-        gate = F.conv2d(gate.to(dtype), inputs.gate_weight) if without_norm else convolved_pass(
-            norm, inputs.gate_weight, None)
-    if gate is None and inputs.norm_weight is None:
-        y = F.conv2d(inputs.x.to(dtype), weight, bias)
+        gate = _normed_conv(gate, inputs.gate_norm_weight, inputs.gate_norm_bias, inputs.gate_eps, inputs.gate_weight,
+                            None, dtype)
+    if gate is None:
+        y = _normed_conv(inputs.x, inputs.norm_weight, inputs.norm_bias, inputs.eps, weight, bias, dtype)
     else:
-        y = convolved_pass(NormGateInputs(
-            inputs.x, inputs.norm_weight, inputs.norm_bias, None if gate is None else gate.to(dtype), inputs.eps,
-            None if gate is None else inputs.gate_activation, dtype), weight, bias)
+        y = convolved_pass(NormGateInputs(inputs.x, inputs.norm_weight, inputs.norm_bias, gate.to(dtype), inputs.eps,
+                                          inputs.gate_activation, dtype), weight, bias)
     y = ACTIVATIONS[inputs.activation](y)
     return y if inputs.residual is None else inputs.residual + y
 
@@ -207,11 +212,8 @@ def _bottleneck_in_passes(*arguments: Any) -> Tensor:
     inputs = BottleneckInputs(*arguments)
     dtype = _dtype_of_convolutions(inputs.expand_weight)
 
-    if inputs.norm_weight is None:
-        expanded = F.conv2d(inputs.x.to(dtype), inputs.expand_weight, inputs.expand_bias)
-    else:
-        norm = NormGateInputs(inputs.x, inputs.norm_weight, inputs.norm_bias, None, inputs.eps, None, dtype)
-        expanded = convolved_pass(norm, inputs.expand_weight, inputs.expand_bias)
+    expanded = _normed_conv(inputs.x, inputs.norm_weight, inputs.norm_bias, inputs.eps, inputs.expand_weight,
+                            inputs.expand_bias, dtype)
     depthwise = GatedDepthwiseInputs(
         expanded, inputs.depthwise_weight, inputs.depthwise_bias, inputs.skip, inputs.activation)
     if inputs.reduce_weight is None:

@@ -203,7 +203,7 @@ def test_what_is_not_finite_stays_so():
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
 def test_gradients_are_those_of_pytorch(op, parts):
-    """Where a gradient is asked for, passes with one run; their results and gradients are those of autograd."""
+    """If a gradient is needed, the backend 'passes' runs: results and gradients are those of PyTorch's autograd."""
     case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
     for needs in (name for name, value in case.items() if isinstance(value, Tensor)):
         inputs = {**case, needs: case[needs].clone().requires_grad_()}
