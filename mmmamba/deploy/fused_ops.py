@@ -222,6 +222,32 @@ def _bottleneck_in_passes(*arguments: Any) -> Tensor:
     return y if inputs.residual is None else inputs.residual + y
 
 
+def _pointwise_natively(*arguments: Any) -> Tensor:
+    inputs = PointwiseInputs(*arguments)
+    dtype = _dtype_of_convolutions(inputs.weight)
+    weight, gate, gate_weight = (_cast(tensor, dtype) for tensor in (inputs.weight, inputs.gate, inputs.gate_weight))
+    return _with_residual(_native_pointwise, inputs._replace(weight=weight, gate=gate, gate_weight=gate_weight), dtype)
+
+
+def _bottleneck_natively(*arguments: Any) -> Tensor:
+    inputs = BottleneckInputs(*arguments)
+    dtype = _dtype_of_convolutions(inputs.expand_weight)
+    expand, reduce = _cast(inputs.expand_weight, dtype), _cast(inputs.reduce_weight, dtype)
+    return _with_residual(_native_bottleneck, inputs._replace(expand_weight=expand, reduce_weight=reduce), dtype)
+
+
+def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(dtype)
+
+
+def _with_residual(native: Callable[..., Tensor], inputs: PointwiseInputs | BottleneckInputs,
+                   dtype: torch.dtype) -> Tensor:
+    """Runs a native operator that adds residuals of its result's ``dtype``; another one is added to the result."""
+    if inputs.residual is None or inputs.residual.dtype == dtype:
+        return native(*inputs)
+    return inputs.residual + native(*inputs._replace(residual=None))
+
+
 def _register(
     name: str,
     inputs_type: type[PointwiseInputs] | type[BottleneckInputs],
@@ -234,8 +260,9 @@ def _register(
     Args:
         name: Of the operator.
         inputs_type: What its arguments are.
-        kernel: Runs it on float32 tensors of a CPU.
-        weights: Returns the weights of the convolutions, or None for one that is not there.
+        kernel: Runs it on a CPU's tensors.
+        weights: Returns the weights of the convolutions, or None for one that is not there. The first one has the
+            dtype of the result.
         last_weight: Returns the weight that makes the channels of the result.
     """
     qualified = f'mmmamba::{name}'
@@ -249,7 +276,7 @@ def _register(
     @torch.library.register_fake(qualified)
     def _(*arguments: Any) -> Tensor:
         inputs = inputs_type(*arguments)
-        return blocks.empty_map(inputs.x, last_weight(inputs).shape[0])
+        return blocks.empty_map(inputs.x, last_weight(inputs).shape[0], weights(inputs)[0].dtype)
 
     def flops(*shapes: Any, **_: Any) -> int:
         inputs = inputs_type(*shapes)
@@ -270,16 +297,13 @@ def _refuse_gradient(ctx: Any, grad: Tensor) -> NoReturn:
 
 @dataclass(frozen=True)
 class InferenceBackend(Backend):
-    """A :class:`Backend` that runs only if no gradient is asked for, and if autocast would change nothing."""
+    """A :class:`Backend` that runs only if no gradient is asked for."""
 
     def unsupported_reasons(self, inputs: Iterable[Tensor]) -> list[str]:
         inputs = list(inputs)
         reasons = super().unsupported_reasons(inputs)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
             reasons.append('It has no gradient, and an input needs one.')
-        devices = {tensor.device.type for tensor in inputs}
-        if any(device not in WITHOUT_AUTOCAST and torch.is_autocast_enabled(device) for device in devices):
-            reasons.append('It does not follow autocast.')
         return reasons
 
 
@@ -287,7 +311,7 @@ _native_pointwise = _register(
     'pointwise_conv',
     PointwiseInputs,
     blocks.pointwise,
-    weights=lambda inputs: (inputs.gate_weight, inputs.weight),
+    weights=lambda inputs: (inputs.weight, inputs.gate_weight),
     last_weight=lambda inputs: inputs.weight,
 )
 _native_bottleneck = _register(
@@ -299,12 +323,12 @@ _native_bottleneck = _register(
 )
 
 POINTWISE_CONV = (
-    InferenceBackend('cpu', _native_pointwise, (torch.float32,), ('cpu',), blocks.unavailable),
+    InferenceBackend('cpu', _pointwise_natively, FLOAT32_AND_HALVES, ('cpu',), blocks.unavailable),
     Backend('passes', _pointwise_in_passes, FLOAT32_AND_HALVES, ('cpu',), blocks.unavailable),
     Backend('torch', _pointwise_in_torch, FLOATS, transformable=True),
 )
 INVERTED_BOTTLENECK = (
-    InferenceBackend('cpu', _native_bottleneck, (torch.float32,), ('cpu',), blocks.unavailable),
+    InferenceBackend('cpu', _bottleneck_natively, FLOAT32_AND_HALVES, ('cpu',), blocks.unavailable),
     Backend('passes', _bottleneck_in_passes, FLOAT32_AND_HALVES, ('cpu',), blocks.unavailable),
     Backend('torch', _bottleneck_in_torch, FLOATS, transformable=True),
 )

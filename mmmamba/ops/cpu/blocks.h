@@ -1,8 +1,12 @@
 /*
  * The interface between Python (blocks.py mirrors these structures) and the kernels of the blocks around the scan:
  * plain C. A map is channels-last and dense, a row of channels for each pixel. There is at least one pixel, one hidden
- * channel and one output channel. Pointwise and InvertedBottleneck are whole parts of a block for inference in float32.
- * NormGate and GatedDepthwise are what is between a block's 1x1 convolutions, with a backward pass.
+ * channel and one output channel. Pointwise and InvertedBottleneck are whole parts of a block for inference. NormGate and
+ * GatedDepthwise are what is between a block's 1x1 convolutions, with a backward pass.
+ *
+ * Maps and the weights of 1x1 convolutions are float32 or of a short type (`type`; `input_type` of the input, where it
+ * may be another one), all other parameters and their gradients float32. Values in between are float32, but for the
+ * factors of 1x1 convolutions: where a CPU multiplies bfloat16, they are rounded to it if the weights are.
  */
 #ifndef MMMAMBA_BLOCKS_H
 #define MMMAMBA_BLOCKS_H
@@ -12,7 +16,7 @@
 #include "scan.h"
 
 /* Raised with every change of a structure or function below; blocks.py refuses a library of another version. */
-#define BLOCKS_ABI 3
+#define BLOCKS_ABI 4
 
 enum { ACTIVATION_NONE, ACTIVATION_GELU, ACTIVATION_SILU, ACTIVATION_RELU };
 
@@ -28,16 +32,16 @@ typedef struct {
  */
 typedef struct {
     int64_t pixels, inputs, outputs, gate_inputs; /* all but the first are channels */
-    int64_t activation, gate_activation;
-    const float *input;       /* (pixels, inputs) */
-    const float *weight;      /* (outputs, inputs) */
-    const float *bias;        /* (outputs), or NULL */
+    int64_t activation, gate_activation, input_type, type;
+    const void *input;       /* (pixels, inputs) */
+    const void *weight;      /* (outputs, inputs) */
+    const float *bias;       /* (outputs), or NULL */
     LayerNorm norm;
-    const float *gate;        /* (pixels, gate_inputs or else inputs), or NULL */
-    const float *gate_weight; /* (inputs, gate_inputs), or NULL */
+    const void *gate;        /* (pixels, gate_inputs or else inputs), or NULL */
+    const void *gate_weight; /* (inputs, gate_inputs), or NULL */
     LayerNorm gate_norm;
-    const float *residual;    /* (pixels, outputs), or NULL */
-    float *output;            /* (pixels, outputs) */
+    const void *residual;    /* (pixels, outputs), or NULL */
+    void *output;            /* (pixels, outputs) */
 } Pointwise;
 
 /* A depthwise 3x3 convolution with 'same' padding, plus its input where skip. */
@@ -53,25 +57,22 @@ typedef struct {
  */
 typedef struct {
     int64_t batch, height, width, inputs, hidden, outputs; /* the last three are channels */
-    int64_t activation, gated, threads;
-    const float *input;       /* (batch, height, width, inputs) */
+    int64_t activation, gated, threads, input_type, type;
+    const void *input;        /* (batch, height, width, inputs) */
     LayerNorm norm;
-    const float *expand;      /* (1 + gated, hidden, inputs) */
+    const void *expand;       /* (1 + gated, hidden, inputs) */
     const float *expand_bias; /* (1 + gated, hidden), or NULL */
     Stencil stencil;
-    const float *reduce;      /* (outputs, hidden), or NULL */
+    const void *reduce;       /* (outputs, hidden), or NULL */
     const float *reduce_bias; /* (outputs), or NULL */
-    const float *residual;    /* (batch, height, width, outputs), or NULL; with reduce */
-    float *output;            /* (batch, height, width, outputs if reduce else hidden) */
+    const void *residual;     /* (batch, height, width, outputs), or NULL; with reduce */
+    void *output;             /* (batch, height, width, outputs if reduce else hidden) */
 } InvertedBottleneck;
 
-/*
- * output = norm(input) * activation(gate) for each pixel; without a gate the norm alone. Elements are float32 or of a
- * short type in memory, and float32 in between; parameters and their gradients are float32.
- */
+/* output = norm(input) * activation(gate) for each pixel; without a gate the norm alone. */
 typedef struct {
     int64_t pixels, channels, parts, activation;
-    int64_t input_type, type; /* of input and grad_input; of all other maps */
+    int64_t input_type, type; /* the former also of grad_input */
     const void *input;        /* (pixels, channels), as all maps */
     LayerNorm norm;
     const void *gate;         /* or NULL */
@@ -82,10 +83,7 @@ typedef struct {
     float *grad_norm;         /* (parts, 2, channels): parts of the sums for weight and bias */
 } NormGate;
 
-/*
- * x, v = split(input); output = activation(stencil(x)) * v. Without `gated` there is no v, and x is the input. Elements
- * are as in NormGate.
- */
+/* x, v = split(input); output = activation(stencil(x)) * v. Without `gated` there is no v, and x is the input. */
 typedef struct {
     int64_t batch, height, width, channels, gated, strips, activation, type;
     const void *input;        /* (batch, height, width, channels or, gated, twice as many) */
@@ -112,7 +110,7 @@ SCAN_EXPORT int64_t blocks_gated_depthwise_backward(const GatedDepthwise *proble
  */
 typedef struct {
     int64_t (*packs)(const void *);
-    int64_t (*packed)(const void *);  /* floats for the weights */
+    int64_t (*packed)(const void *);  /* words of 32 bits for the weights */
     int64_t (*items)(const void *);
     int64_t (*scratch)(const void *); /* floats that a thread needs while it runs items */
     void (*pack)(const void *, float *packed, int64_t pack);

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mmmamba.ops.cpu import native
-from mmmamba.ops.cpu.native import addresses
+from mmmamba.ops.cpu.native import TYPES, addresses
 
-ABI = 3
+ABI = 4
 ACTIVATIONS = (None, 'gelu', 'silu', 'relu')  # in the order of blocks.h; GELU is the exact one
 
 
@@ -107,7 +107,8 @@ class Pointwise(Structure):
     """Pointwise of blocks.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'gate_inputs', 'activation', 'gate_activation')),
+        *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'gate_inputs', 'activation', 'gate_activation',
+                                       'input_type', 'type')),
         *((name, c_void_p) for name in ('input', 'weight', 'bias')),
         ('norm', LayerNorm),
         *((name, c_void_p) for name in ('gate', 'gate_weight')),
@@ -127,7 +128,7 @@ class InvertedBottleneck(Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ('batch', 'height', 'width', 'inputs', 'hidden', 'outputs')),
-        *((name, c_int64) for name in ('activation', 'gated', 'threads')),
+        *((name, c_int64) for name in ('activation', 'gated', 'threads', 'input_type', 'type')),
         ('input', c_void_p),
         ('norm', LayerNorm),
         *((name, c_void_p) for name in ('expand', 'expand_bias')),
@@ -158,50 +159,54 @@ def unavailable() -> str | None:
 
 
 def pointwise(inputs: PointwiseInputs) -> Tensor:
-    """Convolves float32 tensors on the CPU."""
+    """Convolves tensors on the CPU. Gate, residual and result have the dtype of the weights."""
     x, gate, residual = map(channels_last, (inputs.x, inputs.gate, inputs.residual))
-    weight, bias, gate_weight = map(dense, (inputs.weight, inputs.bias, inputs.gate_weight))
-    norm_weight, norm_bias = map(dense, (inputs.norm_weight, inputs.norm_bias))
-    gate_norm_weight, gate_norm_bias = map(dense, (inputs.gate_norm_weight, inputs.gate_norm_bias))
+    weight, gate_weight = map(dense, (inputs.weight, inputs.gate_weight))
+    bias, norm_weight, norm_bias, gate_norm_weight, gate_norm_bias = map(dense_float32, (
+        inputs.bias, inputs.norm_weight, inputs.norm_bias, inputs.gate_norm_weight, inputs.gate_norm_bias))
     batch, channels, height, width = x.shape
-    outputs = weight.shape[0]
-    output = empty_map(x, outputs)
+    outputs, dtype = weight.shape[0], weight.dtype
+    output = empty_map(x, outputs, dtype)
     if not output.numel():
         return output
     sizes = (batch * height * width, channels, outputs, 0 if gate_weight is None else gate_weight.shape[1])
     activations = ACTIVATIONS.index(inputs.activation), ACTIVATIONS.index(inputs.gate_activation)
-    x_at, gate_at, residual_at, output_at = addresses(
-        (x, gate, residual, output), memory_format=torch.channels_last)
-    weight_at, bias_at, gate_weight_at = addresses((weight, bias, gate_weight))
-    norm = LayerNorm(*addresses((norm_weight, norm_bias)), inputs.eps)
-    gate_norm = LayerNorm(*addresses((gate_norm_weight, gate_norm_bias)), inputs.gate_eps)
+    x_at, = addresses((x,), x.dtype, torch.channels_last)
+    gate_at, residual_at, output_at = addresses((gate, residual, output), dtype, torch.channels_last)
+    weight_at, gate_weight_at = addresses((weight, gate_weight), dtype)
+    bias_at, *norm, gate_norm_weight_at, gate_norm_bias_at = addresses(
+        (bias, norm_weight, norm_bias, gate_norm_weight, gate_norm_bias))
     run('pointwise', Pointwise(
-        *sizes, *activations, x_at, weight_at, bias_at, norm, gate_at, gate_weight_at, gate_norm, residual_at,
+        *sizes, *activations, TYPES[x.dtype], TYPES[dtype], x_at, weight_at, bias_at, LayerNorm(*norm, inputs.eps),
+        gate_at, gate_weight_at, LayerNorm(gate_norm_weight_at, gate_norm_bias_at, inputs.gate_eps), residual_at,
         output_at))
     return output
 
 
 def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
-    """Convolves float32 tensors on the CPU."""
+    """Convolves tensors on the CPU. Residual and result have the dtype of the 1x1 convolutions' weights."""
     x, residual = map(channels_last, (inputs.x, inputs.residual))
-    norm = tuple(map(dense, (inputs.norm_weight, inputs.norm_bias)))
-    expand = tuple(map(dense, (inputs.expand_weight, inputs.expand_bias)))
-    depthwise = tuple(map(dense, (inputs.depthwise_weight, inputs.depthwise_bias)))
-    reduce = tuple(map(dense, (inputs.reduce_weight, inputs.reduce_bias)))
-    hidden = inputs.depthwise_weight.shape[0]
-    outputs = hidden if inputs.reduce_weight is None else inputs.reduce_weight.shape[0]
-    output = empty_map(x, outputs)
+    expand, reduce = map(dense, (inputs.expand_weight, inputs.reduce_weight))
+    floats = tuple(map(dense_float32, (
+        inputs.norm_weight, inputs.norm_bias, inputs.expand_bias, inputs.depthwise_weight, inputs.depthwise_bias,
+        inputs.reduce_bias)))
+    hidden, dtype = inputs.depthwise_weight.shape[0], expand.dtype
+    output = empty_map(x, hidden if reduce is None else reduce.shape[0], dtype)
     if not output.numel():
         return output
     if not hidden:
         raise ValueError('inverted_bottleneck: nothing to reduce, there are no hidden channels.')
     batch, channels, height, width = x.shape
-    gated = inputs.expand_weight.shape[0] > hidden
-    sizes = (batch, height, width, channels, hidden, outputs, ACTIVATIONS.index(inputs.activation), gated)
-    x_at, residual_at, output_at = addresses((x, residual, output), memory_format=torch.channels_last)
+    gated = expand.shape[0] > hidden
+    sizes = (batch, height, width, channels, hidden, output.shape[1], ACTIVATIONS.index(inputs.activation), gated)
+    x_at, = addresses((x,), x.dtype, torch.channels_last)
+    residual_at, output_at = addresses((residual, output), dtype, torch.channels_last)
+    expand_at, reduce_at = addresses((expand, reduce), dtype)
+    *norm, expand_bias_at, depthwise_at, depthwise_bias_at, reduce_bias_at = addresses(floats)
     run('inverted_bottleneck', InvertedBottleneck(
-        *sizes, native.threads(), x_at, LayerNorm(*addresses(norm), inputs.eps), *addresses(expand),
-        Stencil(*addresses(depthwise), inputs.skip), *addresses(reduce), residual_at, output_at))
+        *sizes, native.threads(), TYPES[x.dtype], TYPES[dtype], x_at, LayerNorm(*norm, inputs.eps), expand_at,
+        expand_bias_at, Stencil(depthwise_at, depthwise_bias_at, inputs.skip), reduce_at, reduce_bias_at, residual_at,
+        output_at))
     return output
 
 
@@ -214,10 +219,14 @@ def dense(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 
-def empty_map(like: Tensor, channels: int) -> Tensor:
-    """Returns an uninitialised map of the size of ``like``, in channels_last memory."""
+def dense_float32(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.float().contiguous()
+
+
+def empty_map(like: Tensor, channels: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns an uninitialised map of the size and, unless another one is given, dtype of ``like``, in channels_last."""
     size = (like.shape[0], channels, *like.shape[2:])
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def run(name: str, problem: Structure) -> None:

@@ -55,9 +55,7 @@ INLINE int64_t row_at(const GatedDepthwise *p, const Item *item, int64_t y, int6
 }
 
 /* Asks for an element of a map. */
-INLINE void fetch(const void *map, int64_t at, int64_t type) {
-    __builtin_prefetch((const char *)map + at * (type == SCAN_FLOAT32 ? 4 : 2));
-}
+INLINE void fetch(const void *map, int64_t at, int64_t type) { __builtin_prefetch(element(map, at, type)); }
 
 /*
  * Row y of the input; zeros outside of the map. Asks for what the next rows need: pixels lie too far apart, and rows are

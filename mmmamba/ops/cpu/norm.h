@@ -9,6 +9,16 @@
 INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
+/* `count` elements from index `at` on in float32: where they lie, or in `room` if they have to be widened. */
+INLINE const float *widened(const void *array, int64_t at, int64_t count, int64_t type, float *room) {
+    if (type == SCAN_FLOAT32) return (const float *)array + at;
+    for (int64_t i = 0; i < count; i += LANES) {
+        const int lanes = (int)at_most(LANES, count - i);
+        store(room + i, load_from(array, at + i, type, lanes), lanes);
+    }
+    return room;
+}
+
 /* Mean and 1 / deviation of up to LANES pixels of n channels, in the lanes of the two vectors. */
 INLINE void moments(const float *rows, int64_t n, int count, float epsilon, Vec *mean, Vec *scale) {
     const Vec over = splat(1.0f / (float)n);

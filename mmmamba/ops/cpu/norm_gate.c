@@ -29,21 +29,10 @@ static Room room_of(const NormGate *p, float *scratch) {
     return (Room){scratch, through_norm, grad_weight, grad_weight + stride};
 }
 
-/* `count` pixels from `first` on in float32: where they lie, or in `room` if they have to be widened. */
-INLINE const float *widened(const NormGate *p, int64_t first, int64_t count, float *room, int64_t input_type) {
-    const int64_t n = p->channels;
-    if (input_type == SCAN_FLOAT32) return (const float *)p->input + first * n;
-    for (int64_t i = 0; i < count * n; i += LANES) {
-        const int lanes = (int)at_most(LANES, count * n - i);
-        store(room + i, load_from(p->input, first * n + i, input_type, lanes), lanes);
-    }
-    return room;
-}
-
 INLINE void norm_pixels(const NormGate *p, const Room *room, int64_t first, int count, int64_t input_type, int64_t type,
                         int64_t activation) {
     const int64_t n = p->channels;
-    const float *rows = widened(p, first, count, room->rows, input_type);
+    const float *rows = widened(p->input, first * n, count * n, input_type, room->rows);
     Vec mean = splat(0), scale = splat(1);
     if (p->norm.weight) moments(rows, n, count, (float)p->norm.epsilon, &mean, &scale);
     for (int64_t i = 0; i < n; i += LANES) {
@@ -68,7 +57,7 @@ INLINE void norm_pixels(const NormGate *p, const Room *room, int64_t first, int 
 INLINE void norm_pixels_back(const NormGate *p, const Room *room, int64_t first, int count, int64_t input_type,
                              int64_t type, int64_t activation) {
     const int64_t n = p->channels, stride = stride_of(p);
-    const float *rows = widened(p, first, count, room->rows, input_type);
+    const float *rows = widened(p->input, first * n, count * n, input_type, room->rows);
     Vec mean = splat(0), scale = splat(1), sums[LANES], products[LANES];
     if (p->norm.weight) moments(rows, n, count, (float)p->norm.epsilon, &mean, &scale);
     for (int r = 0; r < LANES; r++) sums[r] = products[r] = splat(0);

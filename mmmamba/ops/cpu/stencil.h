@@ -28,14 +28,15 @@ typedef struct {
     const float *rows[3];   /* of the input: above (or NULL), here, below (or NULL) */
     int64_t stride;         /* of rows */
     const float *gate;      /* or NULL */
-    float *output;
-    int64_t output_stride;  /* of gate and output */
+    int64_t gate_stride;
+    void *output;           /* may lie where the gate does */
+    int64_t output_stride, type; /* of output */
 } StencilRow;
 
 /* `pixels` of them from the first on: taps outside of the map are left out. */
 INLINE void convolve(const StencilRow *p, const Vec *w, int64_t first, int pixels, int64_t channel, int above, int below,
                      int left, int right, int count, int64_t activation) {
-    const int64_t at = first * p->stride + channel, to = first * p->output_stride + channel;
+    const int64_t at = first * p->stride + channel;
     Vec sum[PIXELS];
     UNROLL for (int i = 0; i < pixels; i++) sum[i] = w[9];
     UNROLL for (int tap = 0; tap < 9; tap++) {
@@ -46,8 +47,8 @@ INLINE void convolve(const StencilRow *p, const Vec *w, int64_t first, int pixel
     }
     activate(sum, pixels, activation);
     UNROLL for (int i = 0; i < pixels; i++) {
-        if (p->gate) sum[i] *= load(p->gate + to + i * p->output_stride, count);
-        store(p->output + to + i * p->output_stride, sum[i], count);
+        if (p->gate) sum[i] *= load(p->gate + (first + i) * p->gate_stride + channel, count);
+        store_to(p->output, (first + i) * p->output_stride + channel, p->type, sum[i], count);
     }
 }
 

@@ -72,8 +72,6 @@ INLINE void store(float *to, Vec value, int count) {
 #endif
 }
 
-INLINE void store_add(float *to, Vec value, int count) { store(to, load(to, count) + value, count); }
-
 INLINE Vec select_lanes(VecInt mask, Vec if_set, Vec otherwise) {
     return (Vec)(((VecInt)if_set & mask) | ((VecInt)otherwise & ~mask));
 }
@@ -147,6 +145,11 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
     const Shorts part = __builtin_convertvector(narrow_lanes(value, type), Shorts);
 #endif
     memcpy((uint16_t *)array + at, &part, count == LANES ? sizeof part : (size_t)count * sizeof(uint16_t));
+}
+
+/* Where element `at` of an array of any type is. */
+INLINE void *element(const void *array, int64_t at, int64_t type) {
+    return (char *)array + at * (type == SCAN_FLOAT32 ? 4 : 2);
 }
 
 /* Magnitude of the exponents up to which exp2_lanes() needs no limits: what it takes from its table is still normal. */
@@ -258,6 +261,30 @@ INLINE Vec sum_halves(const Vec *halves) {
     const Vec *pairs = halves;
 #endif
     return ADD_SINGLES(pairs[0], pairs[1]);
+}
+
+/* The lower, or the upper, halves of two vectors: a lane of the one, a lane of the other, and so on. */
+#if LANES == 16
+#define LOWER(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define UPPER(a, b) SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif LANES == 8
+#define LOWER(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define UPPER(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define LOWER(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define UPPER(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#endif
+
+/* Lane i of v[k] becomes lane k of v[i]: each round deals the vectors of the first and of the second half alternately. */
+INLINE void transpose(Vec *v) {
+    for (int rounds = LANES; rounds > 1; rounds /= 2) {
+        Vec dealt[LANES];
+        for (int i = 0; i < LANES / 2; i++) {
+            dealt[2 * i] = LOWER(v[i], v[i + LANES / 2]);
+            dealt[2 * i + 1] = UPPER(v[i], v[i + LANES / 2]);
+        }
+        for (int i = 0; i < LANES; i++) v[i] = dealt[i];
+    }
 }
 
 INLINE Vec sum_each(const Vec *v) {
