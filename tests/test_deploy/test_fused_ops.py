@@ -85,6 +85,12 @@ CASES = {
 }
 
 
+def scaled(case: dict) -> dict:
+    """The same with weights of convolutions that keep what they sum as large as it was: float16 ends at 65504."""
+    return {name: value / value[0].numel()**0.5 if 'weight' in name and 'norm' not in name else value
+            for name, value in case.items()}
+
+
 def cast(case: dict, dtype: torch.dtype) -> dict:
     return {name: value.to(dtype) if isinstance(value, Tensor) else value for name, value in case.items()}
 
@@ -121,6 +127,34 @@ def test_results_equal_those_in_double_precision(way, op, parts, activation, mon
             case.update(gate_activation=GATE_ACTIVATIONS[activation])
         expected = op(**case, backend='torch')
         assert error(run(**cast(case, torch.float32)), expected) < 2e-6, shape
+
+
+@pytest.mark.parametrize('way', WAYS[1:])
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=str)
+@torch.no_grad()
+def test_short_types(way, op, parts, dtype, tolerance, monkeypatch):
+    run = run_on(way, op, monkeypatch)
+    for shape in SHAPES:
+        case = scaled(cast(CASES[op, parts](*shape), dtype))
+        got = run(**case, activation='gelu')
+        assert got.dtype == dtype
+        assert error(got, op(**cast(case, torch.float64), activation='gelu', backend='torch')) < tolerance, shape
+
+
+@pytest.mark.parametrize('way', WAYS[2:])
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@torch.no_grad()
+def test_maps_of_another_type_than_the_weights(way, op, parts, monkeypatch):
+    run = run_on(way, op, monkeypatch)
+    case = scaled(cast(CASES[op, parts](2, 17, 33, 3, 5), torch.bfloat16))
+    expected = op(**cast(case, torch.float64), backend='torch')
+    for names in (('x',), ('x', 'residual', 'gate'), ('residual', 'norm_weight', 'bias', 'expand_bias')):
+        mixed = {name: value.float() if name in names and value is not None else value for name, value in case.items()}
+        got = run(**mixed)
+        added = 'residual' in names and 'residual' in case
+        assert got.dtype == (torch.float32 if added else torch.bfloat16)
+        assert error(got, expected) < 8e-3, names
 
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
@@ -182,15 +216,20 @@ def test_no_hidden_channels_are_refused():
 @needs_library
 @torch.no_grad()
 def test_operators_refuse_what_the_kernel_would_misread():
-    x, weight = torch.randn(1, 6, 3, 4), torch.randn(8, 6, 1, 1)
-    tail = (None, None, None, 0.0, None, None, None, None, 0.0, None, None, None)
-    for wrong in (torch.float16, torch.float64, torch.int8):
+    x, weight, residual = torch.randn(1, 6, 3, 4), torch.randn(8, 6, 1, 1), torch.randn(1, 8, 3, 4)
+    tail = (None, None, None, 0.0, None, None, None, None, 0.0, None, None)
+    stencil = torch.randn(8, 1, 3, 3), None, None, None, 0.0, False, None, weight.new_zeros(8, 8, 1, 1), None
+    for wrong in (torch.float64, torch.int8):
         for arguments in ((x.to(wrong), weight), (x, weight.to(wrong))):
-            with pytest.raises(ValueError, match=f'float32 tensor on the CPU, .* not {wrong}'):
-                torch.ops.mmmamba.pointwise_conv(*arguments, *tail)
-    stencil = torch.randn(8, 1, 3, 3), None, None, None, 0.0, False, None, None, None, None
-    with pytest.raises(ValueError, match='float32 tensor on the CPU, .* not torch.float16'):
-        torch.ops.mmmamba.inverted_bottleneck(x.half(), weight, None, *stencil)
+            with pytest.raises(ValueError, match=f'take torch.float32, torch.float16, torch.bfloat16, not {wrong}'):
+                torch.ops.mmmamba.pointwise_conv(*arguments, *tail, None)
+            with pytest.raises(ValueError, match=f'take torch.float32, torch.float16, torch.bfloat16, not {wrong}'):
+                torch.ops.mmmamba.inverted_bottleneck(*arguments, None, *stencil, None)
+    for wrong in (torch.float16, torch.float64):
+        with pytest.raises(ValueError, match=f'float32 tensor on the CPU, .* not {wrong}'):
+            torch.ops.mmmamba.pointwise_conv(x, weight, *tail, residual.to(wrong))
+        with pytest.raises(ValueError, match=f'float32 tensor on the CPU, .* not {wrong}'):
+            torch.ops.mmmamba.inverted_bottleneck(x, weight, None, *stencil, residual.to(wrong))
 
 
 @torch.no_grad()
@@ -218,22 +257,30 @@ def test_gradients_are_those_of_pytorch(op, parts):
             op(**inputs, backend='cpu')
 
 
+@pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
 @torch.no_grad()
-def test_autocast_and_other_types_take_pytorch():
-    case = cast(pointwise_case(1, 6, 8, 3, 4, 'bn'), torch.float32)
+def test_autocast(op, parts):
+    case = scaled(cast(CASES[op, parts](2, 17, 33, 3, 5), torch.float32))
     with torch.autocast('cpu', torch.bfloat16):
-        assert pointwise_conv(**case).dtype == torch.bfloat16
-        with pytest.raises(RuntimeError, match='It does not follow autocast'):
-            pointwise_conv(**case, backend='cpu')
-    assert pointwise_conv(**cast(case, torch.bfloat16)).dtype == torch.bfloat16
+        got = op(**case)
+    # A float32 residual stays so, as PyTorch has it.
+    assert got.dtype == (torch.float32 if 'residual' in case else torch.bfloat16)
+    assert error(got, op(**cast(case, torch.float64), backend='torch')) < 8e-3
+
+
+@torch.no_grad()
+def test_float64_takes_pytorch():
+    case = pointwise_case(1, 6, 8, 3, 4, 'bn')
+    assert pointwise_conv(**case).dtype == torch.float64
     with pytest.raises(RuntimeError, match='cpu: .*It does not take torch.float64'):
-        pointwise_conv(**cast(case, torch.float64), backend='cpu')
+        pointwise_conv(**case, backend='cpu')
 
 
 @needs_library
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 @torch.no_grad()
-def test_results_do_not_depend_on_threads():
-    case = cast(bottleneck_case(2, 6, 20, 37, 7, 'bnsrg+'), torch.float32)
+def test_results_do_not_depend_on_threads(dtype):
+    case = cast(bottleneck_case(2, 6, 20, 37, 7, 'bnsrg+'), dtype)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 64):

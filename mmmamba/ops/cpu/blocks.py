@@ -4,6 +4,7 @@ The structures mirror blocks.h.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
 from typing import NamedTuple
 
@@ -159,13 +160,19 @@ def unavailable() -> str | None:
 
 
 def pointwise(inputs: PointwiseInputs) -> Tensor:
-    """Convolves tensors on the CPU. Gate, residual and result have the dtype of the weights."""
+    """Convolves tensors on the CPU.
+
+    Raises:
+        ValueError: x or the weights are not float32, float16 or bfloat16, or gate or residual of another dtype than the
+            weights, which is that of the result.
+    """
     x, gate, residual = map(channels_last, (inputs.x, inputs.gate, inputs.residual))
     weight, gate_weight = map(dense, (inputs.weight, inputs.gate_weight))
     bias, norm_weight, norm_bias, gate_norm_weight, gate_norm_bias = map(dense_float32, (
         inputs.bias, inputs.norm_weight, inputs.norm_bias, inputs.gate_norm_weight, inputs.gate_norm_bias))
     batch, channels, height, width = x.shape
     outputs, dtype = weight.shape[0], weight.dtype
+    input_type, own_type = types((x.dtype, dtype))
     output = empty_map(x, outputs, dtype)
     if not output.numel():
         return output
@@ -177,20 +184,26 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
     bias_at, *norm, gate_norm_weight_at, gate_norm_bias_at = addresses(
         (bias, norm_weight, norm_bias, gate_norm_weight, gate_norm_bias))
     run('pointwise', Pointwise(
-        *sizes, *activations, TYPES[x.dtype], TYPES[dtype], x_at, weight_at, bias_at, LayerNorm(*norm, inputs.eps),
+        *sizes, *activations, input_type, own_type, x_at, weight_at, bias_at, LayerNorm(*norm, inputs.eps),
         gate_at, gate_weight_at, LayerNorm(gate_norm_weight_at, gate_norm_bias_at, inputs.gate_eps), residual_at,
         output_at))
     return output
 
 
 def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
-    """Convolves tensors on the CPU. Residual and result have the dtype of the 1x1 convolutions' weights."""
+    """Convolves tensors on the CPU.
+
+    Raises:
+        ValueError: x or the weights of the 1x1 convolutions are not float32, float16 or bfloat16, or the residual of
+            another dtype than these weights, which is that of the result; or there is nothing to reduce.
+    """
     x, residual = map(channels_last, (inputs.x, inputs.residual))
     expand, reduce = map(dense, (inputs.expand_weight, inputs.reduce_weight))
     floats = tuple(map(dense_float32, (
         inputs.norm_weight, inputs.norm_bias, inputs.expand_bias, inputs.depthwise_weight, inputs.depthwise_bias,
         inputs.reduce_bias)))
     hidden, dtype = inputs.depthwise_weight.shape[0], expand.dtype
+    input_type, own_type = types((x.dtype, dtype))
     output = empty_map(x, hidden if reduce is None else reduce.shape[0], dtype)
     if not output.numel():
         return output
@@ -204,10 +217,22 @@ def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
     expand_at, reduce_at = addresses((expand, reduce), dtype)
     *norm, expand_bias_at, depthwise_at, depthwise_bias_at, reduce_bias_at = addresses(floats)
     run('inverted_bottleneck', InvertedBottleneck(
-        *sizes, native.threads(), TYPES[x.dtype], TYPES[dtype], x_at, LayerNorm(*norm, inputs.eps), expand_at,
+        *sizes, native.threads(), input_type, own_type, x_at, LayerNorm(*norm, inputs.eps), expand_at,
         expand_bias_at, Stencil(depthwise_at, depthwise_bias_at, inputs.skip), reduce_at, reduce_bias_at, residual_at,
         output_at))
     return output
+
+
+def types(dtypes: Sequence[torch.dtype]) -> list[int]:
+    """Returns what the library calls dtypes of maps and weights.
+
+    Raises:
+        ValueError: It has no name for one.
+    """
+    for dtype in dtypes:
+        if dtype not in TYPES:
+            raise ValueError(f'The native kernels take {", ".join(map(str, TYPES))}, not {dtype}.')
+    return [TYPES[dtype] for dtype in dtypes]
 
 
 def channels_last(x: Tensor | None) -> Tensor | None:

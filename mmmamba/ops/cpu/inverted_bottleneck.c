@@ -9,8 +9,8 @@
 
 #define GROUP_PIXELS 160 /* so many at least, so that the weights are not read for a few pixels only */
 #define GROUP_ROWS 3     /* at least */
-#define STRIP_ROWS 8     /* at least: each strip computes two hidden rows of its neighbours again */
-#define STRIPS 4         /* for each thread */
+#define STRIP_ROWS 16     /* at least: each strip computes two hidden rows of its neighbours again */
+#define STRIPS 3         /* for each thread */
 
 INLINE int64_t room(const InvertedBottleneck *p) { return round_up(p->hidden, LANES); } /* floats of a hidden pixel */
 INLINE int pairs_of(const InvertedBottleneck *p) { return in_pairs(p->type); }
