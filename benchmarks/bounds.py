@@ -1,6 +1,6 @@
 """How far each operator is from what the CPU could do: ``python -m benchmarks.bounds``.
 
-Runs the settings of ``benchmarks.against_cnn`` and, for each operator of the network, adds up time, products and bytes.
+Runs the settings of ``benchmarks.against_cnn`` and, for each operator of a network, adds up time, products and bytes.
 Its bound is the time that its products take at the rate of PyTorch's matrix product in the same type, or its bytes at
 that of a copy in cache, whichever is longer; both rates are measured in the same run. A scan's products are float32 in
 any case. Other operators than convolutions, blocks and scans count with their bytes alone.
@@ -51,20 +51,18 @@ class Rates(NamedTuple):
 
 def rates(size: int = 1024) -> Rates:
     """Measures the rates, each as the best of many runs, with matrices of so many rows."""
-    products = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.rand(size, size).to(dtype)
-        products[dtype] = size**3 / _best(lambda: matrix @ matrix)
-    x = torch.rand(1 << 20)
-    y = torch.empty_like(x)
-    return Rates(products, 2 * x.numel() * x.element_size() / _best(lambda: y.copy_(x)))
+    matrix, x = torch.rand(size, size), torch.rand(1 << 20)
+    products = {dtype: size**3 / _best(torch.mm, matrix.to(dtype), matrix.to(dtype))
+                for dtype in (torch.float32, torch.bfloat16)}
+    return Rates(products, 2 * x.nbytes / _best(torch.empty_like(x).copy_, x))
 
 
-def _best(run: Callable[[], object]) -> float:
+def _best(function: Callable[..., object], *arguments: Tensor) -> float:
+    """Returns the least seconds of many calls."""
     seconds = []
     for _ in range(30):
         start = time.perf_counter()
-        run()
+        function(*arguments)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 

@@ -1,8 +1,8 @@
 """What the fused layers are made of: convolutions with the norm, gate and residual sum around them, in fewer passes.
 
-``pointwise_conv`` and ``inverted_bottleneck`` each have a native kernel for inference on a CPU. In training, a CPU runs
-PyTorch's convolutions with native passes between them. Everything else runs PyTorch's operations. The choice is that
-of the scans: see :mod:`mmmamba.ops.dispatch`.
+``pointwise_conv`` and ``inverted_bottleneck`` each have a native kernel for inference on a CPU. In training, a CPU
+runs PyTorch's convolutions with native passes between them. Everything else runs PyTorch's operations. The choice is
+that of the scans: see :mod:`mmmamba.ops.dispatch`.
 """
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ BLOCKS = {
 @pytest.mark.parametrize('block', BLOCKS)
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16], ids=str)
 def test_blocks_train_as_plain_ones(block, dtype):
-    """One step from the same weights, in float16 with a scaled loss: outputs, gradients of the input and parameters."""
+    """One step from the same weights, in float16 with a scaled loss: output, gradients of input and parameters."""
     scaler = torch.amp.GradScaler('cpu', init_scale=2.0**12, enabled=dtype == torch.float16)
     plain, fused, x = BLOCKS[block](), BLOCKS[block](), torch.randn(2, 12, 9, 7)
     fused.load_state_dict(plain.state_dict())

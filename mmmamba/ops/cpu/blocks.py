@@ -163,8 +163,8 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
     """Convolves tensors on the CPU.
 
     Raises:
-        ValueError: x or the weights are not float32, float16 or bfloat16, or gate or residual of another dtype than the
-            weights, which is that of the result.
+        ValueError: x or the weights are not float32, float16 or bfloat16, or gate or residual of another dtype than
+            the weights, which is that of the result.
     """
     x, gate, residual = map(channels_last, (inputs.x, inputs.gate, inputs.residual))
     weight, gate_weight = map(dense, (inputs.weight, inputs.gate_weight))
@@ -249,7 +249,7 @@ def dense_float32(parameter: Tensor | None) -> Tensor | None:
 
 
 def empty_map(like: Tensor, channels: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Returns an uninitialised map of the size and, unless another one is given, dtype of ``like``, in channels_last."""
+    """Returns an uninitialised map of the size of ``like``, and of its dtype if none is given, in channels_last."""
     size = (like.shape[0], channels, *like.shape[2:])
     return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
