@@ -3,7 +3,7 @@
 Runs the settings of ``benchmarks.against_cnn`` and, for each operator of a network, adds up time, products and bytes.
 Its bound is the time that its products take at the rate of PyTorch's matrix product in the same type, or its bytes at
 that of a copy in cache, whichever is longer; both rates are measured in the same run. A scan's products are float32 in
-any case. Other operators than convolutions, blocks and scans count with their bytes alone.
+any case. Operators without a formula in PyTorch's counter of FLOPs count with their bytes alone.
 """
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def work_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any)
     name = str(func.overloadpacket)
     if name in PRODUCTS_OF_A_STEP:
         return Work(PRODUCTS_OF_A_STEP[name] * _steps(_scan_inputs(name, args)), torch.float32, touched)
-    if name == 'aten.conv2d':  # which runs as such in inference mode
+    if name in ('aten.conv2d', 'aten.linear'):  # which run as such in inference mode
         return Work(result.numel() * args[1][0].numel(), dtype, touched)
     if func.overloadpacket not in flop_registry:
         return Work(0, dtype, touched)

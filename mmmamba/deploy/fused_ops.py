@@ -225,8 +225,8 @@ def _bottleneck_in_passes(*arguments: Any) -> Tensor:
 def _pointwise_natively(*arguments: Any) -> Tensor:
     inputs = PointwiseInputs(*arguments)
     dtype = _dtype_of_convolutions(inputs.weight)
-    weight, gate, gate_weight = (_cast(tensor, dtype) for tensor in (inputs.weight, inputs.gate, inputs.gate_weight))
-    return _with_residual(_native_pointwise, inputs._replace(weight=weight, gate=gate, gate_weight=gate_weight), dtype)
+    weight, gate_weight = _cast(inputs.weight, dtype), _cast(inputs.gate_weight, dtype)
+    return _with_residual(_native_pointwise, inputs._replace(weight=weight, gate_weight=gate_weight), dtype)
 
 
 def _bottleneck_natively(*arguments: Any) -> Tensor:

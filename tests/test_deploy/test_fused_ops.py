@@ -144,17 +144,41 @@ def test_short_types(way, op, parts, dtype, tolerance, monkeypatch):
 
 @pytest.mark.parametrize('way', WAYS[2:])
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=str)
 @torch.no_grad()
-def test_maps_of_another_type_than_the_weights(way, op, parts, monkeypatch):
+def test_maps_of_another_type_than_the_weights(way, op, parts, dtype, tolerance, monkeypatch):
     run = run_on(way, op, monkeypatch)
-    case = scaled(cast(CASES[op, parts](2, 17, 33, 3, 5), torch.bfloat16))
-    expected = op(**cast(case, torch.float64), backend='torch')
-    for names in (('x',), ('x', 'residual', 'gate'), ('residual', 'norm_weight', 'bias', 'expand_bias')):
-        mixed = {name: value.float() if name in names and value is not None else value for name, value in case.items()}
-        got = run(**mixed)
-        added = 'residual' in names and 'residual' in case
-        assert got.dtype == (torch.float32 if added else torch.bfloat16)
-        assert error(got, expected) < 8e-3, names
+    for shape in ((2, 17, 33, 3, 5), (2, 50, 70, 9, 18)):
+        case = scaled(cast(CASES[op, parts](*shape), dtype))
+        expected = op(**cast(case, torch.float64), backend='torch')
+        for names in (('x',), ('gate',), ('x', 'gate', 'residual'), ('residual', 'norm_weight', 'bias')):
+            mixed = {name: value.float() if name in names and value is not None else value
+                     for name, value in case.items()}
+            got = run(**mixed)
+            added = 'residual' in names and 'residual' in case
+            assert got.dtype == (torch.float32 if added else dtype)
+            assert error(got, expected) < tolerance, (shape, names)
+
+
+@needs_library
+@torch.no_grad()
+def test_norms_see_float32_maps_before_they_are_rounded():
+    """A mean of 1000 and a deviation of 1: rounded to bfloat16 first, nothing would be left."""
+    case = scaled(cast(pointwise_case(2, 17, 33, 3, 5, 'bnpm'), torch.float32))
+    case.update(x=1000 + torch.randn(2, 17, 3, 5), gate=1000 + torch.randn(2, 33, 3, 5))
+    expected = pointwise_conv(**cast(case, torch.float64), backend='torch')
+    with torch.autocast('cpu', torch.bfloat16):
+        assert error(pointwise_conv(**case, backend='cpu'), expected) < 8e-3
+
+
+@needs_library
+@torch.no_grad()
+def test_pixels_at_an_odd_element_of_memory():
+    case = scaled(cast(pointwise_case(2, 16, 33, 9, 7, ''), torch.bfloat16))
+    memory = torch.zeros(1 + case['x'].numel(), dtype=torch.bfloat16)
+    shifted = memory[1:].view(2, 9, 7, 16).permute(0, 3, 1, 2).copy_(case['x'])
+    assert shifted.is_contiguous(memory_format=torch.channels_last) and shifted.data_ptr() % 4 == 2
+    assert torch.equal(pointwise_conv(**{**case, 'x': shifted}), pointwise_conv(**case))
 
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
@@ -257,15 +281,21 @@ def test_gradients_are_those_of_pytorch(op, parts):
             op(**inputs, backend='cpu')
 
 
+@needs_library
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
+@pytest.mark.parametrize('backend', ['cpu', 'passes'])
 @torch.no_grad()
-def test_autocast(op, parts):
+def test_autocast(op, parts, backend):
     case = scaled(cast(CASES[op, parts](2, 17, 33, 3, 5), torch.float32))
-    with torch.autocast('cpu', torch.bfloat16):
-        got = op(**case)
-    # A float32 residual stays so, as PyTorch has it.
-    assert got.dtype == (torch.float32 if 'residual' in case else torch.bfloat16)
-    assert error(got, op(**cast(case, torch.float64), backend='torch')) < 8e-3
+    expected = op(**cast(case, torch.float64), backend='torch')
+    for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 1e-3)):
+        with torch.autocast('cpu', dtype):
+            got = op(**case, backend=backend)
+            with torch.autocast('cpu', enabled=False):
+                assert op(**case, backend=backend).dtype == torch.float32
+        # A float32 residual stays so, as PyTorch has it.
+        assert got.dtype == (torch.float32 if 'residual' in case else dtype)
+        assert error(got, expected) < tolerance
 
 
 @torch.no_grad()
@@ -301,6 +331,9 @@ def test_operators_are_registered_as_they_behave(op, parts):
     compiled = torch.compile(lambda **inputs: op(**inputs, activation='gelu'), backend='aot_eager', fullgraph=True)
     got = compiled(**case)
     assert torch.equal(got, expected) and got.stride() == expected.stride()
+    with torch.autocast('cpu', torch.bfloat16):
+        expected, got = op(**case, activation='gelu'), compiled(**case)
+    assert torch.equal(got, expected) and (got.dtype, got.stride()) == (expected.dtype, expected.stride())
 
 
 @needs_library

@@ -4,9 +4,9 @@
  * channel and one output channel. Pointwise and InvertedBottleneck are whole parts of a block for inference. NormGate and
  * GatedDepthwise are what is between a block's 1x1 convolutions, with a backward pass.
  *
- * Maps and the weights of 1x1 convolutions are float32 or of a short type (`type`; `input_type` of the input, where it
- * may be another one), all other parameters and their gradients float32. Values in between are float32, but for the
- * factors of 1x1 convolutions: where a CPU multiplies bfloat16, they are rounded to it if the weights are.
+ * Maps and the weights of 1x1 convolutions are float32 or of a short type (`type`; those that may have another one have
+ * their own), all other parameters and their gradients float32. Values in between are float32, but for the factors of
+ * 1x1 convolutions: where bfloat16 can be multiplied (see matmul.h), they are rounded to it if the weights are.
  */
 #ifndef MMMAMBA_BLOCKS_H
 #define MMMAMBA_BLOCKS_H
@@ -32,7 +32,7 @@ typedef struct {
  */
 typedef struct {
     int64_t pixels, inputs, outputs, gate_inputs; /* all but the first are channels */
-    int64_t activation, gate_activation, input_type, type;
+    int64_t activation, gate_activation, input_type, gate_type, type;
     const void *input;       /* (pixels, inputs) */
     const void *weight;      /* (outputs, inputs) */
     const float *bias;       /* (outputs), or NULL */

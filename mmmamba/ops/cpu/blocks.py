@@ -109,7 +109,7 @@ class Pointwise(Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ('pixels', 'inputs', 'outputs', 'gate_inputs', 'activation', 'gate_activation',
-                                       'input_type', 'type')),
+                                       'input_type', 'gate_type', 'type')),
         *((name, c_void_p) for name in ('input', 'weight', 'bias')),
         ('norm', LayerNorm),
         *((name, c_void_p) for name in ('gate', 'gate_weight')),
@@ -163,8 +163,8 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
     """Convolves tensors on the CPU.
 
     Raises:
-        ValueError: x or the weights are not float32, float16 or bfloat16, or gate or residual of another dtype than
-            the weights, which is that of the result.
+        ValueError: x, gate or weights are not float32, float16 or bfloat16, or gate_weight or residual of another
+            dtype than the weights, which is that of the result.
     """
     x, gate, residual = map(channels_last, (inputs.x, inputs.gate, inputs.residual))
     weight, gate_weight = map(dense, (inputs.weight, inputs.gate_weight))
@@ -172,19 +172,20 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
         inputs.bias, inputs.norm_weight, inputs.norm_bias, inputs.gate_norm_weight, inputs.gate_norm_bias))
     batch, channels, height, width = x.shape
     outputs, dtype = weight.shape[0], weight.dtype
-    input_type, own_type = types((x.dtype, dtype))
+    types = types_of((x.dtype, dtype if gate is None else gate.dtype, dtype))
     output = empty_map(x, outputs, dtype)
     if not output.numel():
         return output
     sizes = (batch * height * width, channels, outputs, 0 if gate_weight is None else gate_weight.shape[1])
     activations = ACTIVATIONS.index(inputs.activation), ACTIVATIONS.index(inputs.gate_activation)
     x_at, = addresses((x,), x.dtype, torch.channels_last)
-    gate_at, residual_at, output_at = addresses((gate, residual, output), dtype, torch.channels_last)
+    gate_at, = addresses((gate,), dtype if gate is None else gate.dtype, torch.channels_last)
+    residual_at, output_at = addresses((residual, output), dtype, torch.channels_last)
     weight_at, gate_weight_at = addresses((weight, gate_weight), dtype)
     bias_at, *norm, gate_norm_weight_at, gate_norm_bias_at = addresses(
         (bias, norm_weight, norm_bias, gate_norm_weight, gate_norm_bias))
     run('pointwise', Pointwise(
-        *sizes, *activations, input_type, own_type, x_at, weight_at, bias_at, LayerNorm(*norm, inputs.eps),
+        *sizes, *activations, *types, x_at, weight_at, bias_at, LayerNorm(*norm, inputs.eps),
         gate_at, gate_weight_at, LayerNorm(gate_norm_weight_at, gate_norm_bias_at, inputs.gate_eps), residual_at,
         output_at))
     return output
@@ -194,8 +195,8 @@ def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
     """Convolves tensors on the CPU.
 
     Raises:
-        ValueError: x or the weights of the 1x1 convolutions are not float32, float16 or bfloat16, or the residual of
-            another dtype than these weights, which is that of the result; or there is nothing to reduce.
+        ValueError: x or the weights of the 1x1 convolutions are not float32, float16 or bfloat16, or reduce_weight or
+            residual of another dtype than expand_weight, which is that of the result; or there is nothing to reduce.
     """
     x, residual = map(channels_last, (inputs.x, inputs.residual))
     expand, reduce = map(dense, (inputs.expand_weight, inputs.reduce_weight))
@@ -203,7 +204,7 @@ def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
         inputs.norm_weight, inputs.norm_bias, inputs.expand_bias, inputs.depthwise_weight, inputs.depthwise_bias,
         inputs.reduce_bias)))
     hidden, dtype = inputs.depthwise_weight.shape[0], expand.dtype
-    input_type, own_type = types((x.dtype, dtype))
+    types = types_of((x.dtype, dtype))
     output = empty_map(x, hidden if reduce is None else reduce.shape[0], dtype)
     if not output.numel():
         return output
@@ -217,13 +218,13 @@ def inverted_bottleneck(inputs: BottleneckInputs) -> Tensor:
     expand_at, reduce_at = addresses((expand, reduce), dtype)
     *norm, expand_bias_at, depthwise_at, depthwise_bias_at, reduce_bias_at = addresses(floats)
     run('inverted_bottleneck', InvertedBottleneck(
-        *sizes, native.threads(), input_type, own_type, x_at, LayerNorm(*norm, inputs.eps), expand_at,
+        *sizes, native.threads(), *types, x_at, LayerNorm(*norm, inputs.eps), expand_at,
         expand_bias_at, Stencil(depthwise_at, depthwise_bias_at, inputs.skip), reduce_at, reduce_bias_at, residual_at,
         output_at))
     return output
 
 
-def types(dtypes: Sequence[torch.dtype]) -> list[int]:
+def types_of(dtypes: Sequence[torch.dtype]) -> list[int]:
     """Returns what the library calls dtypes of maps and weights.
 
     Raises:

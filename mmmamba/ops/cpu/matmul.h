@@ -3,8 +3,8 @@
  * in cache while they are multiplied with all weights; a tile of them, TILE_ROWS pixels by TILE_COLUMNS vectors of
  * output channels, stays in registers.
  *
- * The factors of a product lie in words of 32 bits: a float each, or, where the CPU multiplies them, a pair of bfloat16
- * of two neighbouring inputs. Sums are float32.
+ * The factors of a product lie in words of 32 bits: a float each, or, where CPU and compiler have an instruction for it,
+ * a pair of bfloat16 of two neighbouring inputs. Sums are float32. That instruction takes denormal numbers as zero.
  */
 #ifndef MMMAMBA_MATMUL_H
 #define MMMAMBA_MATMUL_H
@@ -23,7 +23,7 @@ typedef float Word __attribute__((aligned(2), may_alias)); /* pairs may begin at
 
 /* Whether factors of a type are multiplied as pairs. */
 INLINE int in_pairs(int64_t type) {
-#if defined(__AVX512BF16__)
+#if defined(HAS_BFLOAT16)
     return type == SCAN_BFLOAT16;
 #else
     (void)type;
@@ -32,7 +32,7 @@ INLINE int in_pairs(int64_t type) {
 }
 
 INLINE Vec multiply_add(Vec x, Vec w, Vec sum, const int pairs) {
-#if defined(__AVX512BF16__)
+#if defined(HAS_BFLOAT16)
     if (pairs) return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
 #endif
     (void)pairs;
@@ -121,7 +121,7 @@ typedef struct {
     const float *packed;
     int64_t inputs, outputs;
     int pairs;
-    const float *rows;    /* of pixels, in words */
+    const Word *rows;     /* of pixels */
     int64_t stride;       /* from one to the next, in words */
     int64_t count;
     int64_t type;         /* of residual and output */
@@ -156,8 +156,8 @@ static __attribute__((noinline)) void finish(const Product *p, Vec (*sum)[TILE_C
 INLINE void multiply_tile(const Product *p, int64_t first, int count, int64_t panel, int columns, const int pairs,
                           int64_t activation) {
     const int64_t output = panel * PANEL, left = p->outputs - output, words = words_of(p->inputs, pairs);
-    const float *weights = p->packed + panel * (words + 1) * PANEL, *rows = p->rows + first * p->stride;
-    const Word *row[TILE_ROWS];
+    const float *weights = p->packed + panel * (words + 1) * PANEL;
+    const Word *rows = p->rows + first * p->stride, *row[TILE_ROWS];
     Vec sum[TILE_ROWS][TILE_COLUMNS];
     UNROLL for (int r = 0; r < TILE_ROWS; r++) row[r] = rows + (r < count ? r : count - 1) * p->stride;
     UNROLL for (int c = 0; c < columns; c++) {

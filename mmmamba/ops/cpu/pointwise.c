@@ -48,7 +48,7 @@ static void make_gates(const Pointwise *p, const float *packed, int64_t first, i
     const Preparation preparation = {
         .norm = &p->gate_norm,
         .input = p->gate,
-        .type = p->type,
+        .type = p->gate_type,
         .channels = p->gate_inputs,
     };
     const Product product = {
@@ -95,8 +95,8 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
             .input = p->input,
             .type = p->input_type,
             .channels = p->inputs,
-            .gate = p->gate ? element(p->gate, in, p->type) : 0,
-            .gate_type = p->type,
+            .gate = p->gate ? element(p->gate, in, p->gate_type) : 0,
+            .gate_type = p->gate_type,
             .gate_stride = p->inputs,
             .activation = p->gate_activation,
         };

@@ -7,7 +7,7 @@
 /* Raised with every change of a structure or function below; native.py refuses a library of another version. */
 #define SCAN_ABI 5
 
-/* Types of elements; the two short ones are float32 everywhere but in memory. */
+/* Types of elements; the two short ones are float32 everywhere but in memory, and in the products of matmul.h. */
 enum { SCAN_FLOAT32, SCAN_FLOAT16, SCAN_BFLOAT16 };
 
 /*

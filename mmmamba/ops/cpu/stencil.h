@@ -29,7 +29,7 @@ typedef struct {
     int64_t stride;         /* of rows */
     const float *gate;      /* or NULL */
     int64_t gate_stride;
-    void *output;           /* may lie where the gate does */
+    void *output;           /* may lie where the gate does, pixel by pixel */
     int64_t output_stride, type; /* of output */
 } StencilRow;
 

@@ -7,6 +7,11 @@
 #pragma GCC target("avx512bw,avx512bf16")
 #endif
 
+/* With -march=native the compiler has them for every file, but only one is compiled for CPUs that do. */
+#if defined(SCAN_USE_AVX512_BF16) && defined(__AVX512BF16__)
+#define HAS_BFLOAT16
+#endif
+
 #include <float.h>
 #include <string.h>
 
@@ -138,7 +143,7 @@ INLINE void store_to(void *array, int64_t at, int64_t type, Vec value, int count
         store((float *)array + at, value, count);
         return;
     }
-#if defined(__AVX512BF16__)
+#if defined(HAS_BFLOAT16)
     const Shorts part = type == SCAN_BFLOAT16 ? (Shorts)_mm512_cvtneps_pbh((__m512)value)
                                               : __builtin_convertvector(narrow_lanes(value, type), Shorts);
 #else
