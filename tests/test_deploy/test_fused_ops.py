@@ -17,6 +17,8 @@ from mmmamba.ops.cpu.blocks import BottleneckInputs, PointwiseInputs
 
 GATE_ACTIVATIONS = {None: 'silu', 'gelu': None, 'silu': 'relu', 'relu': 'gelu'}  # beside another after the product
 needs_library = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+in_short_types = pytest.mark.parametrize(
+    'dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=str)
 WAYS = ('torch', 'passes', *(f'cpu-{isa}' for isa in native.ISAS))
 # Odd channels, fewer than a vector has lanes, more than a panel of weights; maps of a pixel, a row, a column.
 SHAPES = [(1, 3, 5, 1, 1), (2, 17, 33, 1, 5), (2, 8, 16, 7, 1), (1, 32, 85, 5, 4), (2, 50, 70, 9, 18),
@@ -131,7 +133,7 @@ def test_results_equal_those_in_double_precision(way, op, parts, activation, mon
 
 @pytest.mark.parametrize('way', WAYS[1:])
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
-@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=str)
+@in_short_types
 @torch.no_grad()
 def test_short_types(way, op, parts, dtype, tolerance, monkeypatch):
     run = run_on(way, op, monkeypatch)
@@ -144,7 +146,7 @@ def test_short_types(way, op, parts, dtype, tolerance, monkeypatch):
 
 @pytest.mark.parametrize('way', WAYS[2:])
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
-@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=str)
+@in_short_types
 @torch.no_grad()
 def test_maps_of_another_type_than_the_weights(way, op, parts, dtype, tolerance, monkeypatch):
     run = run_on(way, op, monkeypatch)
@@ -266,7 +268,7 @@ def test_what_is_not_finite_stays_so():
 
 @pytest.mark.parametrize('op, parts', CASES, ids=lambda value: getattr(value, '__name__', value))
 def test_gradients_are_those_of_pytorch(op, parts):
-    """If a gradient is needed, the backend 'passes' runs: results and gradients are those of PyTorch's autograd."""
+    """Inputs that need a gradient go to 'passes': results and gradients are those of PyTorch's autograd."""
     case = cast(CASES[op, parts](2, 6, 20, 5, 7), torch.float32)
     for needs in (name for name, value in case.items() if isinstance(value, Tensor)):
         inputs = {**case, needs: case[needs].clone().requires_grad_()}

@@ -172,14 +172,15 @@ def pointwise(inputs: PointwiseInputs) -> Tensor:
         inputs.bias, inputs.norm_weight, inputs.norm_bias, inputs.gate_norm_weight, inputs.gate_norm_bias))
     batch, channels, height, width = x.shape
     outputs, dtype = weight.shape[0], weight.dtype
-    types = types_of((x.dtype, dtype if gate is None else gate.dtype, dtype))
+    gate_dtype = dtype if gate is None else gate.dtype
+    types = types_of((x.dtype, gate_dtype, dtype))
     output = empty_map(x, outputs, dtype)
     if not output.numel():
         return output
     sizes = (batch * height * width, channels, outputs, 0 if gate_weight is None else gate_weight.shape[1])
     activations = ACTIVATIONS.index(inputs.activation), ACTIVATIONS.index(inputs.gate_activation)
     x_at, = addresses((x,), x.dtype, torch.channels_last)
-    gate_at, = addresses((gate,), dtype if gate is None else gate.dtype, torch.channels_last)
+    gate_at, = addresses((gate,), gate_dtype, torch.channels_last)
     residual_at, output_at = addresses((residual, output), dtype, torch.channels_last)
     weight_at, gate_weight_at = addresses((weight, gate_weight), dtype)
     bias_at, *norm, gate_norm_weight_at, gate_norm_bias_at = addresses(

@@ -51,8 +51,8 @@ static int64_t items(const void *problem) {
 }
 
 /*
- * What a strip works on, from the row above a group to the row below it: normalised input and hidden rows. And the rows
- * of the group itself behind the stencil, and what the preparation needs.
+ * What a strip works on, from the row above a group to the row below it: normalised input and hidden rows. And the
+ * stencil's results for the rows of the group itself, and room for the preparation.
  */
 static int64_t scratch_floats(const void *problem) {
     const InvertedBottleneck *p = problem;
@@ -115,7 +115,7 @@ static void run(const void *problem, const float *packed, float *scratch, int64_
         if (p->gated) expand(p, packed + at.gate, normal + in_line, (last - first) * p->width, result);
         for (int64_t y = first; y < last; y++) {
             const float *here = hidden + (y - first + 1) * line;
-            float *row_result = result + (y - first) * line; /* behind the stencil, each pixel where its gate was */
+            float *row_result = result + (y - first) * line; /* of the stencil: a pixel replaces its gate */
             StencilRow row = {
                 .packed = packed + at.stencil,
                 .width = p->width,
