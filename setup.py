@@ -82,6 +82,7 @@ setup(
         'int8': [*requirements('export'), *requirements('int8')],
         'tests': requirements('tests'),
     },
+    entry_points={'console_scripts': ['mmmamba = mmmamba.__main__:main']},
     ext_modules=[NATIVE['NATIVE_EXTENSION'], NATIVE['ONNXRUNTIME_EXTENSION']],
     cmdclass={'build_py': BuildPyWithMim, 'build_ext': NATIVE['BuildNative']},
     zip_safe=False,

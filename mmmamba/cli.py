@@ -122,8 +122,9 @@ def describe(error: BaseException) -> str | None:
 
 
 def command(words: Sequence[str]) -> str:
-    """Returns a call of a Python script as it is typed into a shell."""
-    return shlex.join(['python', *words])
+    """Returns a call of a Python script, or of a command such as ``'mmmamba train'``, as it is typed into a shell."""
+    program, *arguments = words
+    return shlex.join([*(['python', program] if program.endswith('.py') else program.split()), *arguments])
 
 
 def call_again(words: Sequence[str]) -> str:

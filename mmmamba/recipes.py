@@ -9,10 +9,11 @@ from mmdet.models import DetectionTransformer
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 
-from mmmamba.datasets.coco_folder import CocoFolder, coco_datasets, config_for_folder
 from mmmamba.datasets.composed import Composition, compose
+from mmmamba.datasets.formats import DataFolder, coco_datasets, config_for_data, find_data
 from mmmamba.errors import InputError
 from mmmamba.model_config import drop_pretrained, parts, set_num_classes
+from mmmamba.package_files import CONFIGS
 
 RECIPES = MappingProxyType({
     'coco': 'yolov8_300e_coco.py',
@@ -31,7 +32,7 @@ SHORT = ('bccd', 'demo')
 """Data sets on which a run is some hundred iterations long."""
 
 
-def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
+def under_recipe(cfg: Config, data: str) -> Config:
     """Puts the detector of a config on another data set, under that set's recipe.
 
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
@@ -48,7 +49,6 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         cfg: With a ``model``; not changed.
         data: A name of :data:`RECIPES`, or a folder in the layout that ``make demo DATA=folder`` takes, which is
             trained under BCCD's recipe. ``'demo'`` composes its images where they are not there yet.
-        configs: The package's folder of configs.
 
     Raises:
         InputError: Neither a name nor a folder, or a folder without that layout; or a data set without masks for a
@@ -56,7 +56,7 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
     """
     folder = find_folder(data)
     name = FOLDER_RECIPE if folder else data
-    recipe = Config.fromfile(configs / '_base_' / RECIPES[name])
+    recipe = Config.fromfile(CONFIGS / '_base_' / RECIPES[name])
     yolo_masks = cfg.model.get('bbox_head', {}).get('type') == 'YOLOv8InsHead'
     if yolo_masks or any('mask_head' in part for part in parts(cfg.model)):
         if name == 'voc':
@@ -88,7 +88,7 @@ def under_recipe(cfg: Config, data: str, configs: Path) -> Config:
         if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
             part.ssm_init = 'mamba'
     if folder:
-        return config_for_folder(recipe, folder)
+        return config_for_data(recipe, folder)
     set_num_classes(recipe.model, len(class_names(recipe)))
     return recipe
 
@@ -113,13 +113,13 @@ def use_masks(recipe: Config, small_targets: bool) -> None:
         evaluator.metric = ['bbox', 'segm']
 
 
-def find_folder(data: str) -> CocoFolder | None:
+def find_folder(data: str) -> DataFolder | None:
     """Returns the folder that ``data`` is, or None for a name of :data:`RECIPES`; raises as :func:`under_recipe`."""
     if data in RECIPES:
         return None
     if not Path(data).is_dir():
         raise InputError(f'--data must be one of {", ".join(RECIPES)}, or a folder; got {data}')
-    return CocoFolder.find(Path(data))
+    return find_data(Path(data))
 
 
 def with_epochs(cfg: Config, epochs: int) -> Config:

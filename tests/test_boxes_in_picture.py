@@ -55,7 +55,7 @@ def small_config(kind: str, data: str | None) -> Config:
     config = Config.fromfile(CONFIGS / name)
     config.merge_from_dict({'model': changes})
     if data:
-        config = under_recipe(config, data, CONFIGS)
+        config = under_recipe(config, data)
     drop_pretrained(config.model)
     if kind != 'Mask R-CNN':
         config.model.test_cfg.update(score_thr=0.0, nms_pre=100, max_per_img=100)

@@ -1,4 +1,4 @@
-"""ops → layers → convert → models → deploy → datasets → engine → recipes → analysis → tools, configs.
+"""ops → layers → convert → models → deploy → datasets → engine → recipes → analysis → commands → tools, configs.
 
 Each part imports only to its left; errors, compat and a few helpers are left of all.
 """
@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmmamba'
-BASE = ('errors', 'version', 'files', 'seeding', 'model_config', 'compat')
-CHAIN = (*BASE, 'ops', 'layers', 'convert', 'models', 'deploy', 'datasets', 'engine', 'recipes', 'analysis', 'cli')
+BASE = ('errors', 'version', 'files', 'seeding', 'model_config', 'package_files', 'compat')
+CHAIN = (*BASE, 'ops', 'layers', 'convert', 'models', 'deploy', 'datasets', 'engine', 'recipes', 'analysis', 'cli',
+         'commands', '__main__')
 PURE = {'ops', 'layers', 'deploy', 'analysis/measure'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
 

@@ -43,7 +43,7 @@ def composed_elsewhere(monkeypatch, tmp_path):
 @pytest.mark.parametrize('data', RECIPES)
 @pytest.mark.parametrize('name', BASELINES)
 def test_every_baseline_goes_on_every_data_set(name, data):
-    cfg = under_recipe(read(name), data, CONFIGS)
+    cfg = under_recipe(read(name), data)
     base = Config.fromfile(CONFIGS / '_base_' / RECIPES[data])
     for key in ('train_dataloader', 'test_dataloader', 'test_evaluator', 'train_cfg', 'param_scheduler'):
         assert cfg[key] == base[key]
@@ -54,36 +54,36 @@ def test_every_baseline_goes_on_every_data_set(name, data):
 def test_padding_to_one_size_is_part_of_a_recipe():
     vim = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
     assert vim.model.data_preprocessor.pad_size_divisor == 1024
-    assert under_recipe(vim, 'bccd', CONFIGS).model.data_preprocessor.pad_size_divisor == 32
+    assert under_recipe(vim, 'bccd').model.data_preprocessor.pad_size_divisor == 32
 
 
 @pytest.mark.parametrize('name', ['yolov8/yolov8-seg_n', 'mamba_yolo/mamba-yolo-seg_t'])
 def test_a_detector_with_masks_brings_masks_into_the_recipe(name):
     own = read(f'{name}_8xb64-300e_coco')
-    cfg = under_recipe(own, 'coco', CONFIGS)
+    cfg = under_recipe(own, 'coco')
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator',
                 'custom_hooks', 'tta_model', 'tta_pipeline'):
         assert cfg[key] == own[key], key
     assert cfg.model == own.model
     for data in ('bccd', 'demo'):
-        cfg = under_recipe(own, data, CONFIGS)
+        cfg = under_recipe(own, data)
         kinds = {part.get('type') for part in parts(cfg.train_dataloader)}
         assert {'LoadInstanceMasks', 'PackMaskTargets'} <= kinds
         assert not {'LoadAnnotations', 'PackDetInputs', 'Mosaic'} & kinds
         assert cfg.test_evaluator.metric == cfg.val_evaluator.metric == ['bbox', 'segm']
     with pytest.raises(InputError, match='voc has boxes alone'):
-        under_recipe(own, 'voc', CONFIGS)
+        under_recipe(own, 'voc')
 
 
 def test_mask_rcnn_brings_masks_into_the_recipe():
     own = read('vim/cascade-mask-rcnn_vim-ti_simple-pyramid_8xb8-lsj-100e_coco')
-    cfg = under_recipe(own, 'demo', CONFIGS)
+    cfg = under_recipe(own, 'demo')
     assert cfg.test_evaluator.metric == cfg.val_evaluator.metric == ['bbox', 'segm']
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
     masks = sample['data_samples'].gt_instances.masks  # of the image's size, as its heads want them
     assert masks.to_ndarray().shape == (1, *sample['inputs'].shape[1:]) and masks.to_ndarray().any()
     with pytest.raises(InputError, match='voc has boxes alone'):
-        under_recipe(own, 'voc', CONFIGS)
+        under_recipe(own, 'voc')
 
 
 @pytest.mark.parametrize('own, merged', [
@@ -94,7 +94,7 @@ def test_mask_rcnn_brings_masks_into_the_recipe():
 def test_what_a_config_imports_stays(own, merged):
     cfg = copy.deepcopy(read(BASELINES[0]))
     cfg.custom_imports = own
-    assert under_recipe(cfg, 'bccd', CONFIGS).custom_imports == merged
+    assert under_recipe(cfg, 'bccd').custom_imports == merged
 
 
 def test_detectors_of_the_detr_family_keep_their_optimizer():
@@ -106,7 +106,7 @@ def test_detectors_of_the_detr_family_keep_their_optimizer():
 
 @pytest.mark.parametrize('name', BASELINES)
 def test_every_baseline_builds_under_another_recipe(name):
-    cfg = under_recipe(read(name), 'bccd', CONFIGS)
+    cfg = under_recipe(read(name), 'bccd')
     cfg.model.backbone.pop('init_cfg', None)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
@@ -118,7 +118,7 @@ def test_every_baseline_builds_under_another_recipe(name):
 def test_the_model_and_what_the_config_keeps_stay():
     dino, yolo = read(BASELINES[0]), read(BASELINES[-1])
     before = copy.deepcopy(dino.to_dict())
-    switched = under_recipe(dino, 'bccd', CONFIGS)
+    switched = under_recipe(dino, 'bccd')
     assert dino.to_dict() == before
     assert switched.optim_wrapper == dino.optim_wrapper
     assert 'ScaleWeightDecayHook' not in {hook.type for hook in switched.custom_hooks}
@@ -126,26 +126,26 @@ def test_the_model_and_what_the_config_keeps_stay():
     assert {**switched.model, 'bbox_head': None} == {**dino.model, 'bbox_head': None, 'data_preprocessor': letterbox}
     assert {**switched.model.bbox_head, 'num_classes': 80} == dino.model.bbox_head
     inherited = Config(dict(model=dict(type='YOLOX', bbox_head=dict(type='YOLOXHead', num_classes=80))))
-    assert under_recipe(inherited, 'bccd', CONFIGS).model.bbox_head.type == 'ClippedYOLOXHead'
-    assert under_recipe(yolo, 'bccd', CONFIGS).optim_wrapper.optimizer.type == 'AdamW'
+    assert under_recipe(inherited, 'bccd').model.bbox_head.type == 'ClippedYOLOXHead'
+    assert under_recipe(yolo, 'bccd').optim_wrapper.optimizer.type == 'AdamW'
 
 
 @pytest.mark.parametrize('data, init', [('coco', None), ('voc', None), ('bccd', 'mamba'), ('demo', 'mamba')])
 def test_short_runs_start_from_mambas_initialisation(data, init):
-    model = under_recipe(read(BASELINES[-1]), data, CONFIGS).model
+    model = under_recipe(read(BASELINES[-1]), data).model
     assert model.backbone.get('ssm_init') == model.neck.get('ssm_init') == init
-    assert 'ssm_init' not in under_recipe(read(BASELINES[4]), data, CONFIGS).model.backbone
+    assert 'ssm_init' not in under_recipe(read(BASELINES[4]), data).model.backbone
 
 
 def test_the_demo_set_is_composed_and_can_be_read():
-    cfg = under_recipe(read(BASELINES[1]), 'demo', CONFIGS)
+    cfg = under_recipe(read(BASELINES[1]), 'demo')
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
     assert tuple(sample['inputs'].shape) == (3, 192, 192) and len(sample['data_samples'].gt_instances) == 1
 
 
 def test_masks_of_the_demo_set_can_be_read():
     """They are run lengths."""
-    cfg = under_recipe(read('yolov8/yolov8-seg_n_8xb64-300e_coco'), 'demo', CONFIGS)
+    cfg = under_recipe(read('yolov8/yolov8-seg_n_8xb64-300e_coco'), 'demo')
     found = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples'].gt_instances
     assert found.masks.masks.shape == (1, 48, 48) and found.masks.masks.any()
     assert DATASETS.build(cfg.test_dataloader.dataset)[0]['data_samples'].gt_instances.masks.masks.any()
@@ -153,21 +153,21 @@ def test_masks_of_the_demo_set_can_be_read():
 
 def test_a_folder_is_trained_under_the_recipe_of_bccd(tmp_path):
     compose(tmp_path / 'mine', TINY)
-    cfg = under_recipe(read(BASELINES[1]), str(tmp_path / 'mine'), CONFIGS)
-    assert cfg.param_scheduler == under_recipe(read(BASELINES[1]), 'bccd', CONFIGS).param_scheduler
+    cfg = under_recipe(read(BASELINES[1]), str(tmp_path / 'mine'))
+    assert cfg.param_scheduler == under_recipe(read(BASELINES[1]), 'bccd').param_scheduler
     assert cfg.model.bbox_head.num_classes == 10
     sample = DATASETS.build(cfg.test_dataloader.dataset)[0]
     assert tuple(sample['inputs'].shape) == (3, 320, 320)
 
 
 def test_two_stage_detectors_have_the_classes_in_every_head():
-    cfg = under_recipe(read('od_mamba/cascade-mask-rcnn_od-mamba-t_fpn_1x_coco'), 'bccd', CONFIGS)
+    cfg = under_recipe(read('od_mamba/cascade-mask-rcnn_od-mamba-t_fpn_1x_coco'), 'bccd')
     numbers = [part.num_classes for part in parts(cfg.model) if 'num_classes' in part]
     assert numbers == [3] * 4  # three stages, and the masks
 
 
 def test_another_length_keeps_the_recipes_proportions():
-    cfg = under_recipe(read(BASELINES[-1]), 'bccd', CONFIGS)  # 30 epochs, 3 of warm-up, mosaic until the 20th
+    cfg = under_recipe(read(BASELINES[-1]), 'bccd')  # 30 epochs, 3 of warm-up, mosaic until the 20th
     short = with_epochs(cfg, 6)
     switch, = (hook for hook in short.custom_hooks if hook.type == 'PipelineSwitchHook')
     assert short.train_cfg.max_epochs == 6 and switch.switch_epoch == 4
@@ -195,9 +195,9 @@ def test_from_scratch_leaves_nothing_that_is_meant_for_trained_weights():
 
 
 @pytest.mark.parametrize('call, words', [
-    (lambda: under_recipe(read(BASELINES[4]), 'kitti', CONFIGS), 'one of coco, voc, bccd, demo, or a folder'),
-    (lambda: under_recipe(read(BASELINES[4]), '.', CONFIGS), 'no such folder'),
-    (lambda: with_epochs(under_recipe(read(BASELINES[4]), 'bccd', CONFIGS), 0), 'positive'),
+    (lambda: under_recipe(read(BASELINES[4]), 'kitti'), 'one of coco, voc, bccd, demo, or a folder'),
+    (lambda: under_recipe(read(BASELINES[4]), '.'), 'no such folder'),
+    (lambda: with_epochs(under_recipe(read(BASELINES[4]), 'bccd'), 0), 'positive'),
 ])
 def test_bad_arguments(call, words):
     with pytest.raises(InputError, match=words):

@@ -15,8 +15,8 @@ from mmengine.config import Config
 
 from mmmamba.analysis.drawing import draw_curves, draw_predictions
 from mmmamba.cli import run
-from mmmamba.datasets.coco_folder import LAYOUT, CocoFolder, config_for_folder
 from mmmamba.datasets.composed import Composition, compose
+from mmmamba.datasets.formats import config_for_data, find_data
 from mmmamba.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ TABLE = (('AP', 'bbox_mAP'), ('AP50', 'bbox_mAP_50'), ('AP75', 'bbox_mAP_75'), (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, help=f'your own data set in COCO format: {LAYOUT}')
+    parser.add_argument('--data', type=Path, help='your own data set')
     parser.add_argument('--config', type=Path, default=ROOT / 'configs' / 'mamba_yolo' / 'mamba-yolo_t_demo.py',
                         help='default: %(default)s')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / 'demo',
@@ -51,17 +51,17 @@ def main() -> None:
         data = args.work_dir / 'data'
         print(f'Composing the data set in {data}', flush=True)
         compose(data, Composition())
-    folder = CocoFolder.find(data)
+    folder = find_data(data)
 
     out = args.work_dir / time.strftime('%Y%m%d_%H%M%S')
     out.mkdir(parents=True)
     config = out / 'config.py'
-    config_for_folder(Config.fromfile(args.config), folder).dump(config)
+    config_for_data(Config.fromfile(args.config), folder).dump(config)
     call_tool('train.py', config, '--work-dir', out / 'train')
     checkpoint = Path((out / 'train' / 'last_checkpoint').read_text().strip())
     call_tool('test.py', config, checkpoint, '--work-dir', out / 'test', '--out', out / 'results')
 
-    draw_predictions(folder.annotations['val'], folder.root / 'val', out / 'results.bbox.json',
+    draw_predictions(folder.splits['val'].annotations, folder.splits['val'].images, out / 'results.bbox.json',
                      out / 'predictions.png')
     draw_curves(next((out / 'train').glob('*/vis_data/scalars.json')), out / 'curves.png')
     table = coco_table(out / 'results.metrics.json')

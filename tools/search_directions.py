@@ -101,7 +101,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     if args.data:
-        cfg = under_recipe(cfg, args.data, ROOT / 'configs')
+        cfg = under_recipe(cfg, args.data)
         cfg = cfg if args.epochs is None else with_epochs(cfg, args.epochs)
     merge_options(cfg, args.cfg_options or {})
     cfg = from_scratch(cfg)

@@ -151,12 +151,12 @@ def test_wherever_it_is_killed_the_same_call_goes_on(configs, run_tool, tmp_path
     assert whole == killed and [epoch for epoch, _ in whole] == [1, 2]
 
 
-@pytest.mark.parametrize('place', ['runs.launches', 'plan.truth_of', 'report.write_report'])
+@pytest.mark.parametrize('place', ['launches', 'truth_of', 'write_report'])
 def test_interrupted_anywhere_it_names_the_call_that_goes_on(place, configs, run_tool, capsys, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f'mmmamba.analysis.compare.{place}', interrupt)
+    monkeypatch.setattr(f'mmmamba.commands.compare.{place}', interrupt)
     monkeypatch.setenv('BCCD', 'blood')
     assert run_tool('compare', 'good.py', '--data', 'digits', '--report-only') == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith(

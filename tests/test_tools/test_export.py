@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 import mmmamba.deploy.export  # makes mmdet run without compiled mmcv
+from mmmamba.commands.export import pad_value_of
 from mmmamba.deploy.native.libraries import openvino_library
 
 pytest.importorskip('onnxruntime')
@@ -79,8 +79,7 @@ def test_int8_and_its_ap(checkpoint, config, shared_coco_folder, run_tool, tmp_p
     ('odss_pafpn/swin-t_odss-pafpn_8xb16-300e_coco.py', 114), ('mamba_yolo/mamba-yolo_t_8xb64-300e_coco.py', 114),
     ('od_mamba/retinanet_od-mamba-t_fpn_1x_coco.py', 0)])
 def test_padding_is_that_of_the_test_pipeline(config, value):
-    tool = runpy.run_path(str(ROOT / 'tools' / 'deployment' / 'export.py'))
-    assert tool['pad_value_of'](Config.fromfile(ROOT / 'configs' / config)) == value
+    assert pad_value_of(Config.fromfile(ROOT / 'configs' / config)) == value
 
 
 class WithoutNncf:

@@ -19,7 +19,7 @@ from mmengine.optim import AmpOptimWrapper
 
 from mmmamba.analysis.compare.runs import Launch, Run, read_records
 from mmmamba.analysis.measure import environment
-from mmmamba.datasets.coco_folder import coco_datasets
+from mmmamba.datasets.formats import coco_datasets
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically, write_json
 from mmmamba.model_config import merge_options
@@ -30,7 +30,7 @@ VALIDATIONS = 10
 TRIAL_ITERATIONS = 8
 
 
-def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int | None, scratch: bool,
+def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratch: bool,
                options: Mapping[str, Any]) -> Config:
     """Makes a detector's config under the conditions of a comparison; all seeds and all detectors get the same.
 
@@ -39,7 +39,6 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
     Args:
         path: The detector's config.
         data: See :func:`mmmamba.recipes.under_recipe`.
-        configs: The package's folder of configs.
         truth: Where the test set's annotations are written, if they are not in COCO's format.
         epochs: Length of the training; None for that of the data set's recipe.
         scratch: Whether pretrained weights are left out.
@@ -48,7 +47,7 @@ def run_config(path: Path, data: str, configs: Path, truth: Path, *, epochs: int
     Raises:
         InputError: The options change the number of epochs or the seed; or as ``under_recipe``.
     """
-    cfg = under_recipe(Config.fromfile(path), data, configs)
+    cfg = under_recipe(Config.fromfile(path), data)
     if epochs is not None:
         cfg = with_epochs(cfg, epochs)
     if scratch:

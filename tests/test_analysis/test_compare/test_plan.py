@@ -49,7 +49,7 @@ def data(tmp_path) -> str:
 
 
 def make(path: Path, data: str, epochs: int | None = 4, scratch: bool = True, **options) -> Config:
-    return run_config(path, data, CONFIGS, Path('truth.json').absolute(), epochs=epochs, scratch=scratch,
+    return run_config(path, data, Path('truth.json').absolute(), epochs=epochs, scratch=scratch,
                       options=options)
 
 

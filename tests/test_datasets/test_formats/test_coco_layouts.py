@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmmamba.datasets.coco_folder import CocoFolder, config_for_folder
+from mmmamba.datasets.formats import Split, config_for_data, find_data
 from mmmamba.errors import InputError
 
 
@@ -27,9 +27,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_finds_both_spellings_and_reads_the_classes_by_id(root: Path) -> None:
-    folder = CocoFolder.find(root)
-    assert folder.annotations == {'train': root / 'annotations' / 'train.json',
-                                  'val': root / 'annotations' / 'instances_val.json'}
+    folder = find_data(root)
+    annotations = root / 'annotations'
+    assert dict(folder.splits) == {'train': Split(annotations / 'train.json', root / 'train'),
+                                   'val': Split(annotations / 'instances_val.json', root / 'val')}
     assert folder.classes == ('cat', 'cup')
 
 
@@ -43,7 +44,7 @@ def test_finds_both_spellings_and_reads_the_classes_by_id(root: Path) -> None:
 def test_malformed_annotations_get_one_line(root: Path, content: str, message: str) -> None:
     (root / 'annotations' / 'train.json').write_text(content)
     with pytest.raises(InputError, match=message) as caught:
-        CocoFolder.find(root)
+        find_data(root)
     assert 'train.json' in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -51,7 +52,7 @@ def test_malformed_annotations_get_one_line(root: Path, content: str, message: s
 def test_a_missing_part_is_named_with_the_layout(root: Path, missing: str) -> None:
     (root / missing).rename(root / 'elsewhere')
     with pytest.raises(InputError, match='expected: train/ and val/ with images'):
-        CocoFolder.find(root)
+        find_data(root)
 
 
 def test_config_is_pointed_at_the_folder_through_wrappers(root: Path) -> None:
@@ -64,7 +65,7 @@ def test_config_is_pointed_at_the_folder_through_wrappers(root: Path) -> None:
         'val_evaluator': {'type': 'CocoMetric', 'ann_file': 'x.json'},
         'test_evaluator': {'type': 'CocoMetric', 'ann_file': 'x.json'},
     })
-    config = config_for_folder(original, CocoFolder.find(root))
+    config = config_for_data(original, find_data(root))
 
     val = str(root / 'annotations' / 'instances_val.json')
     train_leaf = config.train_dataloader.dataset.dataset

@@ -1,0 +1,11 @@
+"""What ``mmmamba NAME`` runs: a module each, with ``main()``. Files of the same names in ``tools/`` run it, too."""
+from types import MappingProxyType
+
+COMMANDS = MappingProxyType({
+    'train': 'train a detector',
+    'test': 'measure the AP of a checkpoint or of an exported file',
+    'predict': 'detect objects in images and videos',
+    'export': 'write a detector for ONNX Runtime, OpenVINO or PyTorch without MMDetection',
+    'compare': 'train and test several detectors under the same conditions, with a report',
+})
+"""Name of a command, which is that of its module → what it does."""

@@ -1,0 +1,122 @@
+"""Trains a detector.
+
+A training that was stopped goes on with --resume: weights, averages, the optimizer's momentum and the epoch are the
+checkpoint's; all settings are those of this call, and one line names each that was another when the checkpoint was
+saved. Where nothing is left to train, that is said, and the exit status is 0.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+
+from mmmamba import cli
+from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
+from mmmamba.errors import InputError
+from mmmamba.model_config import merge_options
+from mmmamba.package_files import find_config
+from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
+    parser.add_argument(
+        '--data',
+        metavar='|'.join([*RECIPES, 'FOLDER']),
+        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='float16' if torch.cuda.is_available() else 'bfloat16',
+        choices=['float16', 'bfloat16'],
+        help='train in mixed precision; without a name, float16 on a GPU and bfloat16 on a CPU')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by this run's total batch size over the one that the config was made for")
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from a checkpoint; without a file, from the latest in the work dir')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    return parser.parse_args()
+
+
+def use_checkpoint(cfg: Config, named: str) -> None:
+    """Has the runner resume from a checkpoint, ``'auto'`` for the last one in the work dir, if it has any."""
+    if named == 'auto':
+        latest = latest_checkpoint(cfg.work_dir)
+        if latest is None:
+            return
+        named = str(latest)
+    elif '://' not in named and not Path(named).is_file():
+        raise InputError(f'--resume: no such file: {named}')
+    cfg.resume, cfg.load_from = True, named
+
+
+def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
+    """Returns the call that continues a training that was interrupted.
+
+    Args:
+        args: Of the interrupted call.
+        work_dir: Of the training.
+        start: When it began, in seconds since the epoch: a checkpoint that it resumed from holds until it saved one.
+    """
+    if args.launcher != 'none':
+        return 'continue with the same command and --resume'
+    saved = Path(work_dir, 'last_checkpoint')
+    if args.resume is None:
+        words = [*sys.argv, '--resume']
+    elif args.resume == 'auto' or not saved.is_file() or saved.stat().st_mtime < start:
+        words = sys.argv
+    else:
+        words = [word for word in sys.argv if word not in (args.resume, f'--resume={args.resume}', '--resume')]
+        words = [*words, '--resume']
+    return f'continue with: {cli.call_again(words)}'
+
+
+def main() -> None:
+    args, start = parse_args(), time.time()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    args.config = find_config(args.config)
+    cfg = Config.fromfile(args.config)
+    if args.data:
+        cfg = under_recipe(cfg, args.data)
+    merge_options(cfg, args.cfg_options or {})
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
+    if args.amp:
+        cfg.optim_wrapper.pop('loss_scale', None)  # AmpOptimWrapper's
+        cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype=args.amp)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise InputError(f'{args.config} has no auto_scale_lr.base_batch_size to scale the learning rate by')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        use_checkpoint(cfg, args.resume)
+
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    prepare_distributed(cfg, args.launcher)
+    try:
+        runner = CheckedRunner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        if args.resume and not cfg.get('resume'):
+            runner.logger.warning(f'{cfg.work_dir} has no checkpoint to resume from: training starts from the '
+                                  'beginning.')
+        runner.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(args, cfg.work_dir, start)) from None

@@ -1,0 +1,47 @@
+"""The command ``mmmamba``: it finds the command, passes the arguments on, and says what it does not know."""
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import pytest
+
+from mmmamba import __main__ as program
+from mmmamba.commands import COMMANDS
+from mmmamba.version import __version__
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, 'argv', ['/usr/bin/mmmamba', *arguments])
+    try:
+        program.main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_command_has_help_under_its_name(name, monkeypatch, capsys):
+    assert call(monkeypatch, name, '--help') == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f'usage: mmmamba {name} ')
+    assert import_module(f'mmmamba.commands.{name}').__doc__.splitlines()[0] in printed
+
+
+def test_help_lists_every_command(monkeypatch, capsys):
+    assert call(monkeypatch) == 0
+    listed = capsys.readouterr().out
+    assert all(f'  {name} ' in listed and what in listed for name, what in COMMANDS.items())
+    assert call(monkeypatch, '--version') == 0
+    assert capsys.readouterr().out == f'mmmamba {__version__}\n'
+
+
+def test_an_unknown_command_is_one_line(monkeypatch, capsys):
+    assert call(monkeypatch, 'trian') == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: mmmamba has no command trian; did you mean train?') and error.count('\n') == 1
+
+
+def test_bad_input_of_a_command_is_one_line(monkeypatch, capsys):
+    assert call(monkeypatch, 'train', 'nothing.py') == 2
+    assert capsys.readouterr().err == 'error: no such file: nothing.py\n'
