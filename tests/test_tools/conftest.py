@@ -49,6 +49,7 @@ def tiny_config(tmp_path: Path, shared_coco_folder: Path, monkeypatch: pytest.Mo
 def run_tool(monkeypatch: pytest.MonkeyPatch):
     """A function that runs tools/NAME.py in this process and returns its exit status."""
     from mmdet.visualization import DetLocalVisualizer
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
     from mmmamba import cli
@@ -58,7 +59,8 @@ def run_tool(monkeypatch: pytest.MonkeyPatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        DetLocalVisualizer._instance_dict.clear()  # there is one in a process, which writes where the first run is
+        for kind in (DetLocalVisualizer, MMLogger):  # a process has one of a name, which writes where the first run is
+            kind._instance_dict.clear()
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
                 cli.run(module.main)
