@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmmamba'
-BASE = ('errors', 'version', 'files', 'seeding', 'model_config', 'package_files', 'compat')
-CHAIN = (*BASE, 'ops', 'layers', 'convert', 'models', 'deploy', 'datasets', 'engine', 'recipes', 'analysis', 'cli',
-         'commands', '__main__')
+BASE = ('errors', 'version', 'files', 'seeding', 'model_config', 'package_files', 'downloads', 'compat')
+CHAIN = (*BASE, 'ops', 'layers', 'convert', 'zoo', 'models', 'deploy', 'datasets', 'engine', 'recipes', 'analysis',
+         'cli', 'commands', '__main__')
 PURE = {'ops', 'layers', 'deploy', 'analysis/measure'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
 

@@ -7,5 +7,7 @@ COMMANDS = MappingProxyType({
     'predict': 'detect objects in images and videos',
     'export': 'write a detector for ONNX Runtime, OpenVINO or PyTorch without MMDetection',
     'compare': 'train and test several detectors under the same conditions, with a report',
+    'zoo': 'list the models, their AP, and the weights that there are',
+    'info': 'describe this installation, or a model',
 })
 """Name of a command, which is that of its module → what it does."""

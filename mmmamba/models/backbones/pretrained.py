@@ -1,24 +1,17 @@
 """Pretrained weights for a backbone, all of them or none."""
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Sequence
-from http.client import HTTPException
-from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import unquote, urlsplit
-from urllib.request import urlretrieve
 
-import torch
-from mmengine.dist import barrier
 from mmengine.logging import print_log
 from torch import nn
 
 from mmmamba.convert import SYSTEMS, dropped, read_checkpoint, require_fit, system_of
 from mmmamba.convert.backbone import BACKBONE, split
 from mmmamba.convert.key_map import without_wrappers
+from mmmamba.downloads import local_file
 from mmmamba.errors import InputError, first_names
 from mmmamba.layers.vim import resize_bicubic
 
@@ -51,7 +44,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     Raises:
         InputError: No such file, no such keys, or the weights of something else; it names the first of each side.
     """
-    weights = read_checkpoint(_local(checkpoint)).state_dict
+    weights = read_checkpoint(local_file(checkpoint)).state_dict
     unused: list[str] = []
     if prefix is not None:
         weights, others = split(weights, prefix.rstrip('.') + '.')
@@ -90,35 +83,3 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     print_log(f'{checkpoint}: {len(weights)} tensors for {type(backbone).__name__}'
               + (f'; {len(unused)} not used: {first_names(unused)}' if unused else '')
               + ''.join(notes), logger='current')
-
-
-def _local(checkpoint: str) -> Path:
-    """Returns the file itself, or what an address is downloaded to."""
-    if '://' not in checkpoint:
-        return Path(checkpoint).expanduser()
-    if not checkpoint.lower().startswith(('http://', 'https://')):
-        raise InputError(f'{checkpoint} is neither a file nor an HTTP address')
-    try:
-        name = Path(unquote(urlsplit(checkpoint).path)).name
-    except ValueError as error:
-        raise InputError(f'{checkpoint} is no address: {error}') from error
-    tag = hashlib.sha256(checkpoint.encode()).hexdigest()[:8]  # two addresses may end in the same name
-    path = Path(torch.hub.get_dir(), 'checkpoints', f'{tag}-{name}')
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():  # for all processes of the machine
-        _download(checkpoint, path)
-    barrier()
-    return path
-
-
-def _download(address: str, path: Path) -> None:
-    """Downloads a file, which appears whole or not at all."""
-    print_log(f'downloading {address} to {path}', logger='current')
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        urlretrieve(address, part)  # it fails when less has come than was announced
-        part.replace(path)
-    except (OSError, HTTPException, ValueError) as error:
-        raise InputError(f'cannot download {address}: {error}') from error
-    finally:
-        part.unlink(missing_ok=True)
