@@ -1,9 +1,9 @@
 """The frame and the style of the pages that commands write: one file each, light and dark, narrow and wide.
 
-A page loads nothing: neither scripts nor fonts nor pictures, which its body embeds. The style has these classes for
-the body: ``lead`` (a paragraph below the title), ``verdict good|warn|bad`` (a banner), ``card`` and ``cards`` (boxes in a
-grid that folds), ``scroll`` (around a wide table), ``chip good|warn|bad`` (a word in a pill), ``muted``, ``number``.
-Colours are variables: ``var(--accent)``, ``--accent-2``, ``--accent-3``, ``--good``, ``--warn``, ``--bad``, ``--line``.
+A page loads nothing: neither scripts nor fonts nor pictures, which its body embeds. Classes for the body: ``lead`` (a
+paragraph below the title), ``verdict good|warn|bad`` (a banner), ``card`` and ``cards`` (boxes in a grid that folds),
+``scroll`` (around a wide table), ``chip good|warn|bad`` (a word in a pill), ``muted``, ``number``. Colours are variables:
+``var(--accent)``, ``--accent-2``, ``--accent-3``, ``--good``, ``--warn``, ``--bad``, ``--line``, ``--muted``.
 """
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import ntpath
 import os
 import os.path as osp
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from mmmamba.errors import InputError, first_names
 
@@ -38,31 +39,76 @@ def read_annotations(path: str, for_evaluation: bool) -> dict:
     Raises:
         InputError: The first fault that was found.
     """
-    content = _read_json(path)
-    lists = ('images', 'categories', 'annotations')
-    images_alone = for_evaluation and content.get('annotations', []) == []
-    if images_alone:
-        content['annotations'] = []
-    for key in lists:
-        if not isinstance(content.get(key), list):
-            raise InputError(f'{path} is not in COCO format: it has no list of {key}')
-    images = _by_id(content['images'], 'image', ('file_name', 'width', 'height'), path)
-    categories = _by_id(content['categories'], 'category', ('name', ), path)
-    needed = ('image_id', 'category_id', 'bbox', 'area', *(('iscrowd', ) if for_evaluation else ()))
-    annotations = _by_id(content['annotations'], 'annotation', needed, path)
-    for key in lists:
-        if not content[key] and not (key == 'annotations' and images_alone):
-            raise InputError(f'{path} has no {key}')
-
-    _check_images(images, path)
-    _check_categories(categories, path, for_evaluation)
-    for key, annotation in annotations.items():
-        _check_annotation(annotation, images, categories, f'{path}: annotation {key!r}')
-    unfit = next((key for key in annotations if for_evaluation and not (isinstance(key, int) and key >= 1)), None)
-    if unfit is not None:
-        raise InputError(f"{path}: annotation {unfit!r}: COCO's evaluation needs whole numbers from 1 as ids of "
-                         f'annotations (it takes 0 for "not found"): number them from 1')
+    content = read_json(path)
+    for fault in find_faults(content, path, for_evaluation):
+        raise InputError(fault.text)
     return content
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What keeps an annotation file from being used.
+
+    Args:
+        text: One line with the file, the entry and what to change.
+        kind: Of the entry: ``'image'``, ``'category'`` or ``'annotation'``; empty where it is the whole file's.
+        key: The entry's id; None if it has none.
+    """
+    text: str
+    kind: str = ''
+    key: object = None
+
+
+def find_faults(content: dict, path: str, for_evaluation: bool) -> Iterator[Fault]:
+    """Yields what is wrong with the content of an annotation file, in the order in which it is looked at.
+
+    A reader that goes on after a fault is left with the sound entries: the others are removed from ``content``, and so
+    are the annotations of a removed image or category, without a fault of their own.
+
+    Args:
+        content: What :func:`read_json` returned; it is changed, also as :func:`read_annotations` normalises it.
+        path: The file, for messages.
+        for_evaluation: As in :func:`read_annotations`.
+    """
+    kinds = {'images': ('image', ('file_name', 'width', 'height')), 'categories': ('category', ('name', )),
+             'annotations': ('annotation', ('image_id', 'category_id', 'bbox', 'area',
+                                            *(('iscrowd', ) if for_evaluation else ())))}
+    may_be_empty = set()
+    if for_evaluation and content.get('annotations', []) == []:  # images alone
+        content['annotations'] = []
+        may_be_empty.add('annotations')
+    for key in kinds:
+        if not isinstance(content.get(key), list):
+            yield Fault(f'{path} is not in COCO format: it has no list of {key}')
+            content[key] = []
+            may_be_empty.add(key)
+    ids = {key: _ids_of(content[key]) for key in kinds}
+    sound: dict[str, dict] = {key: {} for key in kinds}
+    for key, (kind, needed) in kinds.items():
+        yield from _by_id(content[key], kind, needed, path, sound[key])
+    for key in ('images', 'categories', 'annotations'):
+        if not content[key] and key not in may_be_empty:
+            yield Fault(f'{path} has no {key}')
+
+    images, categories, annotations = sound['images'], sound['categories'], sound['annotations']
+    yield from _check_images(images, path)
+    yield from _check_categories(categories, path, for_evaluation)
+    removed = {'image_id': ids['images'] - images.keys(), 'category_id': ids['categories'] - categories.keys()}
+    for key, annotation in list(annotations.items()):
+        if any(isinstance(annotation[name], (int, str)) and annotation[name] in gone
+               for name, gone in removed.items()):
+            del annotations[key]
+            continue
+        text = _annotation_fault(annotation, images, categories)
+        if text:
+            del annotations[key]
+            yield Fault(f'{path}: annotation {key!r} {text}', 'annotation', key)
+    for key in list(annotations):
+        if for_evaluation and not (isinstance(key, int) and key >= 1):
+            yield Fault(f"{path}: annotation {key!r}: COCO's evaluation needs whole numbers from 1 as ids of "
+                        f'annotations (it takes 0 for "not found"): number them from 1', 'annotation', key)
+            del annotations[key]
+    content.update({key: list(entries.values()) for key, entries in sound.items()})
 
 
 def check_classes(content: dict, classes: Sequence[str], path: str) -> None:
@@ -97,6 +143,14 @@ def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
     """
     if folder and not osp.isdir(folder):
         raise InputError(f'no such image folder: {folder}')
+    missing = find_missing_images(images, folder)
+    if missing:
+        raise InputError(f'{len(missing)} of {len(images)} images of {path} are not in {folder or "."}: '
+                         f'{_quoted(missing)}')
+
+
+def find_missing_images(images: Sequence[dict], folder: str) -> list[str]:
+    """Returns the file names of those images that are not in a folder."""
     listings: dict[str, set[str]] = {}
     missing = []
     for image in images:
@@ -107,9 +161,7 @@ def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
         # Systems that fold case or Unicode forms list a name in other letters than it is asked for.
         if name not in listings[parent] and not osp.isfile(osp.join(folder, image['file_name'])):
             missing.append(image['file_name'])
-    if missing:
-        raise InputError(f'{len(missing)} of {len(images)} images of {path} are not in {folder or "."}: '
-                         f'{_quoted(missing)}')
+    return missing
 
 
 def is_number(value: object, most: float = _MAX_SIDE) -> bool:
@@ -117,7 +169,12 @@ def is_number(value: object, most: float = _MAX_SIDE) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
 
 
-def _read_json(path: str) -> dict:
+def read_json(path: str) -> dict:
+    """Reads the object that a JSON file holds.
+
+    Raises:
+        InputError: There is none, in a line that says why.
+    """
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
@@ -136,85 +193,110 @@ def _read_json(path: str) -> dict:
     return content
 
 
-def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str) -> dict:
-    found: dict = {}
+def _ids_of(entries: list) -> set:
+    """Returns the ids that entries have, sound or not, without what no id can be."""
+    keys = (entry.get('id') for entry in entries if isinstance(entry, dict))
+    return {key for key in keys if isinstance(key, (int, str))}
+
+
+def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str, found: dict) -> Iterator[Fault]:
+    """Collects entries by their ids into ``found``, and yields why others are left out."""
     for entry in entries:
         if not isinstance(entry, dict) or 'id' not in entry:
-            raise InputError(f'{path}: an entry of kind {kind} has no id: {entry!r:.80}')
+            yield Fault(f'{path}: an entry of kind {kind} has no id: {entry!r:.80}', kind)
+            continue
         key = entry['id']
         if not (_is_text(key) or isinstance(key, int) and is_number(key, _MAX_ID)):
-            raise InputError(f'{path}: an entry of kind {kind} has id {key!r:.80}: ids are whole numbers, such as 1')
+            yield Fault(f'{path}: an entry of kind {kind} has id {key!r:.80}: ids are whole numbers, such as 1', kind)
+            continue
         lacking = [name for name in keys if name not in entry]
         if lacking:
-            raise InputError(f'{path}: {kind} {key!r} has no {" and no ".join(lacking)}')
-        if key in found:
-            raise InputError(f'{path}: two entries of kind {kind} have id {key!r}')
-        found[key] = entry
+            yield Fault(f'{path}: {kind} {key!r} has no {" and no ".join(lacking)}', kind, key)
+        elif key in found:
+            yield Fault(f'{path}: two entries of kind {kind} have id {key!r}', kind, key)
+        else:
+            found[key] = entry
     if len(set(map(type, found))) > 1:
-        raise InputError(f'{path}: some ids of kind {kind} are numbers and some are text: '
-                         f'{_quoted([next(key for key in found if isinstance(key, form)) for form in (int, str)])}')
-    return found
+        yield Fault(f'{path}: some ids of kind {kind} are numbers and some are text: '
+                    f'{_quoted([next(key for key in found if isinstance(key, form)) for form in (int, str)])}', kind)
+        for key in [key for key in found if not isinstance(key, int)]:
+            del found[key]
 
 
-def _check_images(images: dict, path: str) -> None:
+def _check_images(images: dict, path: str) -> Iterator[Fault]:
     owners: dict[str, object] = {}
-    for key, image in images.items():
-        for side in ('width', 'height'):
-            if not is_number(image[side]) or image[side] < 1 or image[side] != int(image[side]):
-                raise InputError(f'{path}: image {key!r} has {side} {image[side]!r:.80}, not a whole number of pixels')
-        name = image['file_name']
-        if not _is_text(name):
-            raise InputError(f'{path}: image {key!r} has file_name {name!r:.80}')
-        # ntpath takes both kinds of slash, so a file written for Windows is judged alike everywhere.
-        place = ntpath.normpath(name)
-        if osp.isabs(name) or ntpath.splitdrive(name)[0] or place.startswith(('..', '\\')):
-            raise InputError(f'{path}: file_name {name!r} of image {key!r} leads out of the image folder')
-        if owners.setdefault(place, key) != key:
-            raise InputError(f'{path}: images {owners[place]!r} and {key!r} have the same file_name {name!r}, so each '
-                             f'lacks the objects of the other: list the image once')
+    for key, image in list(images.items()):
+        text = _image_fault(image, owners)
+        if text:
+            del images[key]
+            yield Fault(f'{path}: {text}', 'image', key)
 
 
-def _check_categories(categories: dict, path: str, for_evaluation: bool) -> None:
+def _image_fault(image: dict, owners: dict[str, object]) -> str | None:
+    """Tells what is wrong with an image's entry; ``owners`` are the images before it by their files."""
+    key, name = image['id'], image['file_name']
+    for side in ('width', 'height'):
+        if not is_number(image[side]) or image[side] < 1 or image[side] != int(image[side]):
+            return f'image {key!r} has {side} {image[side]!r:.80}, not a whole number of pixels'
+    if not _is_text(name):
+        return f'image {key!r} has file_name {name!r:.80}'
+    # ntpath takes both kinds of slash, so a file written for Windows is judged alike everywhere.
+    place = ntpath.normpath(name)
+    if osp.isabs(name) or ntpath.splitdrive(name)[0] or place.startswith(('..', '\\')):
+        return f'file_name {name!r} of image {key!r} leads out of the image folder'
+    if owners.setdefault(place, key) != key:
+        return (f'images {owners[place]!r} and {key!r} have the same file_name {name!r}, so each lacks the objects of '
+                f'the other: list the image once')
+    return None
+
+
+def _check_categories(categories: dict, path: str, for_evaluation: bool) -> Iterator[Fault]:
     owners: dict[str, object] = {}
-    for key, category in categories.items():
+    for key, category in list(categories.items()):
         name = category['name']
         if is_number(name, _MAX_ID) and not for_evaluation:
             category['name'] = name = str(int(name) if name == int(name) else name)
         if not _is_text(name):
             fault = 'is empty or has a line break or tab' if isinstance(name, str) else 'is no text: quote it'
-            raise InputError(f'{path}: category {key!r} has the name {name!r:.80}, which {fault}')
-        if owners.setdefault(name, key) != key:
-            raise InputError(f'{path}: categories {owners[name]!r} and {key!r} have the same name {name!r}')
-    if for_evaluation:
-        strange = [key for key in categories if not isinstance(key, int)]
-        if strange:
-            raise InputError(f"{path}: category {strange[0]!r}: COCO's evaluation needs a whole number as its id")
-        for key, following in zip(categories, list(categories)[1:]):
-            if following < key:
-                raise InputError(f'{path} lists category {following} after {key}: CocoMetric exchanges the AP of '
-                                 f'classes that are not in the order of their ids: sort the categories')
+            text = f'category {key!r} has the name {name!r:.80}, which {fault}'
+        elif owners.setdefault(name, key) != key:
+            text = f'categories {owners[name]!r} and {key!r} have the same name {name!r}'
+        else:
+            continue
+        del categories[key]
+        yield Fault(f'{path}: {text}', 'category', key)
+    if not for_evaluation:
+        return
+    for key in [key for key in categories if not isinstance(key, int)]:
+        del categories[key]
+        yield Fault(f"{path}: category {key!r}: COCO's evaluation needs a whole number as its id", 'category', key)
+    for key, following in zip(categories, list(categories)[1:]):
+        if following < key:
+            yield Fault(f'{path} lists category {following} after {key}: CocoMetric exchanges the AP of '
+                        f'classes that are not in the order of their ids: sort the categories', 'category', following)
+            return
 
 
-def _check_annotation(annotation: dict, images: dict, categories: dict, where: str) -> None:
-    """Checks one annotation, and brings its references and flags into the form that mmdet expects."""
+def _annotation_fault(annotation: dict, images: dict, categories: dict) -> str | None:
+    """Tells what is wrong with an annotation, and brings its references and flags into the form that mmdet expects."""
     for reference, known in (('image_id', images), ('category_id', categories)):
         value = annotation[reference]
         if isinstance(value, float) and value.is_integer():
             annotation[reference] = value = int(value)
         if isinstance(value, bool) or not isinstance(value, (int, str)) or value not in known:
-            raise InputError(f'{where} has {reference} {value!r:.80}, which the file does not list')
+            return f'has {reference} {value!r:.80}, which the file does not list'
     box = annotation['bbox']
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise InputError(f'{where} has bbox {box!r:.80}, not four finite numbers of at most {_MAX_SIDE} pixels')
+        return f'has bbox {box!r:.80}, not four finite numbers of at most {_MAX_SIDE} pixels'
     if not is_number(annotation['area'], _MAX_SIDE**2):
-        raise InputError(f'{where} has area {annotation["area"]!r:.80}, not a finite number of at most '
-                         f'{_MAX_SIDE**2} pixels')
+        return f'has area {annotation["area"]!r:.80}, not a finite number of at most {_MAX_SIDE**2} pixels'
     for flag in ('iscrowd', 'ignore'):
         value = annotation.get(flag, 0)
         if not isinstance(value, (int, float)) or value not in (0, 1):
-            raise InputError(f'{where} has {flag} {value!r:.80}, which must be 0 or 1')
+            return f'has {flag} {value!r:.80}, which must be 0 or 1'
         if flag in annotation:
             annotation[flag] = int(value)
+    return None
 
 
 def _is_text(value: object) -> bool:

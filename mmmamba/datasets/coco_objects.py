@@ -53,14 +53,14 @@ def check_objects(content: dict, classes: Sequence[str], path: str, for_evaluati
                                  f'wrong: correct or remove it')
             if annotation['iscrowd']:
                 left_out[_CROWD].append(annotation['id'])
-            elif _find_reason_to_miss(annotation, image):
-                missed[_find_reason_to_miss(annotation, image)].append(annotation['id'])
+            elif find_reason_to_miss(annotation, image):
+                missed[find_reason_to_miss(annotation, image)].append(annotation['id'])
             elif annotation.get('ignore'):
                 asked_all_the_same.append(annotation['id'])
         else:
             if mask_fault:
                 annotation['segmentation'] = [[]]
-            reason = _find_reason(annotation, image) or ('without a mask that can be read' if mask_fault else None)
+            reason = find_reason(annotation, image) or ('without a mask that can be read' if mask_fault else None)
             if reason:
                 left_out[reason].append(annotation['id'])
 
@@ -137,7 +137,7 @@ def decode_run_lengths(counts: str) -> list[int] | None:
     return None if shift else lengths
 
 
-def _find_reason(annotation: dict, image: dict) -> str | None:
+def find_reason(annotation: dict, image: dict) -> str | None:
     """Tells why training does not learn an object, in the order in which mmdet looks; None if it does."""
     if annotation.get('ignore'):
         return 'marked as ignored'
@@ -150,7 +150,7 @@ def _find_reason(annotation: dict, image: dict) -> str | None:
     return _CROWD if annotation.get('iscrowd') else None
 
 
-def _find_reason_to_miss(annotation: dict, image: dict) -> str | None:
+def find_reason_to_miss(annotation: dict, image: dict) -> str | None:
     """Tells why no detection can match an object in COCO's evaluation; None if one can."""
     if min(annotation['bbox'][2:]) <= 0:
         return 'of zero width or height'
