@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from mmmamba import cli
-from mmmamba.commands import COMMANDS
+from mmmamba.commands import COMMANDS, module_of
 from mmmamba.version import __version__
 
 _BAD_CALL = 2
@@ -21,7 +21,7 @@ def main() -> None:
         print(f'mmmamba {__version__}')
     elif name in COMMANDS:
         sys.argv = [f'mmmamba {name}', *sys.argv[2:]]
-        cli.run(import_module(f'mmmamba.commands.{name}').main)
+        cli.run(import_module(module_of(name)).main)
     else:
         close = get_close_matches(name, COMMANDS, 1)
         print(f'error: mmmamba has no command {name}{f"; did you mean {close[0]}?" if close else ""} '

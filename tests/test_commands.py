@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from mmmamba import __main__ as program
-from mmmamba.commands import COMMANDS
+from mmmamba.commands import COMMANDS, module_of
 from mmmamba.version import __version__
 
 
@@ -25,7 +25,7 @@ def test_every_command_has_help_under_its_name(name, monkeypatch, capsys):
     assert call(monkeypatch, name, '--help') == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f'usage: mmmamba {name} ')
-    assert import_module(f'mmmamba.commands.{name}').__doc__.splitlines()[0] in printed
+    assert import_module(module_of(name)).__doc__.splitlines()[0] in printed
 
 
 def test_help_lists_every_command(monkeypatch, capsys):

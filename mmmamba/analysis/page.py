@@ -2,8 +2,9 @@
 
 A page loads nothing: neither scripts nor fonts nor pictures, which its body embeds. Classes for the body: ``lead`` (a
 paragraph below the title), ``verdict good|warn|bad`` (a banner), ``card`` and ``cards`` (boxes in a grid that folds),
-``scroll`` (around a wide table), ``chip good|warn|bad`` (a word in a pill), ``muted``, ``number``. Colours are variables:
-``var(--accent)``, ``--accent-2``, ``--accent-3``, ``--good``, ``--warn``, ``--bad``, ``--line``, ``--muted``.
+``scroll`` (around a wide table), ``chip good|warn|bad`` (a word in a pill), ``muted``, ``number``. Colours are
+variables: ``var(--accent)``, ``--accent-2``, ``--accent-3``, ``--good``, ``--warn``, ``--bad``, ``--line``,
+``--muted``.
 """
 from __future__ import annotations
 

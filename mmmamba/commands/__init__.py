@@ -2,6 +2,7 @@
 from types import MappingProxyType
 
 COMMANDS = MappingProxyType({
+    'check-data': 'find what is wrong with a data set, before training does',
     'train': 'train a detector',
     'test': 'measure the AP of a checkpoint or of an exported file',
     'predict': 'detect objects in images and videos',
@@ -10,4 +11,9 @@ COMMANDS = MappingProxyType({
     'zoo': 'list the models, their AP, and the weights that there are',
     'info': 'describe this installation, or a model',
 })
-"""Name of a command, which is that of its module → what it does."""
+"""Name of a command, which is that of its module, with dashes → what it does."""
+
+
+def module_of(name: str) -> str:
+    """Returns the module that a command runs."""
+    return f'mmmamba.commands.{name.replace("-", "_")}'

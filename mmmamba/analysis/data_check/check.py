@@ -1,0 +1,238 @@
+"""The check of a data set, with the functions that training itself reads its annotations and images with."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mmcv.image import rescale_size
+from mmdet.utils.misc import IMG_EXTENSIONS
+
+from mmmamba.analysis.data_check.boxes import by_image, count_objects, find_in_classes, find_in_objects
+from mmmamba.analysis.data_check.findings import (
+    ERROR,
+    KINDS,
+    WARNING,
+    DataReport,
+    Finding,
+    SplitSummary,
+    listed,
+    shown,
+)
+from mmmamba.analysis.data_check.images import ImageFacts, read_images
+from mmmamba.analysis.data_check.twins import find_twins
+from mmmamba.datasets.coco_checks import check_classes, find_faults, find_missing_images, read_json
+from mmmamba.datasets.coco_objects import check_objects
+from mmmamba.datasets.formats import DataFolder, Split, find_data
+from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError, check_frame
+from mmmamba.errors import InputError
+
+_ELONGATED = 5.0
+_DEEP = ('16 bits', 'CMYK')
+_UNUSABLE = ('unreadable', 'size_differs', 'too_thin')
+
+
+class CheckedData(NamedTuple):
+    """A report, and what it is about.
+
+    Args:
+        report: The findings.
+        folders: Split → folder of its images.
+        contents: Split → the sound entries of its annotation file.
+    """
+    report: DataReport
+    folders: Mapping[str, Path]
+    contents: Mapping[str, dict]
+
+
+def check_data(path: Path, image_size: int, quick: bool = False) -> CheckedData:
+    """Checks a data set as far as it can be read; what is wrong with it raises nothing.
+
+    Args:
+        path: The folder or file, as ``--data`` takes it.
+        image_size: Side in pixels of the square that training scales images into.
+        quick: Read the headers of images alone: see ``read_images``.
+    """
+    findings: list[Finding] = []
+    try:
+        data = find_data(path)
+    except InputError as error:
+        findings.append(_finding('data', '', str(error)))
+        data = _guess_folder(path)
+    contents = {}
+    for name, split in data.splits.items():
+        contents[name], found = _read_split(name, split)
+        findings += found
+    classes = data.classes or _classes_of(contents)
+    for name, split in data.splits.items():
+        findings += _check_split(name, split, contents[name], classes)
+        findings += find_in_objects(name, contents[name], image_size)
+    findings += _find_in_images(data, contents, image_size, quick)
+
+    splits = {name: _summarise(split, contents[name], classes, image_size) for name, split in data.splits.items()}
+    findings += find_in_classes({name: summary.classes for name, summary in splits.items()}, classes)
+    rank = {(severity, kind): place for place, (severity, kind, _) in enumerate(
+        DataReport('', '', 0, False, findings=findings).groups())}
+    findings.sort(key=lambda item: rank[item.severity, item.kind])
+    report = DataReport(shown(path), data.format, image_size, quick, classes, tuple(map(shown, data.remarks)), splits,
+                        findings)
+    return CheckedData(report, {name: split.images for name, split in data.splits.items()}, contents)
+
+
+def _finding(kind: str, split: str, sentence: str, file: str = '', severity: str | None = None) -> Finding:
+    """Makes a finding; nothing in a test split keeps a training from going on."""
+    severity = severity or KINDS[kind].severity
+    if severity == ERROR and split == 'test':
+        severity = WARNING
+    return Finding(kind, severity, split, shown(sentence), file)
+
+
+def _guess_folder(path: Path) -> DataFolder:
+    """Returns what can still be looked at of a folder that training refuses: usual places of COCO files."""
+    splits = {}
+    for name in ('train', 'val', 'test'):
+        files = [f'{start}{name}{end}.json' for start in ('instances_', '') for end in ('', '2017')]
+        file = next((path / 'annotations' / file for file in files if (path / 'annotations' / file).is_file()), None)
+        folders = (name, f'{name}2017', f'images/{name}', 'images')
+        folder = next((path / folder for folder in folders if (path / folder).is_dir()), None)
+        if file and folder:
+            splits[name] = Split(file, folder)
+    return DataFolder(path, '', splits, ())
+
+
+def _classes_of(contents: Mapping[str, dict]) -> tuple[str, ...]:
+    return next((tuple(item['name'] for item in content['categories']) for content in contents.values()), ())
+
+
+def _read_split(name: str, split: Split) -> tuple[dict, list[Finding]]:
+    """Returns the sound entries of a split's file, and why the others are left out."""
+    path = str(split.annotations)
+    try:
+        content = read_json(path)
+    except InputError as error:
+        return {'images': [], 'annotations': [], 'categories': []}, [_finding('annotation', name, str(error))]
+    files = _files_of(content)
+    findings = []
+    for fault in find_faults(content, path, for_evaluation=name != 'train'):
+        findings.append(_finding('annotation', name, fault.text, files.get((fault.kind, fault.key), '')))
+    return content, findings
+
+
+def _files_of(content: dict) -> dict:
+    """Returns (kind of an entry, its id) → the file name of its image, as far as that can be told."""
+    def entries(key: str) -> list[dict]:
+        found = content.get(key)
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+    def is_id(value: object) -> bool:
+        return isinstance(value, (int, str))
+
+    files: dict = {('image', item.get('id')): item['file_name'] for item in entries('images')
+                   if is_id(item.get('id')) and isinstance(item.get('file_name'), str)}
+    for item in entries('annotations'):
+        key, image = item.get('id'), item.get('image_id')
+        if is_id(key) and is_id(image) and ('image', image) in files:
+            files['annotation', key] = files['image', image]
+    return files
+
+
+def _check_split(name: str, split: Split, content: dict, classes: Sequence[str]) -> Iterator[Finding]:
+    """Yields what training, or its validation, would say about the file as a whole."""
+    path, for_evaluation = str(split.annotations), name != 'train'
+    if not content['images'] or not content['categories']:
+        return  # said already
+    try:
+        check_classes(content, classes, path)
+        if content['annotations'] or not for_evaluation:
+            check_objects(content, classes, path, for_evaluation)
+        else:
+            yield _finding('remark', name, f'{path} has no annotations, so AP will be -1')
+    except InputError as error:
+        yield _finding('annotation', name, str(error))
+    objects = by_image(content)
+    for image in content['images']:
+        if not objects[image['id']]:
+            yield _finding('empty', name, f'{image["file_name"]} has no object', image['file_name'])
+
+
+def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: int, quick: bool) -> list[Finding]:
+    """Returns the findings about image files; all of them are read."""
+    findings: list[Finding] = []
+    entries: list[tuple[str, dict, Path]] = []
+    for name, split in data.splits.items():
+        missing = set(find_missing_images(contents[name]['images'], str(split.images)))
+        findings += [_finding('missing_image', name, f'{file} is not in {split.images}', file)
+                     for file in sorted(missing)]
+        entries += [(name, image, split.images / image['file_name']) for image in contents[name]['images']
+                    if image['file_name'] not in missing]
+    facts = read_images([path for _, _, path in entries], quick)
+    for name, image, path in entries:
+        findings += _check_image(name, image, path, facts[path], str(data.splits[name].annotations), image_size)
+
+    unusable = {item.file for item in findings if item.kind in _UNUSABLE and item.split == 'train'}
+    total = len(contents['train']['images']) if 'train' in contents else 0
+    if 2 * len(unusable) > total:
+        findings.append(_finding('unusable', 'train', f'{len(unusable)} of {total} training images are unusable '
+                                 f'({listed(sorted(unusable))}); training stops once most are'))
+    for twin in find_twins([facts[path] for _, _, path in entries], [name for name, _, _ in entries]):
+        split, image, _ = entries[twin.index]
+        other_split, other, _ = entries[twin.other]
+        kind = ('' if twin.exact else 'near_') + ('duplicate' if split == other_split else 'leak')
+        one, two = image['file_name'], other['file_name']
+        if split != other_split:
+            one, two = f'{one} of {split}', f'{two} of {other_split}'
+        sentence = f'{one} is {"" if twin.exact else "nearly "}the same picture as {two}'
+        findings.append(Finding(kind, KINDS[kind].severity, split, shown(sentence), image['file_name'],
+                                other=(other_split, other['file_name'])))
+    findings += _find_unlisted(data, contents)
+    return findings
+
+
+def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotations: str,
+                 image_size: int) -> Iterator[Finding]:
+    """Yields what is wrong with an image; one that training would replace ends a validation."""
+    def unusable(kind: str, sentence: str) -> Finding:
+        return _finding(kind, split, sentence, file, None if split == 'train' else ERROR)
+
+    file = image['file_name']
+    if facts.size is None:
+        yield unusable('unreadable', facts.fault)
+        return
+    width, height = facts.size
+    try:
+        check_frame((height, width), image, str(path), annotations)
+    except UnreadableImageError as error:
+        yield unusable('size_differs', str(error))
+    if 0 in rescale_size(facts.size, (image_size, image_size)):
+        yield unusable('too_thin', f'image {path} ({width}x{height}) cannot be used: scaled, one of its sides has 0 '
+                                   f'pixels')
+    elif max(width, height) >= _ELONGATED * min(width, height):
+        yield _finding('elongated', split, f'{file} has {width} x {height} pixels', file)
+    if facts.oddity:
+        kind = 'deep' if facts.oddity in _DEEP else 'channels'
+        yield _finding(kind, split, f'{file}: {facts.oddity}', file)
+
+
+def _find_unlisted(data: DataFolder, contents: Mapping[str, dict]) -> Iterator[Finding]:
+    """Yields image files below the image folders that no split lists."""
+    folders: dict[Path, list[str]] = {}
+    for name, split in data.splits.items():
+        folders.setdefault(split.images.resolve(), []).append(name)
+    named = {(split.images / image['file_name']).resolve() for name, split in data.splits.items()
+             for image in contents[name]['images']}
+    for folder, names in folders.items():
+        if any(folder != other and other in folder.parents for other in folders):
+            continue  # its files are found from above
+        for path in sorted(folder.rglob('*')):
+            if path.suffix.lower() in IMG_EXTENSIONS and path.resolve() not in named:
+                file = str(path.relative_to(folder))
+                yield _finding('unlisted', names[0] if len(names) == 1 else '', f'{path} is not listed', file)
+
+
+def _summarise(split: Split, content: dict, classes: Sequence[str], image_size: int) -> SplitSummary:
+    objects = by_image(content)
+    return SplitSummary(
+        shown(split.annotations), shown(split.images), len(content['images']),
+        sum(not objects[image['id']] for image in content['images']),
+        sum(not item.get('iscrowd') for item in content['annotations']),
+        **count_objects(content, classes, image_size))
