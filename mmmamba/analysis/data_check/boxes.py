@@ -42,6 +42,8 @@ def find_in_objects(split: str, content: dict, image_size: int) -> Iterator[Find
             if fault is None or fault[0] == 'beyond':
                 usable.append(item)
                 yield from _doubts(item, image, split, names[item['category_id']], image_size)
+            if item.get('ignore'):
+                yield _about('ignored', split, image, [item], f'{names[item["category_id"]]} is marked as ignored')
             mask = find_mask_fault(item.get('segmentation'), image, (list, dict)) if learns_masks else None
             if mask:
                 yield _about('mask', split, image, [item], f'{names[item["category_id"]]} {mask}')
@@ -123,9 +125,7 @@ def _box_fault(item: dict, image: dict, split: str) -> tuple[str, str] | None:
     x, y, width, height = item['bbox']
     reason = find_reason(item, image) if split == 'train' else find_reason_to_miss(item, image)
     where = f'{width:g} x {height:g} at ({x:g}, {y:g}), image {image["width"]:g} x {image["height"]:g}'
-    if reason == 'marked as ignored':
-        return 'remark', 'is marked as ignored: training leaves it out'
-    if reason:
+    if reason and reason != 'marked as ignored':
         effect = 'training leaves it out' if split == 'train' else 'it counts as missed'
         return 'outside' if reason == 'outside the image' else 'no_area', f'is {reason}: {effect} ({where})'
     beyond = max(-x, -y, x + width - image['width'], y + height - image['height'])

@@ -63,6 +63,8 @@ def check_data(path: Path, image_size: int, quick: bool = False) -> CheckedData:
     for name, split in data.splits.items():
         contents[name], found = _read_split(name, split)
         findings += found
+    faults = {item.sentence for item in findings if item.kind == 'annotation'}
+    findings = [item for item in findings if item.kind != 'data' or item.sentence not in faults]
     classes = data.classes or _classes_of(contents)
     for name, split in data.splits.items():
         findings += _check_split(name, split, contents[name], classes)
@@ -97,7 +99,7 @@ def _guess_folder(path: Path) -> DataFolder:
         folder = next((path / folder for folder in folders if (path / folder).is_dir()), None)
         if file and folder:
             splits[name] = Split(file, folder)
-    return DataFolder(path, '', splits, ())
+    return DataFolder(path, 'COCO' if splits else '', splits, ())
 
 
 def _classes_of(contents: Mapping[str, dict]) -> tuple[str, ...]:
@@ -146,7 +148,7 @@ def _check_split(name: str, split: Split, content: dict, classes: Sequence[str])
         if content['annotations'] or not for_evaluation:
             check_objects(content, classes, path, for_evaluation)
         else:
-            yield _finding('remark', name, f'{path} has no annotations, so AP will be -1')
+            yield _finding('no_truth', name, f'{path} has no annotations, so AP will be -1')
     except InputError as error:
         yield _finding('annotation', name, str(error))
     objects = by_image(content)

@@ -22,7 +22,7 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType({
-    'data': Kind('no data set', ERROR, 'Bring the folder into a layout that the line names.'),
+    'data': Kind('not usable as it lies', ERROR, 'Bring it into a layout that the line names.'),
     'annotation': Kind('faulty annotation file', ERROR,
                        'Training refuses the file at the first of these. Correct or remove the entries.'),
     'missing_image': Kind('image missing on the disk', ERROR,
@@ -60,7 +60,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
     'imbalance': Kind('rare class', WARNING,
                       'It has less than a twentieth of the objects of the most frequent class, and its AP will be '
                       'poor and noisy. Collect more of it, or merge it with another.'),
-    'remark': Kind('left out or taken differently', WARNING, 'What training or evaluation says about the file.'),
+    'ignored': Kind('object marked as ignored', WARNING,
+                    "Training leaves it out, and COCO's evaluation asks for it all the same: it leaves out iscrowd "
+                    'alone.'),
+    'no_truth': Kind('no annotations', WARNING, 'AP will be -1.'),
     'deep': Kind('16 bits a channel, or CMYK', WARNING,
                  'It becomes 8 bits of RGB while it is loaded. Check that it still shows what matters.'),
     'elongated': Kind('very elongated image', WARNING,
@@ -138,7 +141,7 @@ class DataReport:
 
     Args:
         path: What was checked.
-        format: ``'COCO'``, ``'YOLO'`` or ``'VOC'``; empty where none was recognised.
+        format: ``'COCO'``, ``'YOLO'`` or ``'VOC'``; empty where nothing was recognised.
         image_size: Side in pixels of the square that training scales images into.
         quick: Whether only the headers of images were read.
         classes: In the order of labels.

@@ -21,19 +21,23 @@ _STYLE = """
   align-items: center; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .chart > span:nth-child(3n + 1) { overflow-wrap: anywhere; max-width: 11rem; }
 .chart > span:nth-child(3n) { text-align: right; color: var(--muted); font-size: .8rem; line-height: 1.25; }
+.charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 .bars { display: grid; gap: 2px; }
-.bars i { height: 7px; border-radius: 2px; min-width: 1px; }
+.bars i { height: 7px; border-radius: 2px; }
 .train { background: var(--accent); } .val { background: var(--accent-2); } .test { background: var(--accent-3); }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; font-size: .85rem; color: var(--muted);
   margin: 1.25rem 0 .75rem; }
 .legend i { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .4em; }
-.kinds { list-style: none; padding: 0; margin: 0; }
+.kinds { list-style: none; margin: 0; padding-block: .5rem; }
 .kinds li { display: grid; grid-template-columns: 5.2rem 1fr max-content; gap: .75rem; padding: .45rem 0;
   border-bottom: 1px solid var(--line); align-items: baseline; }
 .kinds li:last-child { border-bottom: 0; }
 .kinds .chip { justify-self: start; }
+@media (max-width: 34rem) { .kinds li { grid-template-columns: 5.2rem 1fr; row-gap: 0; }
+  .kinds .number { grid-column: 2; font-size: .85rem; } }
 .suspects { margin-top: 1rem; scroll-margin-top: 1rem; }
 .suspects h3 { display: flex; flex-wrap: wrap; gap: .3rem .7rem; align-items: baseline; }
+.suspects h3 .number { font-weight: 400; font-size: .9rem; }
 .gallery { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
 .gallery.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); }
 figure { margin: 0; min-width: 0; }
@@ -54,7 +58,7 @@ def html_report(checked: CheckedData) -> str:
     tone = 'bad' if not report.can_train else 'warn' if 'warning' in report.verdict else 'good'
     images = sum(item.images for item in report.splits.values())
     read = 'headers of images alone were read' if report.quick else 'every image was decoded'
-    lead = (f'{report.format or "No format that training takes"} in <code>{html.escape(report.path)}</code>: '
+    lead = (f'{report.format or "Of no known format"} in <code>{html.escape(report.path)}</code>: '
             f'{images:,} images, {read}; sizes are judged at {report.image_size} x {report.image_size}.')
     body = [f'<p class="lead">{lead}</p>', *(f'<p class="muted">{html.escape(text)}</p>' for text in report.remarks),
             f'<div class="verdict {tone}">{html.escape(report.verdict)}</div>']
@@ -120,7 +124,7 @@ def _charts(report: DataReport) -> str:
     cards = ''.join(f'<div class="card"><h3>{title}</h3>{f"<p class=muted>{note}</p>" if note else ""}'
                     f'{_bars(counts, rows)}</div>' for title, counts, note, rows in charts)
     return (f'<p class="legend">{legend}<span>bars: share of the split</span></p>'
-            f'<div class="cards">{cards}</div>')
+            f'<div class="cards charts">{cards}</div>')
 
 
 def _bars(counts: Mapping[str, Mapping[str, int]], rows: Sequence[str] | None) -> str:

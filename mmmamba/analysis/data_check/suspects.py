@@ -19,7 +19,8 @@ _ZOOM = 8  # times: a suspect that is smaller in the picture is shown with its s
 _LEAST_CROP = 40  # pixels
 _QUALITY = 78
 _MOST_BOXES = 300
-_SUSPECT, _OTHER = '#ff453a', '#ffffff'
+_MOST_ELONGATED = 50  # times its width: there is nothing to see in a thread
+_SUSPECT, _OTHER = '#ff453a', '#ffd60a'
 
 
 class Suspects:
@@ -50,7 +51,7 @@ class Suspects:
             image = self._load({'img_path': str(path)})['img'] if path else None
         except UnreadableImageError:
             image = None
-        if image is None:
+        if image is None or max(image.shape[:2]) > _MOST_ELONGATED * min(image.shape[:2]):
             return ''
         entry = self._images.get(split, {}).get(file)
         boxes = []
@@ -74,24 +75,28 @@ def _svg(image: np.ndarray, boxes: Sequence[tuple[Sequence[float], str, bool]], 
         title: Plain text, for those who cannot see the picture.
     """
     left, top, right, bottom = _window(image.shape[:2], [box for box, _, suspect in boxes if suspect])
-    part = image[top:bottom, left:right]
+    part = image[max(top, 0):bottom, max(left, 0):right]
     height, width = part.shape[:2]
     scale = SIDE / max(height, width)
+    smooth = '' if scale < 4 else ' style="image-rendering: pixelated"'
     if scale < 1:
         part = cv2.resize(part, (max(round(width * scale), 1), max(round(height * scale), 1)),
                           interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode('.jpg', part, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     text = base64.b64encode(jpeg.tobytes()).decode()
-    shapes = ''.join(_rectangle(box, name, suspect, left, top) for box, name, suspect in boxes)
-    smooth = '' if scale < 4 else ' style="image-rendering: pixelated"'
-    return (f'<svg viewBox="0 0 {width} {height}" role="img"><title>{html.escape(title)}</title>'
-            f'<image width="{width}" height="{height}"{smooth} href="data:image/jpeg;base64,{text}"/>{shapes}</svg>')
+    shapes = ''.join(_rectangle(box, name, suspect) for box, name, suspect in boxes)
+    # The inner one cuts boxes at the edge of what is shown; the outer one fits into any frame.
+    size = f'{right - left} {bottom - top}'
+    return (f'<svg viewBox="0 0 {size}" role="img"><title>{html.escape(title)}</title>'
+            f'<svg width="{right - left}" height="{bottom - top}" viewBox="{left} {top} {size}">'
+            f'<image x="{max(left, 0)}" y="{max(top, 0)}" width="{width}" height="{height}"{smooth} '
+            f'preserveAspectRatio="none" href="data:image/jpeg;base64,{text}"/>{shapes}</svg></svg>')
 
 
-def _rectangle(box: Sequence[float], name: str, suspect: bool, left: int, top: int) -> str:
+def _rectangle(box: Sequence[float], name: str, suspect: bool) -> str:
     """Returns a box with a dark edge around its bright one, so that it is seen on any ground."""
-    x, y, width, height = (f'{value:.1f}' for value in (box[0] - left, box[1] - top, max(box[2], 0), max(box[3], 0)))
-    strength = 2.5 if suspect else 1.2
+    x, y, width, height = (f'{value:.1f}' for value in (*box[:2], max(box[2], 1), max(box[3], 1)))
+    strength = 3 if suspect else 1.5
     frame = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none" vector-effect="non-scaling-stroke"'
     return (f'{frame} stroke="#000" stroke-opacity=".55" stroke-width="{strength + 1.6}"/>'
             f'{frame} stroke="{_SUSPECT if suspect else _OTHER}" stroke-width="{strength}">'
@@ -99,16 +104,25 @@ def _rectangle(box: Sequence[float], name: str, suspect: bool, left: int, top: i
 
 
 def _window(shape: tuple[int, int], suspects: Sequence[Sequence[float]]) -> tuple[int, int, int, int]:
-    """Returns left, top, right and bottom of the part to show: all of it, unless the suspects are small in it."""
+    """Returns left, top, right and bottom of what is shown.
+
+    That is the picture; with what is around it where a suspect leaves it, up to its own size on each side; or only the
+    surroundings of suspects that are small in it.
+    """
     height, width = shape
-    whole = 0, 0, width, height
     if not suspects:
-        return whole
+        return 0, 0, width, height
     boxes = np.array(suspects, float)
     low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + np.maximum(boxes[:, 2:], 0)).max(axis=0)
-    side = max(_ZOOM / 2 * max(high - low), _LEAST_CROP)
-    if max(high - low) * _ZOOM > max(width, height) or side >= max(width, height):
-        return whole
-    middle = np.clip((low + high) / 2, 0, (width, height))
-    start = np.clip(middle - side / 2, 0, np.maximum(np.array([width, height]) - side, 0)).astype(int)
-    return (int(start[0]), int(start[1]), min(int(start[0] + side) + 1, width), min(int(start[1] + side) + 1, height))
+    size = np.array([width, height])
+    if (low < 0).any() or (high > size).any():
+        margin = 0.03 * max(width, height)
+        start = np.clip(np.minimum(low - margin, 0), -size, 0).astype(int)
+        end = np.clip(np.maximum(high + margin, size), size, 2 * size).astype(int)
+    else:
+        side = max(_ZOOM / 2 * max(high - low), _LEAST_CROP)
+        if max(high - low) * _ZOOM > max(size) or side >= max(size):
+            return 0, 0, width, height
+        start = np.clip((low + high - side) / 2, 0, np.maximum(size - side, 0)).astype(int)
+        end = np.minimum(start + int(side), size)
+    return int(start[0]), int(start[1]), int(end[0]), int(end[1])

@@ -15,7 +15,7 @@ _WIDTH = 100
 
 def text_report(report: DataReport) -> str:
     """Returns the counts as tables, then the findings, a few of each kind; the verdict is left to the caller."""
-    blocks = [f'{report.path}: {report.format or "no format that training takes"}']
+    blocks = [f'{report.path}: {report.format or "of no known format"}']
     blocks += [f'note: {remark}' for remark in report.remarks]
     if report.splits:
         blocks += ['', split_table(report).text(), '', class_table(report, _MOST_CLASSES).text()]
