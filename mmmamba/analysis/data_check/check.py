@@ -177,15 +177,14 @@ def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: 
         findings.append(_finding('unusable', 'train', f'{len(unusable)} of {total} training images are unusable '
                                  f'({listed(sorted(unusable))}); training stops once most are'))
     for twin in find_twins([facts[path] for _, _, path in entries], [name for name, _, _ in entries]):
-        split, image, _ = entries[twin.index]
-        other_split, other, _ = entries[twin.other]
-        kind = ('' if twin.exact else 'near_') + ('duplicate' if split == other_split else 'leak')
+        (here, image, _), (there, other, _) = entries[twin.index], entries[twin.other]
+        kind = ('' if twin.exact else 'near_') + ('duplicate' if here == there else 'leak')
         one, two = image['file_name'], other['file_name']
-        if split != other_split:
-            one, two = f'{one} of {split}', f'{two} of {other_split}'
+        if here != there:
+            one, two = f'{one} of {here}', f'{two} of {there}'
         sentence = f'{one} is {"" if twin.exact else "nearly "}the same picture as {two}'
-        findings.append(Finding(kind, KINDS[kind].severity, split, shown(sentence), image['file_name'],
-                                other=(other_split, other['file_name'])))
+        findings.append(Finding(kind, KINDS[kind].severity, here, shown(sentence), image['file_name'],
+                                other=(there, other['file_name'])))
     findings += _find_unlisted(data, contents)
     return findings
 

@@ -133,7 +133,7 @@ def _bars(counts: Mapping[str, Mapping[str, int]], rows: Sequence[str] | None) -
     longest = max((number / totals[name] for name, numbers in counts.items() for number in numbers.values()),
                   default=0) or 1
     cells = []
-    for row in rows or next(iter(counts.values())):
+    for row in rows or list(next(iter(counts.values()))):
         shares = {name: numbers[row] / totals[name] / longest for name, numbers in counts.items()}
         bars = ''.join(f'<i class="{name}" style="width: {share:.1%}"></i>' for name, share in shares.items())
         figures = ' · '.join(f'{numbers[row]:,}' for numbers in counts.values())

@@ -91,7 +91,8 @@ def _read_header(path: Path, with_digest: bool) -> ImageFacts:
     try:
         with Image.open(path) as image:
             size = image.size
-            if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+            # Of a PNG, Pillow would read all the picture first.
+            if image.format != 'PNG' and image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
                 size = size[::-1]
             oddity = _oddity(path, image.mode)
         return ImageFacts(size, oddity=oddity, digest=_digest(path.read_bytes()) if with_digest else b'')

@@ -1,0 +1,212 @@
+"""The doctor for data sets: a fault that is put into a sound set is found, and the verdict is what training does."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from seeded import CLASSES, FAULTS, IMAGES, box, compose, copied, cut, edited, picture
+
+from mmmamba import __main__ as program
+from mmmamba.analysis.data_check import check_data
+from mmmamba.analysis.data_check.findings import KINDS
+from mmmamba.analysis.data_check.html_report import PICTURES, html_report
+from mmmamba.analysis.data_check.images import read_images
+from mmmamba.analysis.data_check.text_report import EXAMPLES, text_report
+from mmmamba.datasets import CheckedCocoDataset
+from mmmamba.datasets.formats import find_data
+from mmmamba.errors import InputError
+
+IMAGE_SIZE = 96
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>&'
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return compose(tmp_path / 'data')
+
+
+def train(root: Path) -> None:
+    """Reads a data set as a training and its validation do, to the first fault that stops them."""
+    data = find_data(root)
+    for name in ('train', 'val'):
+        split = data.splits[name]
+        dataset = CheckedCocoDataset(
+            ann_file=str(split.annotations), data_prefix={'img': f'{split.images}/'},
+            metainfo={'classes': data.classes}, filter_cfg={'filter_empty_gt': False}, test_mode=name == 'val',
+            serialize_data=False,
+            pipeline=[{'type': 'LoadImageFromFile'},
+                      {'type': 'Resize', 'scale': (IMAGE_SIZE, IMAGE_SIZE), 'keep_ratio': True}])
+        for index in range(len(dataset)):
+            dataset.prepare_data(index)
+
+
+def test_a_sound_set_has_no_findings(root):
+    checked = check_data(root, IMAGE_SIZE)
+    assert checked.report.findings == [] and checked.report.verdict == 'training can start'
+    for split, count in IMAGES.items():
+        summary = checked.report.splits[split]
+        assert (summary.images, summary.empty, summary.objects) == (count, 0, 2 * count)
+        assert summary.classes == dict.fromkeys(CLASSES, count)
+        assert summary.sizes == {'small': 2 * count, 'medium': 0, 'large': 0}
+        assert summary.image_sizes == {'96 x 64': count}
+        assert summary.scaled_sides['16 – 32'] == summary.aspect_ratios['0.5 – 0.8'] == 2 * count
+        assert summary.crowding['2 – 3'] == count == sum(summary.crowding.values())
+
+
+@pytest.mark.parametrize('name', FAULTS)
+@pytest.mark.usefixtures('mmdet_scope')
+def test_a_fault_is_found_and_the_verdict_is_what_training_does(name, root):
+    kind, severity, put = FAULTS[name]
+    put(root)
+    report = check_data(root, IMAGE_SIZE).report
+    assert (kind, severity) in {(item.kind, item.severity) for item in report.findings}, report.findings
+    stopped = None
+    try:
+        train(root)
+    except InputError as error:
+        stopped = str(error)
+    assert report.can_train == (stopped is None), stopped
+    if stopped:
+        assert report.verdict.startswith('training cannot start: ')
+
+
+def test_every_kind_has_a_fault_here():
+    assert {kind for kind, _, _ in FAULTS.values()} == set(KINDS)
+
+
+def test_all_faults_of_a_file_are_told_with_their_images_and_the_rest_is_checked(root):
+    for change in (box(1, 2, 3, None), box(1, 2, 3, None, id=98, image_id=2), box(5, 5, 1, 1, id=97)):
+        change(root)
+    report = check_data(root, IMAGE_SIZE).report
+    faults = [item for item in report.findings if item.kind == 'annotation']
+    assert [(item.file, item.split) for item in faults] == [('1.png', 'train'), ('2.png', 'train')]
+    assert {item.kind for item in report.findings} == {'annotation', 'tiny'}  # and the line of find_data only once
+    assert report.verdict.endswith('(and 1 more error)')
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"images": 3}', '{"images": [{"id": []}], "annotations": {}}', ''])
+def test_a_file_that_is_no_annotation_file_is_a_finding(text, root):
+    for split in IMAGES:
+        (root / 'annotations' / f'{split}.json').write_text(text)
+    report = check_data(root, IMAGE_SIZE).report
+    assert not report.can_train and 'train.json' in report.verdict
+    html_report(check_data(root, IMAGE_SIZE))
+
+
+def test_nothing_in_a_test_split_keeps_training_from_going_on(root, monkeypatch):
+    (root / 'annotations' / 'val.json').rename(root / 'annotations' / 'test.json')
+    (root / 'val').rename(root / 'test')
+    compose(root.parent / 'other')
+    for name in ('annotations/val.json', 'val'):
+        (root.parent / 'other' / name).rename(root / name)
+    found = find_data(root)
+    split = found.splits['val']
+    test = dataclasses.replace(split, annotations=root / 'annotations' / 'test.json', images=root / 'test')
+    monkeypatch.setattr('mmmamba.analysis.data_check.check.find_data', lambda _: dataclasses.replace(
+        found, splits={**found.splits, 'test': test}))
+    cut('test/1.png')(root)
+    (root / 'test' / '2.png').unlink()
+    report = check_data(root, IMAGE_SIZE).report
+    assert report.can_train
+    assert {('unreadable', 'warning'), ('missing_image', 'warning')} <= {
+        (item.kind, item.severity) for item in report.findings if item.split == 'test'}
+
+
+def test_an_image_turned_by_its_exif_data_has_the_size_that_training_sees(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = root / 'train' / '2.jpg'
+    copied('train/2.png', 'train/2.jpg', exif=exif)(root)
+    for quick in (False, True):
+        assert read_images([path], quick)[path].size == (64, 96)
+
+
+@pytest.mark.parametrize('quick', [False, True])
+def test_quick_finds_what_headers_tell(quick, root):
+    FAULTS['16 bits'][2](root)
+    copied('train/3.png', 'val/1.png')(root)
+    picture('val/2.png', (50, 50, 3), size=False)(root)
+    cut('train/4.png')(root)
+    copied('train/5.png', 'train/6.png', format='JPEG', quality=60)(root)
+    kinds = {item.kind for item in check_data(root, IMAGE_SIZE, quick).report.findings}
+    assert {'leak', 'deep', 'size_differs'} <= kinds
+    assert kinds & {'unreadable', 'near_duplicate'} == (set() if quick else {'unreadable', 'near_duplicate'})
+
+
+def test_brightness_and_scale_do_not_hide_a_copy_and_flat_pictures_are_none(root):
+    picture = cv2.imread(str(root / 'train' / '1.png'))
+    cv2.imwrite(str(root / 'train' / '2.png'), cv2.resize(picture // 2 + 60, (192, 128)))
+    for key, value in (('3', 40), ('4', 200)):
+        cv2.imwrite(str(root / 'train' / f'{key}.png'), np.full((64, 96, 3), value, np.uint8))
+    found = [item for item in check_data(root, IMAGE_SIZE).report.findings if 'duplicate' in item.kind]
+    assert [(item.file, item.other) for item in found] == [('2.png', ('train', '1.png'))]
+
+
+def test_hostile_names_are_text_and_the_page_loads_nothing(root):
+    name = HOSTILE.replace('/', '')
+    (root / 'train' / '1.png').rename(root / 'train' / f'{name}.png')
+    for split in IMAGES:
+        edited(split, lambda content: content['categories'][0].update(name=HOSTILE))(root)
+    edited('train', lambda content: content['images'][0].update(file_name=f'{name}.png'))(root)
+    box(0, 0, 96, 64)(root)
+    cut('train/2.png')(root)
+    with suppress(OSError):  # Windows has no such names
+        (root / 'train' / 'un\x1b[31mlisted\u202e.png').write_bytes(b'')
+    checked = check_data(root, IMAGE_SIZE)
+    html, text = html_report(checked), text_report(checked.report)
+    assert '<img' not in html and '<script' not in html and html.count('<svg viewBox') >= 1
+    assert '&lt;script&gt;alert(2)&lt;/script&gt;' in html
+    assert re.findall(r'(?:href|src)="(?!#|data:image/jpeg;base64,)', html) == []
+    assert 'http' not in html and 'url(' not in html and '@import' not in html
+    assert '\x1b' not in text + html and '\u202e' not in text + html
+
+
+def test_long_lists_are_cut_and_say_so(root):
+    def add(content: dict) -> None:
+        for number in range(20):
+            content['annotations'].append({'id': 100 + number, 'image_id': 1, 'category_id': 1, 'area': 1,
+                                           'bbox': [4 * number, 50, 1, 1], 'iscrowd': 0})
+    edited('train', add)(root)
+    checked = check_data(root, IMAGE_SIZE)
+    assert f'… and {20 - EXAMPLES} more' in text_report(checked.report)
+    html = html_report(checked)
+    assert html.count('<figure>') == PICTURES and f'{20 - PICTURES} more are in report.json' in html
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, 'argv', ['mmmamba', 'check-data', *map(str, arguments)])
+    try:
+        program.main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+@pytest.mark.parametrize('name, status, last', [
+    ('', 0, 'training can start'), ('leak', 0, 'training can start; 1 warning'),
+    ('malformed box', 2, 'training cannot start: ')])
+def test_files_status_and_last_line_of_the_command(name, status, last, root, tmp_path, monkeypatch, capsys):
+    if name:
+        FAULTS[name][2](root)
+    out = tmp_path / 'out'
+    assert call(monkeypatch, root, '--out', out, '--image-size', IMAGE_SIZE) == status
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+    report = json.loads((out / 'report.json').read_text())
+    assert report['can_train'] == (status == 0) and report['verdict'].startswith(last)
+    assert [item['kind'] for item in report['findings']] == ([FAULTS[name][0]] if name else [])
+    assert '</html>' in (out / 'index.html').read_text()
+
+
+def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys):
+    assert call(monkeypatch, tmp_path / 'nothing') == 2
+    assert capsys.readouterr().err.startswith('error: no such file or folder: ')
+    assert call(monkeypatch, tmp_path, '--image-size', 0) == 2
+    assert not (Path.cwd() / 'work_dirs' / f'check-data_{tmp_path.name}').exists()
