@@ -28,7 +28,7 @@ _CANNOT_TRAIN = 2
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('path', type=Path, help="the data set, as train's --data takes it")
+    parser.add_argument('path', type=Path, help="the folder or file that train's --data will be given")
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='default: work_dirs/check-data_<name of the data>')
     parser.add_argument('--image-size', type=int, metavar='N', help='side of the square that training scales images '
                         "into, by which sizes of objects are judged; default: the recipe's of a folder")
@@ -46,6 +46,10 @@ def main() -> None:
         raise InputError(f'no such file or folder: {args.path}')
     size = args.image_size or Config.fromfile(CONFIGS / '_base_' / RECIPES[FOLDER_RECIPE]).img_scale[0]
     out = args.out or Path('work_dirs', f'check-data_{data_name(str(args.path))}')
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # before minutes of reading
+    except OSError as error:
+        raise InputError(f'--out: cannot make the folder {out}: {error.strerror}') from error
     checked = check_data(args.path, size, args.quick)
     write_json(out / 'report.json', checked.report.as_json(), indent=2)
     write_atomically(out / 'index.html', html_report(checked).encode())

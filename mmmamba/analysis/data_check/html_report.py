@@ -17,9 +17,9 @@ _LINES = 8  # of a kind without pictures
 _MOST_CLASSES = 30
 _TONES = {ERROR: 'bad', WARNING: 'warn', NOTE: 'muted'}
 _STYLE = """
-.chart { display: grid; grid-template-columns: minmax(4.5rem, max-content) 1fr max-content; gap: .35rem .75rem;
+.chart { display: grid; grid-template-columns: fit-content(38%) 1fr max-content; gap: .35rem .75rem;
   align-items: center; font-size: .9rem; font-variant-numeric: tabular-nums; }
-.chart > span:nth-child(3n + 1) { overflow-wrap: anywhere; max-width: 11rem; }
+.chart > span:nth-child(3n + 1) { overflow-wrap: anywhere; min-width: 3.5rem; }
 .chart > span:nth-child(3n) { text-align: right; color: var(--muted); font-size: .8rem; line-height: 1.25; }
 .charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 .bars { display: grid; gap: 2px; }

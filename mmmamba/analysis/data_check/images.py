@@ -72,11 +72,12 @@ def read_images(paths: Sequence[Path], quick: bool) -> Mapping[Path, ImageFacts]
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # images are read side by side, and OpenCV's own threads would wait for each other
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            return dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), unit='image', desc='reading',
-                                        leave=False, disable=None)))
+        return dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), unit='image', desc='reading',
+                                    leave=False, disable=None)))
     finally:
+        pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all images
         cv2.setNumThreads(threads)
 
 

@@ -208,5 +208,8 @@ def test_files_status_and_last_line_of_the_command(name, status, last, root, tmp
 def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, tmp_path / 'nothing') == 2
     assert capsys.readouterr().err.startswith('error: no such file or folder: ')
+    (tmp_path / 'file').touch()
+    assert call(monkeypatch, tmp_path, '--out', tmp_path / 'file' / 'out') == 2
+    assert capsys.readouterr().err.startswith('error: --out: cannot make the folder ')
     assert call(monkeypatch, tmp_path, '--image-size', 0) == 2
-    assert not (Path.cwd() / 'work_dirs' / f'check-data_{tmp_path.name}').exists()
+    assert capsys.readouterr().err.endswith('--image-size must be positive\n')
