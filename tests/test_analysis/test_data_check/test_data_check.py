@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import cv2
+import mutated_annotations
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +27,7 @@ from mmmamba.datasets.formats import find_data
 from mmmamba.errors import InputError
 
 IMAGE_SIZE = 96
+FILES = int(os.environ.get('MUTATED_FILES', '24'))
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>&'
 
 
@@ -48,6 +51,15 @@ def train(root: Path) -> None:
             dataset.prepare_data(index)
 
 
+def stop_of(root: Path) -> str | None:
+    """What a training and its validation stop at, if at anything."""
+    try:
+        train(root)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def test_a_sound_set_has_no_findings(root):
     checked = check_data(root, IMAGE_SIZE)
     assert checked.report.findings == [] and checked.report.verdict == 'training can start'
@@ -68,14 +80,30 @@ def test_a_fault_is_found_and_the_verdict_is_what_training_does(name, root):
     put(root)
     report = check_data(root, IMAGE_SIZE).report
     assert (kind, severity) in {(item.kind, item.severity) for item in report.findings}, report.findings
-    stopped = None
-    try:
-        train(root)
-    except InputError as error:
-        stopped = str(error)
+    stopped = stop_of(root)
     assert report.can_train == (stopped is None), stopped
     if stopped:
         assert report.verdict.startswith('training cannot start: ')
+
+
+@pytest.mark.usefixtures('mmdet_scope')
+def test_the_verdict_on_files_with_faults_anywhere_is_what_training_does(tmp_path):
+    """Also for what no list of faults has: the check goes on after each, and never fails itself."""
+    content = mutated_annotations.compose(tmp_path)
+    for split in ('train', 'val'):
+        (tmp_path / split).symlink_to('img')
+    (tmp_path / 'annotations').mkdir()
+    for seed in range(FILES):
+        rng = np.random.default_rng(seed)
+        done = []
+        for split in ('train', 'val'):
+            changes, text = mutated_annotations.mutate(content, rng, int(rng.integers(0, 3)))
+            done += changes
+            (tmp_path / 'annotations' / f'{split}.json').write_bytes(text)
+        checked = check_data(tmp_path, IMAGE_SIZE)
+        html_report(checked), text_report(checked.report), json.dumps(checked.report.as_json())
+        stopped = stop_of(tmp_path)
+        assert checked.report.can_train == (stopped is None), f'{seed}: {done}: {stopped}: {checked.report.verdict}'
 
 
 def test_every_kind_has_a_fault_here():
