@@ -40,10 +40,13 @@ autodoc_typehints = 'signature'
 autodoc_default_options = {'members': True, 'show-inheritance': False}
 autodoc_inherit_docstrings = False
 napoleon_custom_sections = ['Shape']
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 add_module_names = False
 python_use_unqualified_type_names = True
 
+# Pages that are reached by links: decisions one by one, reports. test_site.py has which pages must be in the navigation.
+suppress_warnings = ['toc.not_included']
 exclude_patterns = ['docs/site/**']
 
 html_theme = 'furo'

@@ -17,13 +17,13 @@ _SCAN_PARAMETERS = ('.A_logs', '.A_log', '.Ds', '.D', '.dt_projs_bias', '.dt_pro
 class YOLOOptimWrapperConstructor:
     """Builds an optimizer of three groups, told apart by their ``group_name``.
 
-    ====================  ===========================================================================  ============
-    ``group_name``        members                                                                      weight decay
-    ====================  ===========================================================================  ============
-    ``weights``           matrices and convolution kernels                                             as configured
-    ``no_decay``          other vectors (norm weights, layer scales); ``A_log(s)``, ``D(s)``, Δ biases  0
-    ``biases``            every other bias; :class:`WarmupLinearLR` warms it up from its own rate      0
-    ====================  ===========================================================================  ============
+    ==============  ============================================================================  =============
+    ``group_name``  members                                                                       weight decay
+    ==============  ============================================================================  =============
+    ``weights``     matrices and convolution kernels                                              as configured
+    ``no_decay``    other vectors (norm weights, layer scales); ``A_log(s)``, ``D(s)``, Δ biases  0
+    ``biases``      every other bias; :class:`WarmupLinearLR` warms it up from its own rate       0
+    ==============  ============================================================================  =============
 
     Parameters that need no gradient (frozen stages, DFL's bins) are left out. A group without members is omitted.
     To scale weight decay with the batch size, as the recipe does, add :class:`ScaleWeightDecayHook`.

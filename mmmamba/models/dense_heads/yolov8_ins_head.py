@@ -37,8 +37,8 @@ class YOLOv8InsHead(YOLOv8Head):
         num_prototypes: Prototypes, and coefficients of a mask.
         loss_mask: Loss of a mask's logits, without reduction.
         overlap_mask: Of objects that overlap, the smaller is in front and hides the other, as in YOLOv8's recipe.
-        num_classes, in_channels, strides, reg_max, loss_cls, loss_bbox, loss_dfl, train_cfg, test_cfg, norm_cfg,
-            init_cfg: See :class:`YOLOv8Head`.
+        num_classes, in_channels, strides, reg_max, loss_cls, loss_bbox, loss_dfl: See :class:`YOLOv8Head`.
+        train_cfg, test_cfg, norm_cfg, init_cfg: See :class:`YOLOv8Head`.
 
     Attributes:
         encode_masks: Predict :class:`EncodedMasks` instead of a tensor; see :func:`set_encode_masks`.
