@@ -10,6 +10,7 @@
 #   make install            makes .venv with the package (editable) and all that demo and tests need; installs again after a
 #                           change of the requirements, the packaging or the C
 #   make lint               ruff and mypy alone
+#   make docs               builds the site of the documentation: site/index.html, readable without a server
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
 #   make help               this text
 #
@@ -33,7 +34,7 @@ INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
 # Libraries are compiled to bytecode at their first import and not in every process again, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint install clean
+.PHONY: help demo test lint docs install clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -47,6 +48,11 @@ test: lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(INSTALL) --quiet -r requirements/docs.txt
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d $(VENV)/site . site
+	@echo site/index.html
 
 install: $(STAMP)
 
@@ -77,5 +83,5 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist mmmamba.egg-info mmmamba/.mim .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site mmmamba.egg-info mmmamba/.mim .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f mmmamba/ops/cpu/*.so mmmamba/ops/cpu/build_log.txt mmmamba/deploy/native/*.so mmmamba/deploy/native/*.txt

@@ -10,6 +10,8 @@ import json
 import re
 import shutil
 import sys
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 from docutils import nodes
@@ -37,7 +39,8 @@ html_math_renderer = 'mathml'
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
-autodoc_default_options = {'members': True, 'show-inheritance': False}
+autodoc_default_options = {'members': True}
+autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 napoleon_custom_sections = ['Shape']
 napoleon_use_ivar = True
@@ -47,7 +50,7 @@ python_use_unqualified_type_names = True
 
 # Pages that are reached by links: decisions one by one, reports. test_site.py has which pages must be in the navigation.
 suppress_warnings = ['toc.not_included']
-exclude_patterns = ['docs/site/**']
+exclude_patterns = ['docs/site/**', '.*', 'build', 'data', 'site', 'tests', 'work_dirs']
 
 html_theme = 'furo'
 html_title = f'mmmamba {version}'
@@ -96,6 +99,15 @@ def copy_first_page(app: Sphinx, error: Exception | None) -> None:
         shutil.copyfile(Path(app.outdir, f'{app.config.root_doc}.html'), Path(app.outdir, 'index.html'))
 
 
+def source_of(app: Sphinx, module: str, name: str) -> str:
+    """Returns the module of ours that has the source of a public name; a table's type has none there."""
+    try:
+        defined = str(getattr(attrgetter(name)(import_module(module)), '__module__', ''))
+    except AttributeError:  # of an annotation without a value
+        return module
+    return defined if defined.startswith('mmmamba.') else module
+
+
 def inline_equation(translator: HTML5Translator, node: nodes.math) -> None:
     translator.body.append(convert(node.astext()))
     raise nodes.SkipNode
@@ -110,6 +122,7 @@ def setup(app: Sphinx) -> None:
     app.add_source_suffix('.ipynb', 'notebook')
     app.add_source_parser(NotebookParser)
     app.add_html_math_renderer('mathml', (inline_equation, None), (block_equation, None))
+    app.connect('viewcode-follow-imported', source_of)
     app.connect('source-read', lead_folders_somewhere)
     app.connect('source-read', add_navigation)
     app.connect('build-finished', copy_first_page)

@@ -2,19 +2,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-FENCE = re.compile(r'^```.*?^```', re.DOTALL | re.MULTILINE)
-
-
-def _documents() -> list[str]:
-    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '*.md']
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
-    return listed or [str(path.relative_to(ROOT)) for path in (ROOT / 'README.md', *ROOT.glob('docs/**/*.md'))]
+from documents import FENCE, ROOT, documents
 
 
 def _prose(path: Path) -> str:
@@ -28,7 +19,7 @@ def _anchors(path: Path) -> set[str]:
     return {re.sub(r'[^\w\- ]', '', text).replace(' ', '-') for text in texts}
 
 
-@pytest.mark.parametrize('name', _documents())
+@pytest.mark.parametrize('name', documents())
 def test_relative_links_lead_somewhere(name):
     path = ROOT / name
     for link in re.findall(r']\(([^)\s]+)\)', _prose(path)):
@@ -41,7 +32,7 @@ def test_relative_links_lead_somewhere(name):
             assert anchor in _anchors(target), f'{name}: {link}'
 
 
-@pytest.mark.parametrize('name', _documents())
+@pytest.mark.parametrize('name', documents())
 def test_rows_of_a_table_have_as_many_cells(name):
     for table in re.findall(r'(?:^\|.*\n?)+', _prose(ROOT / name), re.MULTILINE):
         rows = table.splitlines()
@@ -49,7 +40,7 @@ def test_rows_of_a_table_have_as_many_cells(name):
         assert len(cells) == 1, f'{name}: {rows[0]}'
 
 
-@pytest.mark.parametrize('name', _documents())
+@pytest.mark.parametrize('name', documents())
 def test_what_commands_name_exists(name):
     for block in FENCE.findall((ROOT / name).read_text(encoding='utf-8')):
         for file in re.findall(r'(?<![\w./-])(?:tools|configs)/[\w./-]+\.(?:py|sh)(?=\s|$)', block):
