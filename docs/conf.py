@@ -48,7 +48,7 @@ napoleon_use_rtype = False
 add_module_names = False
 python_use_unqualified_type_names = True
 
-# Pages that are reached by links: decisions one by one, reports. test_site.py has which pages must be in the navigation.
+# Decisions, one by one, and reports are reached by links. test_site.py has which pages must be in the navigation.
 suppress_warnings = ['toc.not_included']
 exclude_patterns = ['docs/site/**', '.*', 'build', 'data', 'site', 'tests', 'work_dirs']
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r'^```.*?^```', re.DOTALL | re.MULTILINE)
-_BLOCK = re.compile(r'(?:^<!-- (?P<mark>not run|run by): (?P<why>[^\n]+?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```',
-                    re.DOTALL | re.MULTILINE)
+_MARK = r'(?:^<!-- (?P<mark>not run|run by): (?P<why>[^\n]+?) -->\n)?'
+_BLOCK = re.compile(_MARK + r'^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```', re.DOTALL | re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block: its document and line, language and text, and the mark above it (``'not run'``, ``'run by'``)."""
+    """A fenced block: its document and line, language and text, and ``'not run'`` or ``'run by'`` if it is marked."""
     document: str
     line: int
     language: str

@@ -1,8 +1,8 @@
 """What documents tell readers to type: every command is one that there is, with options that it has.
 
-A block of ``bash`` is checked line by line: the program parses the arguments, a config named in small letters exists, and
-``--cfg-options`` fit into it. WORDS IN CAPITALS are for the reader to fill in. What is no program of this repository needs
-one of these lines right above the block::
+A block of ``bash`` is checked line by line: the program parses the arguments, a config named in small letters exists,
+and ``--cfg-options`` fit into it. WORDS IN CAPITALS are for the reader to fill in. What is no program of this
+repository needs one of these lines right above the block::
 
     <!-- not run: why -->
     <!-- run by: tests/test_x.py -->
@@ -18,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -50,7 +51,8 @@ def parse(words: list[str], program: str, **start) -> argparse.Namespace:
     def stop(parser: argparse.ArgumentParser, *args, **kwargs) -> None:
         raise Parsed(original(parser, *args, **kwargs))
 
-    with mock.patch.object(argparse.ArgumentParser, 'parse_args', stop), mock.patch.object(sys, 'argv', [program, *words]):
+    stopping = mock.patch.object(argparse.ArgumentParser, 'parse_args', stop)
+    with stopping, mock.patch.object(sys, 'argv', [program, *words]):
         try:
             if 'command' in start:
                 import_module(f'mmmamba.commands.{start["command"]}').main()
@@ -93,7 +95,9 @@ def check(words: list[str]) -> None:
         assert name in COMMANDS, f'mmmamba has no command {name}'
         check_configs(parse(rest, f'mmmamba {name}', command=name))
     elif program == 'python' and rest[0] == '-m' and rest[1].startswith(('mmmamba.', 'benchmarks.')):
-        parse(rest[2:], rest[1], module=rest[1]) if rest[2:] else runpy.importlib.util.find_spec(rest[1]).loader
+        assert find_spec(rest[1]), f'there is no module {rest[1]}'
+        if rest[2:]:
+            parse(rest[2:], rest[1], module=rest[1])
     elif program == 'python' and rest[0].startswith('tools/'):
         check_configs(parse(rest[1:], rest[0]))
     elif program.startswith('tools/') and program.endswith('.sh'):

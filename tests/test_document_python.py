@@ -1,8 +1,8 @@
 """Python of the documents runs: a document's blocks one after the other, in one namespace with small stand-ins.
 
-A block that sets ``_base_`` or ``model`` is a config: it is read, and its model is built (without values). One that only
-has arguments, such as ``backbone=dict(…),``, is part of a model. A block that begins with ``# NAME.py`` is a file of that
-name, which later blocks can import. What needs more than the stand-ins below is marked, as commands are
+A block that sets ``_base_`` or ``model`` is a config: it is read, and its model is built (without values). One that
+only has arguments, such as ``backbone=dict(…),``, is part of a model. A block that begins with ``# NAME.py`` is a file
+of that name, which later blocks can import. What needs more than the stand-ins below is marked, as commands are
 (``test_document_commands.py``).
 """
 from __future__ import annotations

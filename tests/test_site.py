@@ -26,7 +26,7 @@ LINKED = ('docs/adr/0', 'docs/comparisons/', 'benchmarks/scaling_cpu/', '.github
 
 @pytest.mark.parametrize('name', [name for name in documents() if not name.startswith(LINKED) and name != 'README.md'])
 def test_every_page_is_in_the_navigation(name):
-    listed = re.findall(r'/[\w/]+(?=>?$)', NAVIGATION.read_text(encoding='utf-8'), re.MULTILINE)
+    listed = re.findall(r'/[\w/-]+(?=>?$)', NAVIGATION.read_text(encoding='utf-8'), re.MULTILINE)
     assert f'/{name.removesuffix(".md")}' in listed, f'{name} needs a line in docs/site/navigation.md'
 
 
@@ -57,7 +57,8 @@ def test_drawings_are_those_of_the_script(monkeypatch):
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    missing = [name for name in ('sphinx', 'furo', 'myst_parser', 'latex2mathml') if not importlib.util.find_spec(name)]
+    needed = ('sphinx', 'furo', 'myst_parser', 'latex2mathml')
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         pytest.skip(f'{missing[0]} is not installed: pip install -r requirements/docs.txt')
     out = tmp_path_factory.mktemp('site')
@@ -70,7 +71,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pages_ask_other_hosts_for_nothing(site):
-    loads = re.compile(r'<(?:script|img|iframe|source)[^>]* src="https?:|<link[^>]* href="https?:|@import|url\(["\']?https?:')
+    loads = re.compile(r'<(?:script|img|iframe|source)[^>]* src="https?:|<link[^>]* href="https?:|@import|'
+                       r'url\(["\']?https?:')
     for path in [*site.rglob('*.html'), *site.rglob('*.css')]:
         found = loads.search(path.read_text(encoding='utf-8'))
         assert not found, f'{path.relative_to(site)}: {found[0]}'

@@ -39,7 +39,8 @@ class Canvas:
         lines = text.split('\n')
         width = width or max(7.1 * max(map(len, lines)) + 20, HEIGHT)
         top = y - height / 2
-        self.shapes.append(f'<rect class="{kind}" x="{x:g}" y="{top:g}" width="{width:g}" height="{height:g}" rx="6"/>')
+        self.shapes.append(f'<rect class="{kind}" x="{x:g}" y="{top:g}" width="{width:g}" height="{height:g}" '
+                           'rx="6"/>')
         for number, line in enumerate(lines):
             self.text(x + width / 2, y + 4.5 + 15 * (number - (len(lines) - 1) / 2), line)
         self._reach(x + width, top + height)
@@ -47,7 +48,8 @@ class Canvas:
 
     def text(self, x: float, y: float, text: str, anchor: str = 'middle', size: float = 13) -> None:
         """Writes a line whose base is at y."""
-        self.shapes.append(f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-size="{size:g}">{escape(text)}</text>')
+        self.shapes.append(f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-size="{size:g}">{escape(text)}'
+                           '</text>')
         end = {'middle': x + 3.6 * len(text), 'start': x + 7.1 * len(text), 'end': x}[anchor]
         self._reach(end, y + 4)
 

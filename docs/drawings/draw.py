@@ -102,7 +102,8 @@ def odss_block() -> Canvas:
 def ss2d() -> Canvas:
     canvas = Canvas('SS2D: one map scanned in four directions')
     y = 176
-    left = canvas.chain(12, y, [('input', 'note'), ('1×1, split', 'conv'), ('3×3, depthwise', 'conv'), ('GELU', 'act')])
+    left = canvas.chain(12, y, [('input', 'note'), ('1×1, split', 'conv'), ('3×3, depthwise', 'conv'),
+                                ('GELU', 'act')])
     split, x = left[1], left[3][1]
     grid, fork, join = x + 46, x + 20, x + 46 + 64 + 26
     canvas.arrow((x, y), (fork, y), tip=False)
