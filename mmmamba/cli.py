@@ -25,6 +25,8 @@ _START_OVER = 'the same call starts from the beginning'
 _OTHERS_WAIT = 10.0  # seconds
 DATA_ROOTS = ('BCCD', 'COCO', 'FRUITS_NUTS', 'VOC')
 """Environment variables that our configs read: where the data sets are."""
+# Commands by their files in tools/.
+_TOOLS = {'test': 'test.py', 'predict': 'image_demo.py', 'export': 'deployment/export.py'}
 # Optional packages that configs and tools ask for, by the names of their modules.
 _PACKAGES = {
     **{name: name for name in ('aim', 'albumentations', 'clearml', 'dvclive', 'imagecorruptions', 'instaboostfast',
@@ -131,6 +133,18 @@ def call_again(words: Sequence[str]) -> str:
     """Returns a call as :func:`command`, with the data sets' folders that this process was given."""
     roots = [f'{name}={shlex.quote(os.environ[name])}' for name in DATA_ROOTS if name in os.environ]
     return ' '.join([*roots, command(words)])
+
+
+def next_call(name: str, *arguments: object) -> str:
+    """Returns the call of another command, as this process was called: by ``mmmamba``, or by a file of ``tools/``.
+
+    Args:
+        name: ``'test'``, ``'predict'`` or ``'export'``.
+        *arguments: Of the command.
+    """
+    tool = Path(sys.argv[0]).parent / _TOOLS[name]
+    program = str(tool) if sys.argv[0].endswith('.py') and tool.is_file() else f'mmmamba {name}'
+    return command([program, *map(str, arguments)])
 
 
 def require_folder_of(path: Path) -> None:

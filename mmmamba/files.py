@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, and how their paths are shown."""
 from __future__ import annotations
 
 import errno
@@ -63,6 +63,12 @@ def finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def from_here(path: str | Path) -> str:
+    """Returns a path as one types it: relative, if it is in the current folder."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if here in path.parents else path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -208,3 +208,14 @@ def test_damaged_checkpoint_is_one_line(capsys, tmp_path):
             torch.load(path, weights_only=True)
         status, line = run_and_catch(capsys, error.value)
         assert status == 2 and line.startswith('error: the checkpoint is damaged') and line.count('\n') == 1
+
+
+@pytest.mark.parametrize('program, expected', [
+    ('mmmamba train', "mmmamba export 'my config.py' a.pth"),
+    ('TOOLS/train.py', "python TOOLS/deployment/export.py 'my config.py' a.pth"),
+    ('elsewhere/my_train.py', "mmmamba export 'my config.py' a.pth"),
+])
+def test_the_next_call_is_spelled_as_this_one(program, expected, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setattr(sys, 'argv', [program.replace('TOOLS', 'tools'), 'config.py'])
+    assert cli.next_call('export', 'my config.py', Path('a.pth')) == expected.replace('TOOLS', 'tools')

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mmmamba.files import write_json
+from mmmamba.files import from_here, write_json
 
 NAN, INFINITY = math.nan, math.inf
 
@@ -29,3 +29,9 @@ def test_what_is_no_number_becomes_null(content, read, indent, tmp_path):
     write_json(path, content, indent)
     assert json.loads(path.read_text(), parse_constant=refuse) == read
     assert [file.name for file in path.parent.iterdir()] == ['file.json']
+
+
+def test_paths_are_shown_as_they_are_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert from_here(tmp_path / 'runs' / 'a.pth') == 'runs/a.pth' == from_here('runs/a.pth')
+    assert from_here(tmp_path.parent / 'a.pth') == str(tmp_path.parent / 'a.pth')

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 
+from mmmamba.commands.results import after_test
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
 from mmmamba.engine.exported_detector import SUFFIXES, use_exported_file
 from mmmamba.errors import InputError
@@ -71,6 +73,7 @@ def check_classes(meta: dict, classes: tuple[str, ...]) -> None:
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    MMLogger.get_instance('mmengine', log_level='WARNING')  # which notes each environment variable of a config
     args.config = find_config(args.config)
     cfg = Config.fromfile(args.config)
     if args.data:
@@ -99,7 +102,10 @@ def main() -> None:
         meta = {'dataset_meta': {'classes': model.classes}}
     else:
         meta = load_checkpoint_checked(model.module if args.tta else model, args.checkpoint)
-    check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
-    metrics = runner.test()
-    if args.out and is_main_process():
-        write_json(f'{args.out}.metrics.json', metrics, indent=2)
+    with runner.console.watch():
+        check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
+        metrics = runner.test()
+    if is_main_process():
+        if args.out:
+            write_json(f'{args.out}.metrics.json', metrics, indent=2)
+        print(after_test(runner, args.out, args.show_dir))

@@ -14,10 +14,14 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 
 from mmmamba import cli
+from mmmamba.commands.results import after_training
 from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
+from mmmamba.engine.loggers import LOGGERS, use_loggers
 from mmmamba.errors import InputError
 from mmmamba.model_config import merge_options
 from mmmamba.package_files import find_config
@@ -43,6 +47,8 @@ def parse_args() -> argparse.Namespace:
         '--auto-scale-lr',
         action='store_true',
         help="scale the learning rate by this run's total batch size over the one that the config was made for")
+    parser.add_argument(
+        '--logger', nargs='+', choices=LOGGERS, default=[], help="where the run's numbers go besides its own files")
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -92,6 +98,7 @@ def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
 def main() -> None:
     args, start = parse_args(), time.time()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    MMLogger.get_instance('mmengine', log_level='WARNING')  # which notes each environment variable of a config
     args.config = find_config(args.config)
     cfg = Config.fromfile(args.config)
     if args.data:
@@ -108,6 +115,7 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         use_checkpoint(cfg, args.resume)
+    use_loggers(cfg, args.logger)
 
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -118,5 +126,7 @@ def main() -> None:
             runner.logger.warning(f'{cfg.work_dir} has no checkpoint to resume from: training starts from the '
                                   'beginning.')
         runner.train()
+        if is_main_process():
+            print(after_training(runner, time.time() - start))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(args, cfg.work_dir, start)) from None

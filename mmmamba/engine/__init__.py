@@ -11,6 +11,7 @@ from mmmamba.engine.hooks import (
     FusedLayersHook,
     MissedValidationHook,
     NonFiniteLossHook,
+    ProgressHook,
     TrainingClockHook,
     UnreadableImagesHook,
 )
@@ -26,8 +27,8 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
     'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FusedLayersHook',
-    'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
-    'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
-    'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',
-    'prepare_distributed'
+    'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
+    'ScaleWeightDecayHook', 'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR',
+    'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint',
+    'load_checkpoint_checked', 'prepare_distributed'
 ]

@@ -3,16 +3,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from mmmamba import __main__ as program
 from mmmamba.engine import CheckedRunner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +51,25 @@ def test_train_resume_and_test(tiny_config, run_tool, tmp_path, capsys):
         assert detections and set(detections[0]) == {'image_id', 'bbox', 'score', 'category_id'}
         metrics = json.loads(Path(f'{prefix}.metrics.json').read_text(), parse_constant=refuse)
         assert 0 <= metrics['coco/bbox_mAP'] <= 1 and 'coco/square_precision' in metrics
+
+
+def test_the_end_says_where_everything_is_and_its_calls_work(tiny_config, run_tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_tool('train', tiny_config, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1',
+                    'train_cfg.val_interval=1', 'model.test_cfg.score_thr=0.0') == 0
+    told = dict(re.split(' {2,}', line, maxsplit=1) for line in capsys.readouterr().out.splitlines() if '  ' in line)
+    for name in ('best checkpoint', 'last checkpoint', 'log', 'curves'):
+        assert Path(told[name]).is_file() and told[name].startswith('run/')
+    assert told['best AP'].endswith(' at epoch 1')
+    for name, files in (('test', ['run/*/*.json']), ('use', ['outputs/preds/*.json'])):
+        words = shlex.split(told[f'to {name} it'])
+        monkeypatch.setattr(sys, 'argv', words)
+        assert words[0] == 'mmmamba'
+        with suppress(SystemExit):
+            program.main()
+        printed = capsys.readouterr().out
+        assert all(list(tmp_path.glob(pattern)) for pattern in files), printed
+    assert told['to export it'].startswith('mmmamba export run/tiny.py run/best_coco_bbox_mAP_epoch_1.pth --out ')
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

@@ -4,10 +4,12 @@ from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
 from mmmamba.engine.hooks.exact_resume_hook import ExactResumeHook
 from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
 from mmmamba.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
+from mmmamba.engine.hooks.progress_hook import ProgressHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
 from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook, TrainingClockHook
 
 __all__ = [
     'AtomicCheckpointHook', 'ClassCountHook', 'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook',
-    'FusedLayersHook', 'MissedValidationHook', 'NonFiniteLossHook', 'TrainingClockHook', 'UnreadableImagesHook'
+    'FusedLayersHook', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook', 'TrainingClockHook',
+    'UnreadableImagesHook'
 ]
