@@ -25,6 +25,8 @@ _START_OVER = 'the same call starts from the beginning'
 _OTHERS_WAIT = 10.0  # seconds
 DATA_ROOTS = ('BCCD', 'COCO', 'FRUITS_NUTS', 'VOC')
 """Environment variables that our configs read: where the data sets are."""
+# Libraries that send numbers elsewhere (--logger), and how to do without.
+_LOGGERS = {'wandb': ' (WANDB_MODE=offline needs no account and no network)', 'mlflow': ''}
 # Commands by their files in tools/.
 _TOOLS = {'test': 'test.py', 'predict': 'image_demo.py', 'export': 'deployment/export.py'}
 # Optional packages that configs and tools ask for, by the names of their modules.
@@ -117,6 +119,9 @@ def describe(error: BaseException) -> str | None:
         return _one_line(f'no space left on the disk: {error.filename or text}')
     if isinstance(error, UnpicklingError) or 'PytorchStreamReader' in text:
         return _one_line(f'the checkpoint is damaged or holds more than weights: {text.strip().splitlines()[0]}')
+    library = type(error).__module__.partition('.')[0]
+    if library in _LOGGERS:
+        return _one_line(f'{library}: {text}{_LOGGERS[library]}')
     if isinstance(error, KeyError):
         unknown = re.search(r'(\S+) is not in the \S*?([\w ]+) registry', text)
         return f'unknown {unknown[2]}: {unknown[1].strip(chr(39) + chr(34))}' if unknown else None

@@ -210,6 +210,12 @@ def test_damaged_checkpoint_is_one_line(capsys, tmp_path):
         assert status == 2 and line.startswith('error: the checkpoint is damaged') and line.count('\n') == 1
 
 
+def test_a_logger_that_cannot_log_in_is_one_line(capsys):
+    refusal = type('UsageError', (Exception,), {'__module__': 'wandb.errors.errors'})('No API key\nconfigured.')
+    status, printed = run_and_catch(capsys, refusal)
+    assert status == 2 and printed.startswith('error: wandb: No API key configured. (WANDB_MODE=offline')
+
+
 @pytest.mark.parametrize('program, expected', [
     ('mmmamba train', "mmmamba export 'my config.py' a.pth"),
     ('TOOLS/train.py', "python TOOLS/deployment/export.py 'my config.py' a.pth"),

@@ -29,9 +29,11 @@ def after_training(runner: Runner, seconds: float) -> str:
              'curves': scalars if scalars.is_file() else None}
     rows = [('best AP', f'{best[0]:.3f} at {unit} {best[1]}')] if best else []
     rows += [(name, from_here(file)) for name, file in files.items() if file]
-    backends = runner.cfg.get('visualizer', {}).get('vis_backends', ())
-    if any(backend['type'] == 'TensorboardVisBackend' for backend in backends):
-        rows.append(('TensorBoard', cli.command(['tensorboard', '--logdir', from_here(runner.work_dir)])))
+    for backend in runner.cfg.get('visualizer', {}).get('vis_backends', ()):
+        if backend['type'] == 'TensorboardVisBackend':
+            rows.append(('TensorBoard', cli.command(['tensorboard', '--logdir', from_here(runner.work_dir)])))
+        elif backend['type'] == 'MLflowVisBackend' and backend.get('tracking_uri'):
+            rows.append(('MLflow', cli.command(['mlflow', 'ui', '--backend-store-uri', backend['tracking_uri']])))
     # As it was trained: with the classes of the data, whatever the call's options were.
     config = Path(runner.work_dir, Path(runner.cfg.filename or f'{runner.timestamp}.py').name)
     if last_checkpoint:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
-from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 
 from mmmamba.commands.results import after_test
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
+from mmmamba.engine.console import quiet_config_reading
 from mmmamba.engine.exported_detector import SUFFIXES, use_exported_file
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
@@ -73,7 +73,7 @@ def check_classes(meta: dict, classes: tuple[str, ...]) -> None:
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    MMLogger.get_instance('mmengine', log_level='WARNING')  # which notes each environment variable of a config
+    quiet_config_reading()
     args.config = find_config(args.config)
     cfg = Config.fromfile(args.config)
     if args.data:

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
-from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 
 from mmmamba import cli
 from mmmamba.commands.results import after_training
 from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
+from mmmamba.engine.console import quiet_config_reading
 from mmmamba.engine.loggers import LOGGERS, use_loggers
 from mmmamba.errors import InputError
 from mmmamba.model_config import merge_options
@@ -98,7 +98,7 @@ def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
 def main() -> None:
     args, start = parse_args(), time.time()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    MMLogger.get_instance('mmengine', log_level='WARNING')  # which notes each environment variable of a config
+    quiet_config_reading()
     args.config = find_config(args.config)
     cfg = Config.fromfile(args.config)
     if args.data:

@@ -14,10 +14,11 @@ from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 _BAR = '{desc} |{bar:12}| {n_fmt}/{total_fmt}{postfix}'
-_COLUMNS = 80  # of a terminal that does not tell its width
+_COLUMNS, _ROWS = 80, 20  # of a terminal that does not tell its size, as in a container
 # Warnings of libraries that nobody can act upon who trains with them.
 _OF_NO_USE = re.compile('|'.join((
     '"FileClient" will be deprecated', '"HardDiskBackend" is the alias',  # mmengine's own use of them
+    'make sure that the mlflow server is running',  # if it is not, MLflow says so
     'testing results of the whole dataset is empty',  # which the line of the validation says
     r'torch\.meshgrid: in an upcoming release',
     "'pin_memory' argument is set as true but no accelerator",
@@ -76,7 +77,7 @@ class Console:
         self.end_bar()
         if self._bars_on:
             self._bar = _Bar(desc=what, total=total, initial=done, file=self._bars_on, leave=False, bar_format=_BAR,
-                             ncols=_columns(self._bars_on))
+                             ncols=_columns(self._bars_on), nrows=_ROWS)
 
     def advance_bar(self, facts: list[str]) -> None:
         """Moves the bar by one, if there is any.
@@ -107,12 +108,14 @@ class Console:
     def watch(self) -> Iterator[None]:
         """Decides, while it is entered, about what is printed and warned of; at its end there is no bar."""
         shown, warnings.showwarning = warnings.showwarning, self._on_warning
+        prints = _Prints(sys.stdout, self)
         try:
-            with redirect_stdout(_Prints(sys.stdout, self)):
+            with redirect_stdout(prints):
                 yield
         finally:
             warnings.showwarning = shown
             self.end_bar()
+            prints.finish()
 
     def write(self, stream: TextIO, lines: str) -> None:
         """Writes whole lines to a stream, above the bar."""
@@ -175,10 +178,16 @@ class _Prints:
         self._rest = ''
 
     def write(self, text: str) -> int:
+        """Takes text; its whole lines go on."""
         lines, end, self._rest = (self._rest + text).rpartition('\n')
         if end:
             self._console.print_or_log(self._stream, lines, sys._getframe(1).f_globals.get('__name__', ''))
         return len(text)
+
+    def finish(self) -> None:
+        """Writes what is left, a line without an end."""
+        self._stream.write(self._rest)
+        self._rest = ''
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)
@@ -189,3 +198,9 @@ def _columns(stream: TextIO) -> int:
     with suppress(OSError):
         return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
     return _COLUMNS
+
+
+def quiet_config_reading() -> None:
+    """Keeps off the screen what mmengine notes of a config's variables, before there is a runner with a log."""
+    if not MMLogger.check_instance_created('mmengine'):
+        MMLogger.get_instance('mmengine', log_level='WARNING')

@@ -25,9 +25,14 @@ def _wandb(cfg: Config) -> dict:
 
 def _mlflow(cfg: Config) -> dict:
     # Of a config's parameters, whose number MLflow limits, those that people compare; its text goes along as a file.
-    return dict(type='MLflowVisBackend', exp_name=_PROJECT, run_name=Path(cfg.work_dir).name,
-                tracking_uri=os.environ.get('MLFLOW_TRACKING_URI'),
-                tracked_config_keys=[key for key in _FOR_MLFLOW if key in cfg])
+    settings = dict(type='MLflowVisBackend', exp_name=_PROJECT, run_name=Path(cfg.work_dir).name,
+                    tracked_config_keys=[key for key in _FOR_MLFLOW if key in cfg])
+    server = os.environ.get('MLFLOW_TRACKING_URI')
+    if server:
+        return dict(settings, tracking_uri=server)
+    # mmengine would choose a folder of files, which MLflow no longer takes.
+    return dict(settings, tracking_uri=f'sqlite:///{Path(cfg.work_dir, "mlflow.db")}',
+                artifact_location=Path(cfg.work_dir, 'mlflow').absolute().as_uri())
 
 
 LOGGERS = MappingProxyType({'tensorboard': _tensorboard, 'wandb': _wandb, 'mlflow': _mlflow})

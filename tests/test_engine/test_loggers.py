@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -33,7 +34,10 @@ def test_they_join_the_backends_of_the_config(monkeypatch):
     assert [backend.type for backend in added] == ['TensorboardVisBackend', 'WandbVisBackend', 'MLflowVisBackend']
     assert added[1].init_kwargs.name == added[2].run_name == 'boats'
     assert added[2].tracking_uri == 'http://localhost:5000' and added[2].tracked_config_keys == ['train_cfg']
-    for backend in added:
+    monkeypatch.delenv('MLFLOW_TRACKING_URI')
+    alone = LOGGERS['mlflow'](cfg)
+    assert alone['tracking_uri'] == 'sqlite:///work_dirs/boats/mlflow.db'
+    for backend in (*added, alone):
         VISBACKENDS.build({**backend, 'save_dir': 'unused'})  # its arguments are those that mmengine has
 
 
@@ -44,8 +48,18 @@ def test_a_missing_package_is_one_line(name, monkeypatch):
         use_loggers(Config(dict(work_dir='boats')), [name])
 
 
+@pytest.fixture
+def tensorboard():
+    """TensorBoard's modules, which are imported anew by whichever test needs them next."""
+    before = set(sys.modules)
+    yield pytest.importorskip('tensorboard')
+    for name in set(sys.modules) - before:
+        if name.startswith('torch.utils.tensorboard'):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures('tensorboard')
 def test_tensorboard_has_the_numbers(shared_coco_folder, tmp_path):
-    pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, plain=True, epochs=2)

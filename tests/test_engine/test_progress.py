@@ -38,7 +38,7 @@ class ListedAP(BaseMetric):
 
     default_prefix = 'coco'
 
-    def __init__(self, values: tuple[float, ...]) -> None:
+    def __init__(self, values: tuple[float | None, ...]) -> None:
         super().__init__()
         self.values = list(values)
 
@@ -46,10 +46,11 @@ class ListedAP(BaseMetric):
         self.results.append(None)
 
     def compute_metrics(self, results) -> dict:
-        return {'bbox_mAP': self.values.pop(0), 'bbox_mAP_50': 0.5, 'bbox_mAP_s': -1.0}
+        value = self.values.pop(0)
+        return {} if value is None else {'bbox_mAP': value, 'bbox_mAP_50': 0.5, 'bbox_mAP_s': -1.0}
 
 
-def toy(data: Path, work_dir: Path, *, ap: tuple[float, ...] = (), **settings) -> Config:
+def toy(data: Path, work_dir: Path, *, ap: tuple[float | None, ...] = (), **settings) -> Config:
     cfg = toy_training.config(data, work_dir, **{'workers': 0, 'plain': True, **settings})
     cfg.log_level = 'INFO'
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'PipelineSwitchHook']
@@ -114,7 +115,7 @@ def terminal(monkeypatch):
     stream = os.fdopen(slave, 'w', buffering=1, encoding='utf-8')
 
     def start(columns: int = 120) -> None:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24 if columns else 0, columns, 0, 0))
         monkeypatch.setenv('TERM', 'xterm')
         for name in ('stdout', 'stderr'):
             monkeypatch.setattr(sys, name, stream)
@@ -172,6 +173,17 @@ def test_without_validation_and_with_debug_level(shared_coco_folder, tmp_path, c
     assert capsys.readouterr().out == ''
 
 
+def test_nothing_detected_is_not_the_best(shared_coco_folder, tmp_path, capsys):
+    cfg = toy(shared_coco_folder, tmp_path, epochs=3, ap=(None, 0.2, None))
+    cfg.default_hooks.checkpoint.save_best = None
+    train(cfg, Doing(lambda: print('no line', end='')))
+    printed = capsys.readouterr().out
+    said = [line.strip().rpartition(', ')[0] for line in printed.splitlines() if 'validation: ' in line]
+    assert said == ['validation: nothing detected', 'validation: AP 0.200, AP50 0.500 (the best so far)',
+                    'validation: nothing detected (best: 0.200 at epoch 2)']
+    assert printed.endswith('no line' * 12)
+
+
 def test_iterations_instead_of_epochs(shared_coco_folder, tmp_path, capsys):
     cfg = toy(shared_coco_folder, tmp_path, ap=(0.2, 0.1))
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2)
@@ -217,7 +229,7 @@ def test_time_left_has_the_validations_and_long_epochs_more_lines(shared_coco_fo
     assert list(left)[-1] == 'epoch 3/3' and left['epoch 3/3'] == '2 min left'
 
 
-@pytest.mark.parametrize('columns', [120, 40, 0])  # a terminal in a container may not know its width
+@pytest.mark.parametrize('columns', [120, 40, 0])  # a terminal in a container may not know its size
 def test_a_bar_is_live_on_a_terminal_and_leaves_whole_lines(columns, shared_coco_folder, tmp_path, terminal):
     def chatter() -> None:
         print('said by a hook')

@@ -77,7 +77,8 @@ class ProgressHook(Hook):
         done = batch_idx + 1
         if not runner.console.has_bar:
             self._start_bar(runner, batch_idx)  # after a validation in between
-        runner.console.advance_bar(self._facts(runner, min(done, _LOSS_OF), in_bar=True))
+        if runner.console.has_bar:
+            runner.console.advance_bar(self._facts(runner, min(done, _LOSS_OF), in_bar=True))
         since = self._iterations - self._line_iteration
         first = since == self._measured
         if (self._now - self._line_time >= _LINE_EVERY and (first or since >= _LINE_SHARE * self._segment)
@@ -109,6 +110,7 @@ class ProgressHook(Hook):
         if not self._by_epoch:
             self._write_line(runner, self._iterations)
         key = main_metric(metrics)
+        self._ap = None
         if key is not None and math.isfinite(metrics[key]) and metrics[key] >= 0:
             step = self._loop.epoch if self._by_epoch else self._loop.iter
             self._ap = (metrics[key], step)
