@@ -31,7 +31,8 @@ from mmmamba.analysis.compare.results import AP, Comparison, RunResult
 from mmmamba.analysis.compare.runs import Launch, OtherConfigError, Run, execute_all, launches, read_run
 from mmmamba.errors import InputError
 from mmmamba.package_files import TOOLS, find_config, model_name
-from mmmamba.recipes import RECIPES, class_names, data_name, find_folder
+from mmmamba.recipes import RECIPES, data_name, find_folder
+from mmmamba.settings import class_names
 
 RUNS_MISSING = 1  # exit status
 

@@ -8,6 +8,7 @@ from mmmamba.engine.hooks import (
     ConfigOnResumeHook,
     EncodedMasksHook,
     ExactResumeHook,
+    FineTuneHook,
     FusedLayersHook,
     MissedValidationHook,
     NonFiniteLossHook,
@@ -25,7 +26,7 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
-    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FusedLayersHook',
+    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FineTuneHook', 'FusedLayersHook',
     'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ScaleWeightDecayHook',
     'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
     'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',

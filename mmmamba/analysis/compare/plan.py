@@ -23,7 +23,8 @@ from mmmamba.datasets.formats import coco_datasets
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically, write_json
 from mmmamba.model_config import merge_options
-from mmmamba.recipes import from_scratch, under_recipe, with_epochs
+from mmmamba.recipes import from_scratch, under_recipe
+from mmmamba.settings import load_config, with_epochs
 
 VALIDATIONS = 10
 """About so many points has a curve of AP."""
@@ -47,7 +48,7 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
     Raises:
         InputError: The options change the number of epochs or the seed; or as ``under_recipe``.
     """
-    cfg = under_recipe(Config.fromfile(path), data)
+    cfg = under_recipe(load_config(path), data)
     if epochs is not None:
         cfg = with_epochs(cfg, epochs)
     if scratch:
