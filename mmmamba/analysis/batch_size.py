@@ -33,15 +33,18 @@ class Fit:
         needed: Bytes at the peak of a training step with it.
         free: Bytes that were free before the model was made.
         where: ``'GPU memory'`` or ``'memory'``.
+        most: Images of the data set.
     """
     images: int
     needed: int
     free: int
     where: str
+    most: int
 
     def __str__(self) -> str:
         return (f'batches of {self.images} images: a training step needs {self.needed / 2**30:.1f} of '
-                f'{self.free / 2**30:.1f} GiB of free {self.where}, of which {SHARE:.0%} may be used')
+                f'{self.free / 2**30:.1f} GiB of free {self.where}, of which {SHARE:.0%} may be used'
+                + (f'; the data set has {self.most} images' if 2 * self.images > self.most else ''))
 
 
 def largest_batch(cfg: Config, device: str, share: float = SHARE) -> Fit:
@@ -100,7 +103,7 @@ def measure(path: str, device: str, share: float) -> None:
             model.train_step(pseudo_collate(samples), wrapper)
         needed = torch.cuda.max_memory_reserved(on) if on.type == 'cuda' else memory.stop()[1]
         where = 'GPU memory' if on.type == 'cuda' else 'memory'
-        print(json.dumps(dict(images=images, needed=needed, free=free, where=where)), flush=True)
+        print(json.dumps(dict(images=images, needed=needed, free=free, where=where, most=len(dataset))), flush=True)
         if needed + max(0, 2 * (needed - before) if before else needed) > share * free:
             return
         before = needed

@@ -132,9 +132,11 @@ def main() -> None:
     if args.resume:
         use_checkpoint(cfg, args.resume)
 
-    notes = [learning_rate_note(cfg)] if args.lr else []
+    notes = []
     if args.batch_size == AUTO and 'train_dataloader.batch_size' not in (args.cfg_options or {}):
         notes.append(use_largest_batch(cfg, args.device))
+    if args.lr:
+        notes.append(learning_rate_note(cfg))
 
     if not torch.cuda.is_available():
         keep_freed_memory()

@@ -49,9 +49,9 @@ def load_config(name: str | Path) -> Config:
         InputError: There is no such config, or a variable cannot be carried over.
     """
     path = find_config(name)
-    cfg = _load(path)
-    if not _is_shipped(path):
-        told = _carried(Config.fromfile(path, import_custom_modules=False), cfg)
+    raw, cfg = _load(path)
+    if cfg is not raw:
+        told = _carried(raw, cfg)
         if told and not int(os.environ.get('RANK', 0)):
             print(f'{path.name}: carried over to what it inherits: {"; ".join(told)}', file=sys.stderr, flush=True)
     return cfg
@@ -66,8 +66,9 @@ def require_carried_over(cfg: Config) -> None:
     path = Path(cfg.filename or '')
     if not path.is_file() or path.suffix != '.py' or _is_shipped(path) or not _bases(path):
         return
-    should = _load(path)
-    raw = Config.fromfile(path, import_custom_modules=False)
+    raw, should = _load(path)
+    if should is raw:
+        return
     now, before, after = (dict(_leaves(config.to_dict())) for config in (cfg, raw, should))
     stale = [name for name in before
              if name in now and now[name] == before[name] and before[name] != after.get(name)
@@ -79,31 +80,33 @@ def require_carried_over(cfg: Config) -> None:
                          'set this too')
 
 
-def _load(path: Path) -> Config:
-    """Reads a config as :func:`load_config`, without a word."""
+def _load(path: Path) -> tuple[Config, Config]:
+    """Reads a config as mmengine does, and as :func:`load_config`: the same object where that makes no difference."""
     cfg = Config.fromfile(path)
     if _is_shipped(path) or path.suffix != '.py':
-        return cfg
+        return cfg, cfg
     names = _bases(path)
     own = [name for name in CARRIED if name in _assigned(path) and name in cfg]
     users = [name for name in names if '::' not in name and not _is_shipped(Path(name))]
     if not names or not (own or users):
-        return cfg
-    raw = Config.fromstring(f'_base_ = {names!r}', '.py')
-    base = Config(copy.deepcopy(raw.to_dict()))
+        return cfg, cfg
+    base = inherited = Config.fromstring(f'_base_ = {names!r}', '.py')
     for name in users:
-        base._cfg_dict.update(_load(Path(name))._cfg_dict)
+        raw, carried = _load(Path(name))
+        if carried is not raw:
+            base = copy.deepcopy(base)
+            base._cfg_dict.update(carried._cfg_dict)
     for name in own:
         if base.get(name) != cfg[name]:
             base = _with_variable(base, name, cfg[name])
-    if base.to_dict() == raw.to_dict():
-        return cfg
-    carried = _evaluated_on(path, base)
-    return Config(carried.to_dict(), cfg_text=cfg.text, filename=path)
+    if base is inherited:
+        return cfg, cfg
+    return cfg, Config(_evaluated_on(path, base).to_dict(), cfg_text=cfg.text, filename=path)
 
 
 def _with_variable(base: Config, name: str, value: Any) -> Config:
     """Returns a base as if it had been written with another value of a variable."""
+    base = copy.deepcopy(base)
     loaders = any(base.get(loader) for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'))
     try:
         if name == 'data_root' and loaders:
@@ -128,7 +131,8 @@ def _with_variable(base: Config, name: str, value: Any) -> Config:
 def _evaluated_on(path: Path, base: Config) -> Config:
     """Evaluates a file on a config instead of its ``_base_``."""
     with tempfile.TemporaryDirectory() as folder:
-        inherited, heir = Path(folder, 'base.py'), Path(folder, path.name)
+        inherited, heir = Path(folder, 'inherited', 'base.py'), Path(folder, path.name)
+        inherited.parent.mkdir()
         text = '\n'.join(f'{key} = {value!r}' for key, value in base.to_dict().items())
         inherited.write_text(text, encoding='utf-8')
         Config._substitute_predefined_vars(str(path), str(heir))  # {{ fileDirname }} and the like

@@ -74,6 +74,7 @@ def fine_tune(model: nn.Module, config: ConfigDict, path: str, classes: Sequence
     if system in SYSTEMS:
         weights = SYSTEMS[system](checkpoint.state_dict)
     own = model.state_dict()
+    in_file = sorted(weights)
     if not own.keys() & weights.keys():  # a backbone's file
         weights = {f'backbone.{name}': value for name, value in weights.items()}
 
@@ -102,7 +103,7 @@ def fine_tune(model: nn.Module, config: ConfigDict, path: str, classes: Sequence
     number = sum(parameters[name].numel() for name in loaded if name in parameters)
     if not number:
         raise InputError(f'{path}: none of its {len(weights)} weights fits this {type(model).__name__}: it has '
-                         f'{first_names(sorted(weights))}, the model {first_names(sorted(own))}')
+                         f'{first_names(in_file)}, the model {first_names(sorted(own))}')
     model.load_state_dict(loaded, strict=False)
 
     total = sum(parameter.numel() for parameter in parameters.values())
@@ -199,4 +200,4 @@ def _of_classes(trained: Sequence[str], classes: Sequence[str], kept: set[int]) 
 
 def _of_others(kinds: Mapping[str, Sequence[str]]) -> str:
     said = [f'{len(names)} {what} ({first_names(names)})' for what, names in kinds.items() if names]
-    return f'tensors: {"; ".join(said) or "all are loaded, and all of the file are used"}'
+    return f'tensors: {"; ".join(said) or "none starts anew, and none of the file is left over"}'
