@@ -13,6 +13,7 @@ import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
@@ -91,7 +92,8 @@ def measure(path: str, device: str, share: float) -> None:
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     free = torch.cuda.mem_get_info(on)[0] if on.type == 'cuda' else available_memory()
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    model = MODELS.build(cfg.model).to(on).train()
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(on)  # as the runner does without other processes
+    model.train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     samples: list[dict] = []
     before = 0

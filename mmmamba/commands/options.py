@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -65,7 +66,7 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] = ('train_dataloader',)) -> Config:
-    """Returns a config with the options of :func:`add_settings` and :func:`add_training_settings` that were given.
+    """Returns a config with the options of :func:`add_settings` that were given.
 
     Args:
         cfg: Not changed.
@@ -75,23 +76,27 @@ def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] 
     Raises:
         InputError: A value that this config cannot have; the line begins with the option.
     """
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    if 'image_size' in given:
-        sides = given['image_size']
-        if len(sides) > 2:
-            raise InputError(f'--image-size takes one side or two (H W), got {len(sides)}')
-        cfg = _named('--image-size', with_image_size, cfg, sides[-1], sides[0])
-    if given.get('batch_size', AUTO) != AUTO:
-        cfg = _named('--batch-size', with_batch_size, cfg, given['batch_size'], loaders)
-    for name, function in (('workers', with_workers), ('classes', with_classes), ('epochs', with_epochs),
-                           ('lr', with_learning_rate), ('weights', with_weights), ('early_stop', with_early_stopping)):
-        if name in given:
-            cfg = _named(f'--{name.replace("_", "-")}', function, cfg, given[name])
-    if 'freeze' in given:
-        stages = None if given['freeze'] == 'backbone' else given['freeze']
-        cfg = _named('--freeze', with_frozen, cfg, stages, 'resume' in given)
-    if 'seed' in given:
-        cfg.setdefault('randomness', {}).update(seed=given['seed'])
+    if args.image_size:
+        if len(args.image_size) > 2:
+            raise InputError(f'--image-size takes one side or two (H W), got {len(args.image_size)}')
+        cfg = _with(cfg, '--image-size', with_image_size, args.image_size[-1], args.image_size[0])
+    if args.batch_size != AUTO:
+        cfg = _with(cfg, '--batch-size', with_batch_size, args.batch_size, loaders)
+    cfg = _with(cfg, '--workers', with_workers, args.workers)
+    return _with(cfg, '--classes', with_classes, args.classes)
+
+
+def with_training_settings(cfg: Config, args: argparse.Namespace) -> Config:
+    """Returns a config with the options of :func:`add_training_settings` that were given; as :func:`with_settings`."""
+    cfg = _with(cfg, '--epochs', with_epochs, args.epochs)
+    cfg = _with(cfg, '--lr', with_learning_rate, args.lr)
+    cfg = _with(cfg, '--weights', with_weights, args.weights)
+    cfg = _with(cfg, '--early-stop', with_early_stopping, args.early_stop)
+    if args.freeze is not None:
+        stages = None if args.freeze == 'backbone' else args.freeze
+        cfg = _with(cfg, '--freeze', lambda cfg, _: with_frozen(cfg, stages, bool(args.resume)), args.freeze)
+    if args.seed is not None:
+        cfg.setdefault('randomness', {}).update(seed=args.seed)
     return cfg
 
 
@@ -130,9 +135,12 @@ def learning_rate_note(cfg: Config) -> str:
     return f'learning rate {cfg.optim_wrapper.optimizer.lr:g} for {cfg.train_dataloader.batch_size} images{note}'
 
 
-def _named(option: str, function, cfg: Config, *values) -> Config:
+def _with(cfg: Config, option: str, function: Callable[..., Config], value: Any, *more: Any) -> Config:
+    """Returns a config with an option's value, if it has one."""
+    if value is None:
+        return cfg
     try:
-        return function(cfg, *values)
+        return function(cfg, value, *more)
     except InputError as error:
         raise InputError(f'{option}: {error}') from error
 

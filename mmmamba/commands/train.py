@@ -26,6 +26,7 @@ from mmmamba.commands.options import (
     use_device,
     use_largest_batch,
     with_settings,
+    with_training_settings,
 )
 from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
 from mmmamba.errors import InputError
@@ -118,7 +119,7 @@ def main() -> None:
     cfg = load_config(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data)
-    cfg = with_settings(cfg, args)
+    cfg = with_training_settings(with_settings(cfg, args), args)
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
