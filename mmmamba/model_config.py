@@ -51,7 +51,12 @@ def parts(config: Any) -> Iterator[ConfigDict]:
 
 
 def set_num_classes(model: ConfigDict, number: int) -> None:
-    """Gives every head of a model this number of classes, in place."""
+    """Gives every head of a model this number of classes, in place.
+
+    Detectors that read their classes from a text have none: their heads count its words.
+    """
+    if 'language_model' in model:
+        return
     for part in parts(model):
         if 'num_classes' in part:
             part.num_classes = number

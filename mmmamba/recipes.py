@@ -6,14 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mmdet.models import DetectionTransformer
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmmamba.datasets.composed import Composition, compose
-from mmmamba.datasets.formats import DataFolder, coco_datasets, config_for_data, find_data
+from mmmamba.datasets.formats import DataFolder, config_for_data, find_data
 from mmmamba.errors import InputError
 from mmmamba.model_config import drop_pretrained, parts, set_num_classes
 from mmmamba.package_files import CONFIGS
+from mmmamba.settings import class_names
 
 RECIPES = MappingProxyType({
     'coco': 'yolov8_300e_coco.py',
@@ -122,31 +123,6 @@ def find_folder(data: str) -> DataFolder | None:
     return find_data(Path(data))
 
 
-def with_epochs(cfg: Config, epochs: int) -> Config:
-    """Fits the same recipe into another number of epochs: warm-up and the last, mosaic-free part shrink in proportion.
-
-    Args:
-        cfg: One that :func:`under_recipe` made; not changed.
-        epochs: At least 1.
-    """
-    if epochs < 1:
-        raise InputError(f'the number of epochs must be positive, got {epochs}')
-    cfg = copy.deepcopy(cfg)
-    share = epochs / cfg.train_cfg.max_epochs
-    cfg.train_cfg.max_epochs = epochs
-    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
-    for scheduler in schedulers:
-        scheduler.warmup_epochs *= share
-        if 'min_warmup_iters' in scheduler:
-            scheduler.min_warmup_iters = round(scheduler.min_warmup_iters * share)
-    for hook in list(cfg.custom_hooks):
-        if hook.type == 'PipelineSwitchHook':
-            hook.switch_epoch = round(hook.switch_epoch * share)
-            if not 0 < hook.switch_epoch < epochs:  # too short for two parts
-                cfg.custom_hooks.remove(hook)
-    return cfg
-
-
 def from_scratch(cfg: Config) -> Config:
     """Returns the same detector without any trained weights, and without what is meant for trained weights only.
 
@@ -175,10 +151,3 @@ def default_work_dir(config: str | Path, data: str | None) -> str:
 def data_name(data: str) -> str:
     """Returns a name for folders and titles: a folder's is its last part."""
     return data if data in RECIPES else Path(data).resolve().name
-
-
-def class_names(cfg: Config) -> tuple[str, ...]:
-    """Returns the classes of a config's test set: its ``metainfo``, or those of the data set's type."""
-    dataset = next(coco_datasets(cfg.test_dataloader.dataset))
-    given = dataset.get('metainfo') or {}
-    return tuple(given.get('classes') or DATASETS.get(dataset.type).METAINFO['classes'])

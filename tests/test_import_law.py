@@ -1,4 +1,4 @@
-"""ops → layers → convert → models → deploy → datasets → engine → recipes → analysis → commands → tools, configs.
+"""ops → layers → convert → models → deploy → datasets → settings → engine → recipes → analysis → commands → tools.
 
 Each part imports only to its left; errors, compat and a few helpers are left of all.
 """
@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmmamba'
 BASE = ('errors', 'version', 'files', 'seeding', 'model_config', 'package_files', 'downloads', 'compat')
-CHAIN = (*BASE, 'ops', 'layers', 'convert', 'zoo', 'models', 'deploy', 'datasets', 'engine', 'recipes', 'analysis',
-         'cli', 'commands', '__main__')
+CHAIN = (*BASE, 'ops', 'layers', 'convert', 'zoo', 'models', 'deploy', 'datasets', 'settings', 'engine', 'recipes',
+         'analysis', 'cli', 'commands', '__main__')
 PURE = {'ops', 'layers', 'deploy', 'analysis/measure'}
 OPENMMLAB = {'mmcv', 'mmdet', 'mmengine'}
 

@@ -15,7 +15,8 @@ from mmmamba import recipes
 from mmmamba.datasets.composed import Composition, compose
 from mmmamba.errors import InputError
 from mmmamba.model_config import parts
-from mmmamba.recipes import RECIPES, default_work_dir, from_scratch, under_recipe, with_epochs
+from mmmamba.recipes import RECIPES, default_work_dir, from_scratch, under_recipe
+from mmmamba.settings import with_epochs
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -11,13 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from mmengine.config import Config
-
 from mmmamba.analysis.drawing import draw_curves, draw_predictions
 from mmmamba.cli import run
 from mmmamba.datasets.composed import Composition, compose
 from mmmamba.datasets.formats import config_for_data, find_data
 from mmmamba.errors import InputError
+from mmmamba.settings import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = (('AP', 'bbox_mAP'), ('AP50', 'bbox_mAP_50'), ('AP75', 'bbox_mAP_75'), ('AP small', 'bbox_mAP_s'),
@@ -56,7 +55,7 @@ def main() -> None:
     out = args.work_dir / time.strftime('%Y%m%d_%H%M%S')
     out.mkdir(parents=True)
     config = out / 'config.py'
-    config_for_data(Config.fromfile(args.config), folder).dump(config)
+    config_for_data(load_config(args.config), folder).dump(config)
     call_tool('train.py', config, '--work-dir', out / 'train')
     checkpoint = Path((out / 'train' / 'last_checkpoint').read_text().strip())
     call_tool('test.py', config, checkpoint, '--work-dir', out / 'test', '--out', out / 'results')

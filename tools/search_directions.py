@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 from torch import nn
 
@@ -24,7 +24,8 @@ from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 from mmmamba.layers.direction_search import DirectionSearch, search_directions
 from mmmamba.model_config import merge_options
-from mmmamba.recipes import RECIPES, default_work_dir, from_scratch, under_recipe, with_epochs
+from mmmamba.recipes import RECIPES, default_work_dir, from_scratch, under_recipe
+from mmmamba.settings import load_config, with_epochs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,7 +100,7 @@ def how_to_train(args: argparse.Namespace, config: Path) -> str:
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = load_config(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data)
         cfg = cfg if args.epochs is None else with_epochs(cfg, args.epochs)

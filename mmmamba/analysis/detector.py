@@ -15,7 +15,7 @@ from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mmmamba.analysis.measure import ENVIRONMENT, Effort, ModelCost, Timing, count_run, environment, interleaved
 from mmmamba.errors import InputError
 from mmmamba.model_config import drop_pretrained
+from mmmamba.settings import load_config
 
 PROPOSALS = 1000
 DETECTIONS = 100
@@ -37,7 +38,7 @@ def model_config(path: str) -> ConfigDict:
         InputError: The file has none, is of another kind, or cannot be read as a config.
     """
     try:
-        config = Config.fromfile(path)
+        config = load_config(path)
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, NameError) as error:  # the first is what mmengine says to a file of another kind

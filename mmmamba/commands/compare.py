@@ -17,6 +17,7 @@ import copy
 import os
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from mmdet.registry import MODELS
@@ -29,9 +30,11 @@ from mmmamba.analysis.compare.plan import epochs_within, facts, run_config, trut
 from mmmamba.analysis.compare.report import require_matplotlib, write_report
 from mmmamba.analysis.compare.results import AP, Comparison, RunResult
 from mmmamba.analysis.compare.runs import Launch, OtherConfigError, Run, execute_all, launches, read_run
+from mmmamba.commands.options import add_settings, with_settings
 from mmmamba.errors import InputError
 from mmmamba.package_files import TOOLS, find_config, model_name
-from mmmamba.recipes import RECIPES, class_names, data_name, find_folder
+from mmmamba.recipes import RECIPES, data_name, find_folder
+from mmmamba.settings import class_names
 
 RUNS_MISSING = 1  # exit status
 
@@ -49,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--from-scratch', action='store_true', help='leave pretrained weights out')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help="settings instead of the recipe's, for all runs")
+    add_settings(parser, device=False)
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time, on one GPU each or a share of the CPU')
     parser.add_argument('--slurm', metavar='PARTITION', help='run on a GPU of this Slurm partition, through srun')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/compare/<data>')
@@ -152,7 +156,8 @@ def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch |
 
     def config(epochs: int | None) -> Config:
         return run_config(path, args.data, args.work_dir / 'truth.json', epochs=epochs,
-                          scratch=args.from_scratch, options=args.cfg_options)
+                          scratch=args.from_scratch, options=args.cfg_options,
+                          settings=partial(with_settings, args=args))
 
     if args.minutes is None:
         return config(args.epochs)

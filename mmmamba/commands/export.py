@@ -30,8 +30,8 @@ from mmmamba.deploy.export.runtime import letterbox
 from mmmamba.engine import load_checkpoint_checked
 from mmmamba.engine.exported_detector import metrics_of
 from mmmamba.errors import InputError
-from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, under_recipe
+from mmmamba.settings import load_config
 
 MOST_CALIBRATED = 300
 """Pictures that --int8 takes at most."""
@@ -162,7 +162,7 @@ def main() -> None:
     start = time.monotonic()
     if args.int8 and args.format != 'openvino':
         raise InputError('--int8 is for --format openvino')
-    cfg = Config.fromfile(find_config(args.config))
+    cfg = load_config(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data)
     cfg.merge_from_dict(args.cfg_options or {})

@@ -13,12 +13,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
 from mmmamba.analysis.inference import Detector, detect_images, detect_video, warn
 from mmmamba.analysis.media import Video, find_images
 from mmmamba.errors import InputError, PartialResultError
-from mmmamba.package_files import find_config
+from mmmamba.settings import load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +51,7 @@ def main() -> None:
     args = parse_args()
     images, others = find_images(args.source)
     video = None if images else Video(args.source)
-    detector = Detector(Config.fromfile(find_config(args.config)), args.checkpoint, args.device)
+    detector = Detector(load_config(args.config), args.checkpoint, args.device)
     make_folders(args.out_dir)
     for path in others:
         warn(f'{path}: {"a folder" if path.is_dir() else "no image, by its ending"}; left out')

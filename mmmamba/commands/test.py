@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
+from mmmamba.commands.options import add_settings, use_device, with_settings
 from mmmamba.commands.results import after_test
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
 from mmmamba.engine.console import quiet_config_reading
@@ -18,6 +19,8 @@ from mmmamba.files import write_json
 from mmmamba.model_config import merge_options
 from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
+from mmmamba.settings import load_config
+from mmmamba.settings.data import TEST_LOADERS
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,6 +39,7 @@ def parse_args() -> argparse.Namespace:
         'PREFIX.metrics.json')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
     parser.add_argument('--show-dir', help='draw detections next to the ground truth, into this folder')
+    add_settings(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -75,9 +79,12 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     quiet_config_reading()
     args.config = find_config(args.config)
-    cfg = Config.fromfile(args.config)
+    if args.device:
+        use_device(args.device, args.launcher)
+    cfg = load_config(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data)
+    cfg = with_settings(cfg, args, TEST_LOADERS)
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)

@@ -16,8 +16,19 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
+from torch import nn
 
 from mmmamba import cli
+from mmmamba.commands.options import (
+    AUTO,
+    add_settings,
+    add_training_settings,
+    learning_rate_note,
+    use_device,
+    use_largest_batch,
+    with_settings,
+    with_training_settings,
+)
 from mmmamba.commands.results import after_training
 from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
 from mmmamba.engine.console import quiet_config_reading
@@ -26,6 +37,7 @@ from mmmamba.errors import InputError
 from mmmamba.model_config import merge_options
 from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
+from mmmamba.settings import load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,6 +67,8 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         metavar='CHECKPOINT',
         help='continue from a checkpoint; without a file, from the latest in the work dir')
+    add_settings(parser, measured=True)
+    add_training_settings(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -95,14 +109,24 @@ def how_to_go_on(args: argparse.Namespace, work_dir: str, start: float) -> str:
     return f'continue with: {cli.call_again(words)}'
 
 
+def trained_parameters(model: nn.Module) -> str:
+    """Says how many of a model's parameters are trained."""
+    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained = sum(number for number, needs_gradient in numbers if needs_gradient)
+    return f'{trained / 1e6:.2f} of {sum(number for number, _ in numbers) / 1e6:.2f} million parameters are trained'
+
+
 def main() -> None:
     args, start = parse_args(), time.time()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     quiet_config_reading()
     args.config = find_config(args.config)
-    cfg = Config.fromfile(args.config)
+    if args.device:
+        use_device(args.device, args.launcher)
+    cfg = load_config(args.config)
     if args.data:
         cfg = under_recipe(cfg, args.data)
+    cfg = with_training_settings(with_settings(cfg, args), args)
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)
@@ -117,6 +141,12 @@ def main() -> None:
         use_checkpoint(cfg, args.resume)
     use_loggers(cfg, args.logger)
 
+    notes = []
+    if args.batch_size == AUTO and 'train_dataloader.batch_size' not in (args.cfg_options or {}):
+        notes.append(use_largest_batch(cfg, args.device))
+    if args.lr:
+        notes.append(learning_rate_note(cfg))
+
     if not torch.cuda.is_available():
         keep_freed_memory()
     prepare_distributed(cfg, args.launcher)
@@ -125,6 +155,10 @@ def main() -> None:
         if args.resume and not cfg.get('resume'):
             runner.logger.warning(f'{cfg.work_dir} has no checkpoint to resume from: training starts from the '
                                   'beginning.')
+        if args.freeze is not None:
+            notes.append(trained_parameters(runner.model))
+        for note in notes:
+            runner.logger.info(note)
         runner.train()
         if is_main_process():
             print(after_training(runner, time.time() - start))

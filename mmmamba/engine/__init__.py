@@ -8,6 +8,7 @@ from mmmamba.engine.hooks import (
     ConfigOnResumeHook,
     EncodedMasksHook,
     ExactResumeHook,
+    FineTuneHook,
     FusedLayersHook,
     MissedValidationHook,
     NonFiniteLossHook,
@@ -26,7 +27,7 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
-    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FusedLayersHook',
+    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FineTuneHook', 'FusedLayersHook',
     'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
     'ScaleWeightDecayHook', 'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR',
     'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint',

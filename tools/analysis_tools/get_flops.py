@@ -14,13 +14,14 @@ import json
 from dataclasses import asdict
 
 from mmdet.registry import MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
 from mmmamba.analysis import Cost, ModelCost, count_detector
 from mmmamba.analysis.measure import Table
 from mmmamba.cli import run
 from mmmamba.errors import InputError
+from mmmamba.settings import load_config
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     if args.depth < 1:
         raise InputError(f'--depth must be positive, got {args.depth}')
 
-    config = Config.fromfile(args.config)
+    config = load_config(args.config)
     config.merge_from_dict(args.cfg_options or {})
     if 'model' not in config:
         raise InputError(f'{args.config} has no model')

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from mmmamba.datasets.formats import coco_datasets
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically, write_json
 from mmmamba.model_config import merge_options
-from mmmamba.recipes import from_scratch, under_recipe, with_epochs
+from mmmamba.recipes import from_scratch, under_recipe
+from mmmamba.settings import load_config, with_epochs
 
 VALIDATIONS = 10
 """About so many points has a curve of AP."""
@@ -31,7 +32,7 @@ TRIAL_ITERATIONS = 8
 
 
 def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratch: bool,
-               options: Mapping[str, Any]) -> Config:
+               options: Mapping[str, Any], settings: Callable[[Config], Config] = lambda cfg: cfg) -> Config:
     """Makes a detector's config under the conditions of a comparison; all seeds and all detectors get the same.
 
     The last weights are tested, not the best ones: choosing by the test set would flatter whoever fluctuates most.
@@ -43,11 +44,12 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
         epochs: Length of the training; None for that of the data set's recipe.
         scratch: Whether pretrained weights are left out.
         options: Settings instead of the conditions', by their dotted names.
+        settings: Changes the data set's recipe, for all detectors alike: the image size, say.
 
     Raises:
         InputError: The options change the number of epochs or the seed; or as ``under_recipe``.
     """
-    cfg = under_recipe(Config.fromfile(path), data)
+    cfg = settings(under_recipe(load_config(path), data))
     if epochs is not None:
         cfg = with_epochs(cfg, epochs)
     if scratch:

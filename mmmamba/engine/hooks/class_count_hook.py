@@ -1,4 +1,4 @@
-"""Compares the heads' classes with the data set's."""
+"""Compares the heads' classes with the data set's, and what the config's file says with what is run."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmmamba.errors import InputError
+from mmmamba.settings.config_file import require_carried_over
 
 _CLASSES_NAMED = 20
 
@@ -25,7 +26,14 @@ class ClassCountHook(NumClassCheckHook):
     - detectors that read their classes from a text.
 
     Too few classes in a head index out of bounds, on a GPU without a word of why; too many train in silence.
+
+    A run whose config was read by other tools than ours is refused, if what its file sets at its top level
+    (``data_root``, for instance) does not reach the data sets, as mmengine leaves it.
     """
+
+    def before_run(self, runner: Runner) -> None:
+        """Compares the config with its file."""
+        require_carried_over(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Compares before the first iteration."""

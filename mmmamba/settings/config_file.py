@@ -1,0 +1,227 @@
+"""Configs read from files, so that what a file sets at its top level holds where its base has used it already.
+
+mmengine evaluates a base before the file that inherits it: in ::
+
+    _base_ = 'mamba-yolo_t_1xb16-30e_bccd.py'
+    data_root = 'mine/'
+
+the base has put its own ``data_root`` into the data sets, and the new one is read by nothing. Here the base is changed
+first, as if it had been written so, and the file is then evaluated on it: settings that it makes itself, in its data
+loaders for instance, win as ever.
+"""
+from __future__ import annotations
+
+import ast
+import copy
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mmdet
+from mmengine.config import Config
+
+from mmmamba.errors import InputError
+from mmmamba.model_config import set_num_classes
+from mmmamba.package_files import CONFIGS, find_config
+from mmmamba.settings.data import with_data_root, with_metainfo
+from mmmamba.settings.image_size import with_image_size
+from mmmamba.settings.schedule import with_epochs
+
+CARRIED = ('data_root', 'metainfo', 'num_classes', 'img_scale', 'max_epochs')
+"""Variables at the top level of a config that reach what it inherits."""
+_SHIPPED = (CONFIGS, Path(mmdet.__file__).resolve().parent)
+"""Folders of configs that set all places of a variable themselves."""
+
+
+def load_config(name: str | Path) -> Config:
+    """Reads a config, with what it sets at its top level carried over to what it inherits; one line says where.
+
+    ``data_root``, ``metainfo``, ``num_classes``, ``img_scale`` (width, height) and ``max_epochs`` are carried over,
+    also by the bases in between that are the user's own. Configs of this package and of mmdet are read as they are.
+
+    Args:
+        name: A file, or a name of ours (:func:`mmmamba.package_files.find_config`).
+
+    Raises:
+        InputError: There is no such config, or a variable cannot be carried over.
+    """
+    path = find_config(name)
+    raw, cfg = _load(path)
+    if cfg is not raw:
+        told = _carried(raw, cfg)
+        if told and not int(os.environ.get('RANK', 0)):
+            print(f'{path.name}: carried over to what it inherits: {"; ".join(told)}', file=sys.stderr, flush=True)
+    return cfg
+
+
+def require_carried_over(cfg: Config) -> None:
+    """Checks a config that is about to be run: was it read by :func:`load_config`, if that matters for its file?
+
+    Raises:
+        InputError: Its file sets a variable at its top level, and what it inherits still has the base's value.
+    """
+    path = Path(cfg.filename or '')
+    if not path.is_file() or path.suffix != '.py' or _is_shipped(path) or not _bases(path):
+        return
+    raw, should = _load(path)
+    if should is raw:
+        return
+    now, before, after = (dict(_leaves(config.to_dict())) for config in (cfg, raw, should))
+    stale = [name for name in before
+             if name in now and now[name] == before[name] and before[name] != after.get(name)
+             and name.split('.')[0] in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'model')]
+    if stale:
+        variables = ', '.join(variable for variable in CARRIED if variable in _assigned(path)) or 'what it inherits'
+        raise InputError(f"{path} sets {variables} at its top level, but {stale[0]} is still its base's "
+                         f'({now[stale[0]]!r}): run it with mmmamba train, or tools/train.py, which carry it over, or '
+                         'set this too')
+
+
+def _load(path: Path) -> tuple[Config, Config]:
+    """Reads a config as mmengine does, and as :func:`load_config`: the same object where that makes no difference."""
+    cfg = Config.fromfile(path)
+    if _is_shipped(path) or path.suffix != '.py':
+        return cfg, cfg
+    names = _bases(path)
+    own = [name for name in CARRIED if name in _assigned(path) and name in cfg]
+    users = [name for name in names if '::' not in name and not _is_shipped(Path(name))]
+    if not names or not (own or users):
+        return cfg, cfg
+    base = inherited = Config.fromstring(f'_base_ = {names!r}', '.py')
+    for name in users:
+        raw, carried = _load(Path(name))
+        if carried is not raw:
+            base = copy.deepcopy(base)
+            base._cfg_dict.update(carried._cfg_dict)
+    for name in own:
+        if base.get(name) != cfg[name]:
+            base = _with_variable(base, name, cfg[name])
+    if base is inherited:
+        return cfg, cfg
+    return cfg, Config(_evaluated_on(path, base).to_dict(), cfg_text=cfg.text, filename=path)
+
+
+def _with_variable(base: Config, name: str, value: Any) -> Config:
+    """Returns a base as if it had been written with another value of a variable."""
+    base = copy.deepcopy(base)
+    loaders = any(base.get(loader) for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'))
+    try:
+        if name == 'data_root' and loaders:
+            base = with_data_root(base, value)
+        elif name == 'metainfo' and loaders:
+            base = with_metainfo(base, dict(value))
+        elif name == 'num_classes' and 'model' in base:
+            set_num_classes(base.model, value)
+        elif name == 'img_scale' and base.get('test_dataloader'):
+            width, height = (value, value) if isinstance(value, int) else value
+            base = with_image_size(base, width, height)
+        elif name == 'max_epochs' and base.get('train_cfg'):
+            base = with_epochs(base, value)
+    except InputError as error:
+        raise InputError(f'{name} = {value!r} at the top level of the config: {error}') from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f'{name} = {value!r} at the top level of the config: {error}') from error
+    base[name] = value
+    return base
+
+
+def _evaluated_on(path: Path, base: Config) -> Config:
+    """Evaluates a file on a config instead of its ``_base_``."""
+    with tempfile.TemporaryDirectory() as folder:
+        inherited, heir = Path(folder, 'inherited', 'base.py'), Path(folder, path.name)
+        inherited.parent.mkdir()
+        text = '\n'.join(f'{key} = {value!r}' for key, value in base.to_dict().items())
+        inherited.write_text(text, encoding='utf-8')
+        Config._substitute_predefined_vars(str(path), str(heir))  # {{ fileDirname }} and the like
+        lines = heir.read_text(encoding='utf-8').splitlines()
+        statement = _base_statement(path)
+        assert statement is not None and statement.end_lineno is not None
+        lines[statement.lineno - 1:statement.end_lineno] = [
+            f'_base_ = {str(inherited)!r}', *[''] * (statement.end_lineno - statement.lineno)]
+        heir.write_text('\n'.join(lines), encoding='utf-8')
+        try:
+            ast.parse(text)
+        except SyntaxError as error:  # an object that has no text
+            raise InputError(f'{path}: its base cannot be written as text, so that what it sets at its top level '
+                             'cannot be carried over: set it in the data loaders, the model and train_cfg') from error
+        return Config.fromfile(heir)
+
+
+def _carried(raw: Config, cfg: Config) -> list[str]:
+    """Names the variables that were carried over, and the number of places that each has reached."""
+    before, after = (dict(_leaves(config.to_dict())) for config in (raw, cfg))
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    used = [name for name in changed if name.split('.')[0].endswith(('_dataloader', '_evaluator', '_cfg', '_hooks'))
+            or name.startswith(('model.', 'param_scheduler', 'tta_pipeline'))]
+    if not used:
+        return []
+    return [f'{name} = {_short(cfg[name])}' for name in CARRIED if name in cfg and _has_part(name, used)]
+
+
+def _has_part(variable: str, places: list[str]) -> bool:
+    """Tells whether places are among what a variable reaches."""
+    words = {
+        'data_root': ('data_root', 'ann_file'),
+        'metainfo': ('metainfo',),
+        'num_classes': ('num_classes',),
+        'img_scale': ('scale', 'size', 'border'),
+        'max_epochs': ('max_epochs',),
+    }[variable]
+    return any(word in place for place in places for word in words)
+
+
+def _short(value: Any) -> str:
+    classes = value.get('classes') if isinstance(value, dict) else None
+    return f'{len(classes)} class{"es" if len(classes) > 1 else ""}' if classes else repr(value)
+
+
+def _leaves(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields dotted names and values of all that has no parts."""
+    if isinstance(value, dict) and value:
+        pairs: Any = value.items()
+    elif isinstance(value, (list, tuple)) and value:
+        pairs = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, inner in pairs:
+        yield from _leaves(inner, f'{name}.{key}' if name else str(key))
+
+
+def _is_shipped(path: Path) -> bool:
+    resolved = path.resolve()
+    return any(folder in resolved.parents for folder in _SHIPPED)
+
+
+def _bases(path: Path) -> list[str]:
+    """Returns a file's bases: those of other packages as they are, files by their whole path."""
+    statement = _base_statement(path)
+    if statement is None:
+        return []
+    value = ast.literal_eval(statement.value)
+    return [name if '::' in name else str((path.parent / name).resolve())
+            for name in ([value] if isinstance(value, str) else value)]
+
+
+def _base_statement(path: Path) -> ast.Assign | None:
+    for statement in _statements(path):
+        if isinstance(statement, ast.Assign) and '_base_' in _names(statement):
+            return statement
+    return None
+
+
+def _assigned(path: Path) -> set[str]:
+    """Returns the names that a file assigns at its top level."""
+    return {name for statement in _statements(path) if isinstance(statement, ast.Assign) for name in _names(statement)}
+
+
+def _names(statement: ast.Assign) -> list[str]:
+    return [target.id for target in statement.targets if isinstance(target, ast.Name)]
+
+
+def _statements(path: Path) -> list[ast.stmt]:
+    # What mmengine replaces, {{ _base_.x }} or {{ fileDirname }}, is a set in a set for the parser, on one line.
+    return ast.parse(path.read_text(encoding='utf-8')).body
