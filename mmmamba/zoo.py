@@ -86,6 +86,18 @@ def zoo_weights() -> dict[str, ZooWeights]:
     return found
 
 
+def locate_weights(name: str) -> str:
+    """Returns where weights are, a path or an HTTP address, without downloading; arguments as :func:`find_weights`."""
+    if Path(name).expanduser().is_file() or '://' in name:
+        return name
+    known = zoo_weights()
+    if name in known:
+        return known[name].address
+    close = get_close_matches(name, known, 2)
+    advice = f'; did you mean {" or ".join(close)}?' if close else '; mmmamba zoo lists them'
+    raise InputError(f'{name}: no such file, and no weights of that name{advice}')
+
+
 def find_weights(name: str) -> Path:
     """Returns a file of weights in the names of this package.
 
@@ -96,18 +108,10 @@ def find_weights(name: str) -> Path:
     Raises:
         InputError: There is no such file or name, it cannot be downloaded, or it is not what it should be.
     """
-    if Path(name).expanduser().is_file():
-        return Path(name).expanduser()
-    known = zoo_weights()
-    if name in known:
-        address = known[name].address
-    elif '://' in name:
-        address = name
-    else:
-        close = get_close_matches(name, known, 2)
-        advice = f'; did you mean {" or ".join(close)}?' if close else '; mmmamba zoo lists them'
-        raise InputError(f'{name}: no such file, and no weights of that name{advice}')
+    address = locate_weights(name)
     file = local_file(address)
+    if file == Path(address).expanduser():
+        return file
     converted = Path(torch.hub.get_dir(), 'checkpoints', f'{file.name}.mmmamba.pth')
     if converted.is_file() and converted.stat().st_mtime >= file.stat().st_mtime:
         return converted

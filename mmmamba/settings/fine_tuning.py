@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,18 +12,22 @@ from torch import nn
 
 from mmmamba.errors import InputError
 from mmmamba.model_config import drop_pretrained
+from mmmamba.zoo import locate_weights
 
 
 def with_weights(cfg: Config, checkpoint: str) -> Config:
-    """Returns a config whose training starts from a detector's weights, as far as they fit (``FineTuneHook``).
+    """Returns a config whose training starts from other weights, as far as they fit (``FineTuneHook``).
 
-    Other pretrained weights, which these would replace, are left out.
+    Pretrained weights that the config names, which these would replace, are left out.
+
+    Args:
+        cfg: Not changed.
+        checkpoint: What :func:`mmmamba.zoo.find_weights` takes: a detector's or a backbone's.
 
     Raises:
-        InputError: No such file.
+        InputError: No such file, and no weights of that name.
     """
-    if not Path(checkpoint).is_file():
-        raise InputError(f'no such file of weights: {checkpoint}')
+    locate_weights(checkpoint)
     cfg = copy.deepcopy(cfg)
     drop_pretrained(cfg.model)
     cfg.load_from = None

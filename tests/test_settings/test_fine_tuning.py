@@ -60,5 +60,5 @@ def test_what_cannot_be_frozen_or_loaded_is_one_line(weights):
     cfg.model.backbone = dict(type='PyramidVisionTransformer')
     with pytest.raises(InputError, match='PyramidVisionTransformer has no stages that can be frozen'):
         with_frozen(cfg, 1)
-    with pytest.raises(InputError, match='no such file of weights: none.pth'):
+    with pytest.raises(InputError, match='none.pth: no such file, and no weights of that name'):
         with_weights(cfg, 'none.pth')

@@ -67,7 +67,7 @@ def test_several_settings_then_fine_tuning_then_a_test(tiny_config, run_tool, tm
     (['--epochs', '0'], '--epochs: the number of epochs must be positive'),
     (['--lr', '-1'], '--lr: the learning rate must be positive'),
     (['--workers', '-1'], '--workers: '),
-    (['--weights', 'none.pth'], '--weights: no such file of weights: none.pth'),
+    (['--weights', 'none.pth'], '--weights: none.pth: no such file, and no weights of that name'),
     (['--freeze', 'neck'], 'argument --freeze: must be backbone or a number of stages'),
     (['--freeze', 'backbone'], '--freeze: a frozen backbone needs trained weights'),
     (['--early-stop', '0'], '--early-stop: the patience'),

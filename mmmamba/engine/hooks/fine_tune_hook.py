@@ -17,6 +17,7 @@ from mmmamba.convert import SYSTEMS, read_checkpoint, system_of
 from mmmamba.errors import InputError, first_names
 from mmmamba.model_config import set_num_classes
 from mmmamba.settings.fine_tuning import build_without_memory
+from mmmamba.zoo import find_weights
 
 
 @HOOKS.register_module()
@@ -30,7 +31,8 @@ class FineTuneHook(Hook):
 
     Args:
         checkpoint: A file of mmengine's (its averaged weights, where EMA was on), a bare state dict, or what one of
-            the reference implementations has saved. Nothing in it is imported or executed.
+            the reference implementations has saved; its address, or the name of one that is in the zoo. Nothing in
+            it is imported or executed.
     """
 
     # Before the hooks that look at the weights.
@@ -68,7 +70,7 @@ def fine_tune(model: nn.Module, config: ConfigDict, path: str, classes: Sequence
     Raises:
         InputError: As of :meth:`FineTuneHook.before_train`.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(find_weights(path))
     weights = {name.removeprefix('module.'): value for name, value in checkpoint.state_dict.items()}
     system = system_of(weights)
     if system in SYSTEMS:
