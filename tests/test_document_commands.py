@@ -27,7 +27,7 @@ import pytest
 from documents import ROOT, Block, blocks, documents
 from mmengine.config import Config
 
-from mmmamba.commands import COMMANDS
+from mmmamba.commands import COMMANDS, module_of
 from mmmamba.model_config import merge_options
 from mmmamba.package_files import find_config
 
@@ -55,7 +55,7 @@ def parse(words: list[str], program: str, **start) -> argparse.Namespace:
     with stopping, mock.patch.object(sys, 'argv', [program, *words]):
         try:
             if 'command' in start:
-                import_module(f'mmmamba.commands.{start["command"]}').main()
+                import_module(module_of(start['command'])).main()
             elif 'module' in start:
                 runpy.run_module(start['module'], run_name='__main__')
             else:
