@@ -29,8 +29,8 @@ DATA_ROOTS = ('BCCD', 'COCO', 'FRUITS_NUTS', 'VOC')
 _PACKAGES = {
     **{name: name for name in ('aim', 'albumentations', 'clearml', 'dvclive', 'imagecorruptions', 'instaboostfast',
                                'lvis', 'matplotlib', 'mlflow', 'mmpretrain', 'neptune', 'onnx', 'onnxruntime',
-                               'onnxscript', 'openvino', 'pandas', 'scipy', 'seaborn', 'tensorboard',
-                               'torchvision', 'transformers', 'wandb')},
+                               'onnxscript', 'openvino', 'pandas', 'scipy', 'seaborn', 'supervision', 'tensorboard',
+                               'torchvision', 'trackers', 'transformers', 'wandb')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
