@@ -6,7 +6,7 @@ what it draws can be read on pictures of any size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 
 from mmmamba.analysis.visualizer import PictureVisualizer, draw_instances
@@ -67,6 +68,10 @@ class Detector(DetInferencer):
         pipeline[0]['type'] = 'LoadImageFromFile'  # whichever loader it is, mmdet's inferencer replaces this one
         cfg.test_dataloader.dataset.pipeline = pipeline
         return super()._init_pipeline(cfg)
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        # mmengine looks for its own function in mmdet's scope, and logs that it is not there.
+        return super()._init_collate(cfg) if 'collate_fn' in cfg.test_dataloader else pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> PictureVisualizer:
         visualizer = PictureVisualizer(f'detector {id(self)}')

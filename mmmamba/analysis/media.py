@@ -46,7 +46,7 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        capture = cv2.VideoCapture(str(path))
+        capture = _quietly_opened(str(path))
         ok, first = capture.read()
         self.fps = _frame_rate(capture)
         self.frame_count = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
@@ -85,7 +85,7 @@ class LiveVideo:
     """
 
     def __init__(self, place: int | str, name: str) -> None:
-        self._capture = cv2.VideoCapture(place)
+        self._capture = _quietly_opened(place)
         self._new, self._ended = threading.Condition(), False
         self._latest: Frame | None = None
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -147,8 +147,8 @@ def stopped_by_signal() -> Iterator[threading.Event]:
     try:
         yield stopped
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for handled, handler in before.items():
+            signal.signal(handled, handler)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -166,6 +166,16 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         raise InputError(f'OpenCV does not write a colour picture of {picture.shape[1]}x{picture.shape[0]} as '
                          f'{path.suffix}')
     write_atomically(path, content.tobytes())
+
+
+def _quietly_opened(place: int | str) -> cv2.VideoCapture:
+    """Opens a video; of one that cannot be opened, OpenCV would print what each of its readers says."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(place)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _frame_rate(capture: cv2.VideoCapture) -> float:

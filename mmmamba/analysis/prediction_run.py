@@ -78,10 +78,10 @@ class Run:
         for source in sources.videos:
             if not self.ended:
                 self._do_video(source)
-        for source in sources.live:
+        for live in sources.live:
             if not self.ended:
-                with stopped_by_signal() as stopped, LiveVideo(source.place, source.given) as video:
-                    self._do_frames(source, video, video.frames(stopped), 0)
+                with stopped_by_signal() as stopped, LiveVideo(live.place, live.given) as video:
+                    self._do_frames(live, video, video.frames(stopped), 0)
 
     def _do_images(self, sources: Sequence[Source]) -> None:
         load = LoadCheckedImage()
@@ -126,7 +126,8 @@ class Run:
         if self.window:
             self.window.show(drawn, wait=True)
 
-    def _do_frames(self, source: Source | LiveSource, video: Video | LiveVideo, frames: Iterable[Frame], expected: int) -> int:
+    def _do_frames(self, source: Source | LiveSource, video: Video | LiveVideo, frames: Iterable[Frame],
+                   expected: int) -> int:
         tracker = Tracker(self.score_thr, video.fps) if self.track else None
         drawn = self.outputs.folder / 'vis' / f'{source.stem}.mp4'
         _check_not_source(drawn, source)

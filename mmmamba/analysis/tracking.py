@@ -24,12 +24,15 @@ class Tracker:
     def __init__(self, score_thr: float, fps: float) -> None:
         tracker = import_module('trackers').ByteTrackTracker
         self._detections = import_module('supervision').Detections
-        self._tracker = tracker(frame_rate=fps, track_activation_threshold=score_thr, minimum_consecutive_frames=1,
+        self._tracker = tracker(frame_rate=fps, track_activation_threshold=score_thr,
                                 high_conf_det_threshold=score_thr)
         self._least = min(_LEAST_SCORE, score_thr)
 
     def update(self, found: InstanceData) -> None:
-        """Gives each detection of the next frame its ``track_ids``, int64 (N,): from 0, or -1 without a track."""
+        """Gives each detection of the next frame its ``track_ids``, int64 (N,): from 0, or -1 without a track.
+
+        A track has a number once its object was found in two frames in a row.
+        """
         ids = torch.full((len(found),), -1)
         chosen = (found.scores > self._least).nonzero()[:, 0].numpy()
         tracked = self._tracker.update(self._detections(

@@ -52,7 +52,7 @@ def draw_instances(image: np.ndarray, instances: InstanceData, classes: Sequence
         return image
     side = sum(image.shape[:2]) / 2
     line = max(1, round(_LINE * side))
-    colours = get_palette('random' if palette is None else palette, len(classes))
+    colours = [tuple(map(int, colour)) for colour in get_palette(palette or 'random', len(classes))]
     scores = instances.get('scores', np.ones(len(instances)))
     order = np.argsort(np.asarray(scores), kind='stable')
     drawn_as = [colours[label] for label in instances.labels.tolist()]
@@ -64,8 +64,6 @@ def draw_instances(image: np.ndarray, instances: InstanceData, classes: Sequence
     for index in order:
         x1, y1, x2, y2 = boxes[index]
         cv2.rectangle(image, (x1, y1), (x2, y2), drawn_as[index], line)
-    picture = Image.fromarray(image)
-    canvas = ImageDraw.Draw(picture)
     font = _font(max(_LEAST_LETTERS, round(_LETTERS * side)))
     tracks = instances.get('track_ids')
     for index in order:
@@ -74,27 +72,32 @@ def draw_instances(image: np.ndarray, instances: InstanceData, classes: Sequence
             text = f'{text} {float(scores[index]):.2f}'
         if tracks is not None and tracks[index] >= 0:
             text = f'#{int(tracks[index])} {text}'
-        _draw_label(canvas, text, boxes[index], drawn_as[index], font, picture.size)
-    return np.array(picture)
+        _draw_label(image, text, boxes[index], drawn_as[index], font)
+    return image
 
 
 def _draw_mask(image: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> None:
-    inside = mask.astype(bool)
-    image[inside] = (image[inside] * (1 - _MASK) + np.array(colour) * _MASK).astype(np.uint8)
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    mask = np.ascontiguousarray(mask, np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    part = image[top:top + height, left:left + width]
+    inside = mask[top:top + height, left:left + width].astype(bool)
+    part[inside] = (part[inside] * (1 - _MASK) + np.array(colour) * _MASK).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(image, outlines, -1, colour, max(1, line // 2), cv2.LINE_AA)
 
 
-def _draw_label(canvas: ImageDraw.ImageDraw, text: str, box: Sequence[int], colour: Colour,
-                font: ImageFont.FreeTypeFont, size: tuple[int, int]) -> None:
+def _draw_label(image: np.ndarray, text: str, box: Sequence[int], colour: Colour,
+                font: ImageFont.FreeTypeFont) -> None:
     """Writes over the box, or, at the upper edge of the picture, into it; never beyond the picture's right edge."""
     ascent, descent = font.getmetrics()
-    width, height, margin = round(canvas.textlength(text, font)), ascent + descent, max(2, ascent // 5)
-    left = max(0, min(box[0], size[0] - width - 2 * margin))
-    top = box[1] - height if box[1] >= height else max(0, box[1])
-    canvas.rectangle((left, top, left + width + 2 * margin, top + height), fill=colour)
+    margin = max(2, ascent // 5)
+    label = Image.new('RGB', (round(font.getlength(text)) + 2 * margin, ascent + descent), colour)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    canvas.text((left + margin, top), text, fill='white' if luminance < _DARK else 'black', font=font)
+    ImageDraw.Draw(label).text((margin, 0), text, fill='white' if luminance < _DARK else 'black', font=font)
+    left = max(0, min(box[0], image.shape[1] - label.width))
+    top = box[1] - label.height if box[1] >= label.height else max(0, box[1])
+    place = image[top:top + label.height, left:left + label.width]
+    place[:] = np.asarray(label)[:place.shape[0], :place.shape[1]]
 
 
 @lru_cache(maxsize=8)
