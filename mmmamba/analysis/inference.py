@@ -74,7 +74,7 @@ class Detector(DetInferencer):
         return super()._init_collate(cfg) if 'collate_fn' in cfg.test_dataloader else pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> PictureVisualizer:
-        visualizer = PictureVisualizer(f'detector {id(self)}')
+        visualizer = PictureVisualizer()
         visualizer.dataset_meta = self.model.dataset_meta
         return visualizer
 

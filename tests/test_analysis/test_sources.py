@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ('in/1.jpg', 'in/1.PNG', 'in/more/1.jpg', 'in/more/0.jpg', 'in/notes.txt', 'in/a[1].jpg', 'in/0'):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(JPEG)
+        path.write_bytes(b'words' if path.suffix == '.txt' else JPEG)
     (tmp_path / 'downloads').mkdir()
     return tmp_path
 
