@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmdet.utils.misc import IMG_EXTENSIONS
 
-from mmmamba.analysis.download import download, is_address, name_of_address, without_password
 from mmmamba.analysis.media import Video
+from mmmamba.analysis.media_download import download, is_address, name_of_address, without_password
 from mmmamba.errors import InputError
 
 VIDEO_EXTENSIONS = ('.avi', '.gif', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')

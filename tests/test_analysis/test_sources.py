@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmmamba.analysis import download as downloading
-from mmmamba.analysis.download import download, name_of_address, without_password
+from mmmamba.analysis import media_download
+from mmmamba.analysis.media_download import download, name_of_address, without_password
 from mmmamba.analysis.sources import find_sources
 from mmmamba.errors import InputError
 
@@ -142,7 +142,7 @@ def test_a_password_is_used_and_not_shown(folder: Path, server: str) -> None:
 @pytest.mark.parametrize('limit, message', [('MAX_BYTES', 'larger than'), ('MAX_SECONDS', 'not received in')])
 def test_downloads_have_limits(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, limit: str,
                                message: str) -> None:
-    monkeypatch.setattr(downloading, limit, -1)
+    monkeypatch.setattr(media_download, limit, -1)
     with pytest.raises(InputError, match=message):
         download(f'{server}/a.jpg', tmp_path)
 
