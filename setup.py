@@ -79,6 +79,7 @@ setup(
         'lite': ['mmcv-lite>=2.0.0,<2.2.0'],
         'demo': requirements('demo'),
         'export': requirements('export'),
+        'predict': requirements('predict'),
         'int8': [*requirements('export'), *requirements('int8')],
         'tests': requirements('tests'),
     },

@@ -15,3 +15,11 @@ if find_spec('mmdet') and find_spec('mmcv'):
 
     compat.install()
     from mmmamba import datasets, engine, models  # noqa: F401  (imported for their registrations)
+
+
+def __getattr__(name: str) -> object:
+    if name == 'Detector':  # only now: it needs mmdet, and the time to import it
+        from mmmamba.analysis.inference import Detector
+
+        return Detector
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

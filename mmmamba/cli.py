@@ -33,8 +33,8 @@ _TOOLS = {'test': 'test.py', 'predict': 'image_demo.py', 'export': 'deployment/e
 _PACKAGES = {
     **{name: name for name in ('aim', 'albumentations', 'clearml', 'dvclive', 'imagecorruptions', 'instaboostfast',
                                'lvis', 'matplotlib', 'mlflow', 'mmpretrain', 'neptune', 'onnx', 'onnxruntime',
-                               'onnxscript', 'openvino', 'pandas', 'scipy', 'seaborn', 'tensorboard',
-                               'torchvision', 'transformers', 'wandb')},
+                               'onnxscript', 'openvino', 'pandas', 'scipy', 'seaborn', 'supervision', 'tensorboard',
+                               'torchvision', 'trackers', 'transformers', 'wandb')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.

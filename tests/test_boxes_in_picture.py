@@ -189,13 +189,13 @@ def test_drawn_pictures_have_the_pictures_size_and_no_band(kind: str, tmp_path: 
     for width, height in SIZES:
         picture = np.full((height, width, 3), 60, np.uint8)
         sample, = detector.detect([detector.prepare(picture, tmp_path / 'a.png')])
-        described = np.array(detector.describe(sample, 0.0)['bboxes'])
+        described = np.array(detector.describe(detector.choose(sample, 0.0))['bboxes'])
         assert (described >= 0).all() and (described[:, 2] <= width).all() and (described[:, 3] <= height).all()
         # Two boxes, so that most of the border stays visible; one of them is the whole picture.
         sample.pred_instances = sample.pred_instances[:2]
         sample.pred_instances.bboxes[0] = torch.tensor([0.0, 0.0, width, height])
         sample.pred_instances.pop('masks', None)
-        drawn = detector.draw(picture, sample, 0.0)
+        drawn = detector.draw(picture, detector.choose(sample, 0.0))
         assert drawn.shape == picture.shape
         for line in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
             assert (line > 250).all(axis=1).mean() < 0.5  # no white band

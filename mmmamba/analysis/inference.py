@@ -1,16 +1,14 @@
-"""A trained detector on images, folders and videos: mmdet's ``DetInferencer``, which ends at the first bad image.
+"""A trained detector in Python: mmdet's ``DetInferencer``, with our configs by name.
 
-What is added to it: weights that do not all fit are refused, our layers are fused, boxes end inside the image, videos
-are read and written, and what cannot be used is named while the others are done.
+What is added to it: weights that do not all fit are refused, our layers are fused, boxes end inside the image, and
+what it draws can be read on pictures of any size.
 """
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,41 +18,39 @@ from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.utils import get_test_pipeline_cfg
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
-from tqdm import tqdm
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
 
-from mmmamba.analysis.media import Video, VideoFile, write_picture
+from mmmamba.analysis.visualizer import PictureVisualizer, draw_instances
 from mmmamba.datasets.checked_images import blaming_the_image
-from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
 from mmmamba.deploy.fused_layers import fuse_layers
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.engine.exported_detector import SUFFIXES, ExportedDetector, use_exported_file
-from mmmamba.errors import InputError
-from mmmamba.files import write_json
 from mmmamba.models.dense_heads import set_encode_masks
-
-T = TypeVar('T')
+from mmmamba.settings import load_config
 
 
 class Detector(DetInferencer):
-    """A model with the test pipeline of its config.
+    """A model with the test pipeline of its config; calling it is described at mmdet's ``DetInferencer``.
 
     Args:
-        config: Any detector's config.
-        checkpoint: Its weights, or an exported file; the class names stored with them win over those of the config's
+        model: Any detector's config: its file, the name of one of ours such as ``mamba-yolo_t``, or itself.
+        weights: A checkpoint, or an exported file; the class names stored with them win over those of the config's
             data set.
-        device: Where it runs.
+        device: Where it runs; None for CUDA if there is one, else the CPU.
 
     Raises:
-        InputError: If the checkpoint is of another architecture.
+        InputError: There is no such config, or the checkpoint is of another architecture.
     """
 
-    def __init__(self, config: Config, checkpoint: Path, device: torch.device) -> None:
-        self._checkpoint = str(checkpoint)
+    def __init__(self, model: str | Path | Config, weights: str | Path,
+                 device: str | torch.device | None = None) -> None:
+        config = copy.deepcopy(model) if isinstance(model, Config) else load_config(model)
+        self._checkpoint = str(weights)
         if self._checkpoint.endswith(SUFFIXES):
-            config = copy.deepcopy(config)
             use_exported_file(config, self._checkpoint)
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         super().__init__(config, device=str(device), scope=config.get('default_scope', 'mmdet'), show_progress=False)
         fuse_layers(self.model)
         set_encode_masks(self.model, True)  # of a large image, bitmaps would take gigabytes
@@ -73,10 +69,19 @@ class Detector(DetInferencer):
         cfg.test_dataloader.dataset.pipeline = pipeline
         return super()._init_pipeline(cfg)
 
-    def _init_visualizer(self, cfg: Config) -> DetLocalVisualizer:
-        visualizer = DetLocalVisualizer(line_width=2)
+    def _init_collate(self, cfg: Config) -> Callable:
+        # mmengine looks for its own function in mmdet's scope, and logs that it is not there.
+        return super()._init_collate(cfg) if 'collate_fn' in cfg.test_dataloader else pseudo_collate
+
+    def _init_visualizer(self, cfg: Config) -> PictureVisualizer:
+        visualizer = PictureVisualizer()
         visualizer.dataset_meta = self.model.dataset_meta
         return visualizer
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Returns the names of the classes."""
+        return tuple(self.model.dataset_meta['classes'])
 
     def prepare(self, image: np.ndarray, path: Path) -> dict:
         """Applies the test pipeline to a BGR (H, W, 3) uint8 image.
@@ -94,110 +99,42 @@ class Detector(DetInferencer):
 
     def detect(self, prepared: Sequence[dict]) -> list[DetDataSample]:
         """Runs the model on a batch of what :meth:`prepare` returned; boxes are in the image's pixels, and inside."""
-        if not prepared:
-            return []
-        samples = [sample.cpu() for sample in self.forward(self.collate_fn(prepared))]
+        return self.forward(self.collate_fn(prepared)) if prepared else []
+
+    def forward(self, inputs: dict | tuple) -> list[DetDataSample]:
+        """Runs the model on a collated batch, and returns samples on the CPU."""
+        samples = [sample.cpu() for sample in super().forward(inputs)]
         for sample in samples:
             boxes = HorizontalBoxes(sample.pred_instances.bboxes)
             boxes.clip_(sample.ori_shape)  # some heads do not, others round afterwards
             sample.pred_instances.bboxes = boxes.tensor
         return samples
 
-    def draw(self, image: np.ndarray, sample: DetDataSample, score_thr: float) -> np.ndarray:
-        """Draws the boxes and masks above ``score_thr`` on a BGR image and returns a BGR image."""
-        self.visualizer.add_datasample('image', image[..., ::-1], sample, draw_gt=False, pred_score_thr=score_thr)
-        return self.visualizer.get_image()[..., ::-1]
-
-    def describe(self, sample: DetDataSample, score_thr: float) -> dict[str, list]:
-        """Returns the detections above ``score_thr``, best first.
-
-        They are bboxes (x1, y1, x2, y2), labels, names, scores and, if the model finds masks, those of the whole image
-        in COCO's compressed run-length encoding.
-        """
+    def choose(self, sample: DetDataSample, score_thr: float, labels: Collection[int] | None = None) -> InstanceData:
+        """Returns the detections above ``score_thr`` of some classes (None: of all), best first."""
         found = sample.pred_instances
-        found = found[found.scores > score_thr]
-        plain = self.pred2dict(DetDataSample(pred_instances=found[found.scores.argsort(descending=True)]))
-        classes = self.model.dataset_meta['classes']
+        chosen = found.scores > score_thr
+        if labels is not None:
+            chosen &= torch.isin(found.labels, torch.tensor([*labels], dtype=torch.long))
+        found = found[chosen]
+        return found[found.scores.argsort(descending=True)]
+
+    def draw(self, image: np.ndarray, found: InstanceData) -> np.ndarray:
+        """Draws boxes, masks, labels and numbers of tracks on a BGR image and returns a BGR image."""
+        meta = self.model.dataset_meta
+        return draw_instances(image[..., ::-1], found, meta['classes'], meta['palette'])[..., ::-1]
+
+    def describe(self, found: InstanceData) -> dict[str, list]:
+        """Returns detections as plain values, for json.
+
+        They are bboxes (x1, y1, x2, y2), labels, names, scores; if the model finds masks, those of the whole image in
+        COCO's compressed run-length encoding; and, of tracked objects, ids.
+        """
+        plain = self.pred2dict(DetDataSample(pred_instances=found))
         return {
             **plain,
             'bboxes': [[round(value, 2) for value in box] for box in plain['bboxes']],
-            'class_names': [classes[label] for label in plain['labels']],
+            'class_names': [self.classes[label] for label in plain['labels']],
             'scores': [round(score, 4) for score in plain['scores']],
+            **({'track_ids': found.track_ids.tolist()} if 'track_ids' in found else {}),
         }
-
-
-def detect_images(detector: Detector, paths: Sequence[Path], out_dir: Path, score_thr: float, batch_size: int) -> int:
-    """Writes ``vis/NAME`` and ``preds/NAME.json`` of each image; one that cannot be used is left out with a warning.
-
-    Args:
-        detector: The detector.
-        paths: Of the images.
-        out_dir: The folder, with ``vis`` and ``preds`` in it.
-        score_thr: Least score of a detection.
-        batch_size: Images at a time.
-
-    Returns:
-        The number of images that are done.
-    """
-    load, done = LoadCheckedImage(), 0
-    with tqdm(total=len(paths), unit='image') as bar:
-        for batch in _batched(paths, batch_size):
-            images, prepared = [], []
-            for path in batch:
-                try:
-                    image = load({'img_path': str(path)})['img']
-                    prepared.append(detector.prepare(image, path))
-                    images.append((path, image))
-                except UnreadableImageError as error:
-                    warn(f'{error}; left out')
-            for (path, image), sample in zip(images, detector.detect(prepared)):
-                try:
-                    write_json(out_dir / 'preds' / f'{path.name}.json',
-                               {'file': path.name, **detector.describe(sample, score_thr)})
-                    drawn = out_dir / 'vis' / path.name
-                    _check_not_source(drawn, path)
-                    write_picture(drawn, detector.draw(image, sample, score_thr))
-                    done += 1
-                except (InputError, OSError) as error:
-                    warn(f'{path}: its results cannot be written: {error}')
-            bar.update(len(batch))
-    return done
-
-
-def detect_video(detector: Detector, video: Video, out_dir: Path, score_thr: float, batch_size: int) -> int:
-    """Writes ``vis/NAME.mp4`` and ``preds/NAME.json`` of a video; arguments as of :func:`detect_images`.
-
-    Returns:
-        The number of frames that are done.
-    """
-    frames: list[dict] = []
-    drawn = out_dir / 'vis' / f'{video.path.stem}.mp4'
-    _check_not_source(drawn, video.path)
-    with VideoFile(drawn, like=video) as out, tqdm(total=video.frame_count or None, unit='frame') as bar:
-        for batch in _batched(video, batch_size):
-            prepared = [detector.prepare(image, video.path) for image in batch]
-            for image, sample in zip(batch, detector.detect(prepared)):
-                out.write(detector.draw(image, sample, score_thr))
-                frames.append({'frame': len(frames), **detector.describe(sample, score_thr)})
-            bar.update(len(batch))
-    write_json(out_dir / 'preds' / f'{video.path.name}.json',
-               {'file': video.path.name, 'fps': video.fps, 'frames': frames})
-    if len(frames) < video.frame_count:
-        warn(f'{video.path}: only {len(frames)} of the {video.frame_count} frames that it announces can be read')
-    return len(frames)
-
-
-def warn(message: object) -> None:
-    """Prints a warning of one line above the progress bar."""
-    tqdm.write(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _check_not_source(out: Path, source: Path) -> None:
-    if out.exists() and out.samefile(source):
-        raise InputError(f'{out} is the input itself; choose another --out-dir')

@@ -5,7 +5,7 @@ COMMANDS = MappingProxyType({
     'check-data': 'find what is wrong with a data set, before training does',
     'train': 'train a detector',
     'test': 'measure the AP of a checkpoint or of an exported file',
-    'predict': 'detect objects in images and videos',
+    'predict': 'detect objects in images, videos, cameras and streams',
     'export': 'write a detector for ONNX Runtime, OpenVINO or PyTorch without MMDetection',
     'compare': 'train and test several detectors under the same conditions, with a report',
     'zoo': 'list the models, their AP, and the weights that there are',

@@ -22,7 +22,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mmmamba import cli
-from mmmamba.analysis.media import find_images
+from mmmamba.analysis.sources import find_images
 from mmmamba.deploy.export import EXPORTERS, ExportOptions, Preprocessing, Suppression, exported_network, make_exporter
 from mmmamba.deploy.export.exporter import rounding_differences
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork

@@ -58,8 +58,8 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
                        help='length; warm-up, steps of the rate, the end of mosaic and EMA follow')
     group.add_argument('--lr', type=float, metavar='X', help='learning rate')
     group.add_argument('--weights', metavar='FILE|NAME',
-                       help='start from a detector or a backbone, in a file or listed by mmmamba zoo: what fits is loaded, '
-                            'and said')
+                       help='start from a detector or a backbone, in a file or listed by mmmamba zoo; says what of it '
+                            'is loaded')
     group.add_argument('--freeze', type=_stages, metavar='backbone|N',
                        help='train neither the stem nor any stage of the backbone, or not the first N')
     group.add_argument('--early-stop', nargs='?', type=int, const=_PATIENCE, metavar='PATIENCE',

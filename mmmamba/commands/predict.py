@@ -1,8 +1,12 @@
-"""Detects objects in an image, a folder of images or a video; writes drawn pictures and json.
+"""Detects objects in images, videos, cameras and streams; writes drawn pictures and json.
 
-    mmmamba predict SOURCE CONFIG CHECKPOINT --out-dir OUT
+    mmmamba predict CONFIG CHECKPOINT photos/ clip.mp4 'more/**/*.jpg' https://host/picture.jpg
+    mmmamba predict CONFIG CHECKPOINT 0 --track
 
-leaves OUT/vis/NAME (a video becomes OUT/vis/NAME.mp4) and OUT/preds/NAME.json.
+SOURCE is an image, a video, a folder of them, a pattern in quotes, an address (http or https: of an image, a video or
+a stream; rtsp or rtmp: of a stream), or the number of a camera. A camera or a stream ends with Ctrl-C.
+
+In --out-dir are vis/NAME (a video becomes vis/NAME.mp4), preds/NAME.json and what else is asked for.
 
 The exit status is 0 if every image or frame is done, 3 if some are not, each with a warning that says why, and 2 if
 nothing is done.
@@ -10,59 +14,111 @@ nothing is done.
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from mmmamba.analysis.inference import Detector, detect_images, detect_video, warn
-from mmmamba.analysis.media import Video, find_images
-from mmmamba.errors import InputError, PartialResultError
-from mmmamba.settings import load_config
+from mmmamba.analysis.inference import Detector
+from mmmamba.analysis.prediction_outputs import Outputs
+from mmmamba.analysis.prediction_run import Run, warn
+from mmmamba.analysis.sources import find_sources
+from mmmamba.analysis.video_file import has_h264
+from mmmamba.analysis.window import Window
+from mmmamba.errors import InputError, PartialResultError, first_names
+from mmmamba.models.dense_heads import set_encode_masks
+
+_SLICE = 640
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(source_first: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', type=Path, help='an image, a folder of images, or a video')
-    parser.add_argument('config', help="the model's config")
-    parser.add_argument('checkpoint', type=Path, help='its weights, or an exported file')
+    if source_first:
+        parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
+    parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint file, or an exported file')
+    if not source_first:
+        parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
+    parser.add_argument('--score', '--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
+    parser.add_argument('--classes', metavar='A,B', help='only these classes, by name')
     parser.add_argument('--device', help='default: cuda if there is one, else cpu')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
-    args = parser.parse_args()
+    parser.add_argument('--slice', type=int, nargs='?', const=_SLICE, metavar='SIZE',
+                        help=f'for small objects in large images: search parts of SIZE x SIZE pixels (default: '
+                        f'{_SLICE}), which overlap')
+    parser.add_argument('--track', action='store_true', help='number the objects of a video through its frames')
+    parser.add_argument('--save-txt', action='store_true', help='also write labels/NAME.txt in the format of YOLO')
+    parser.add_argument('--save-conf', action='store_true', help='with the scores in these files')
+    parser.add_argument('--save-crops', action='store_true', help='also write each object to crops/CLASS/')
+    parser.add_argument('--no-save-vis', action='store_true', help='draw nothing, which is faster')
+    parser.add_argument('--show', action='store_true', help='show what is drawn in a window; q ends')
+    args = parser.parse_intermixed_args()
     try:
         args.device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError as error:
         parser.error(f'--device: {error}')
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
+    if args.slice is not None and args.slice < 32:
+        parser.error('--slice: SIZE must be at least 32')
+    if args.save_conf and not args.save_txt:
+        parser.error('--save-conf is about the files of --save-txt')
     return args
 
 
-def make_folders(out_dir: Path) -> None:
-    for name in ('vis', 'preds'):
-        try:
-            (out_dir / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f'--out-dir: cannot make the folder {out_dir / name}: {error.strerror}') from error
+def labels_of(names: str, classes: Sequence[str]) -> list[int]:
+    """Returns the numbers of classes that are named, separated by commas."""
+    labels = []
+    for name in names.split(','):
+        if name.strip() not in classes:
+            close = get_close_matches(name.strip(), classes, 3)
+            raise InputError(f'--classes: no class {name.strip()!r}; '
+                             f'{"did you mean " + " or ".join(close) + "?" if close else "there are"} '
+                             f'{"" if close else first_names(classes, 10)}'.rstrip())
+        labels.append(list(classes).index(name.strip()))
+    return labels
 
 
-def main() -> None:
-    args = parse_args()
-    images, others = find_images(args.source)
-    video = None if images else Video(args.source)
-    detector = Detector(load_config(args.config), args.checkpoint, args.device)
-    make_folders(args.out_dir)
-    for path in others:
-        warn(f'{path}: {"a folder" if path.is_dir() else "no image, by its ending"}; left out')
-    how = args.out_dir, args.score_thr, args.batch_size
-    if video is None:
-        done, wanted, unit = detect_images(detector, images, *how), len(images), 'image(s)'
-    else:
-        done, wanted, unit = detect_video(detector, video, *how), video.frame_count, 'frame(s)'
-    if not done:
-        raise InputError(f'{args.source}: none of its {wanted} {unit} could be done; the warnings say why')
-    print(f"Drawn pictures: {args.out_dir / 'vis'}\nDetections: {args.out_dir / 'preds'}")
-    if done < wanted:
-        raise PartialResultError(f'{args.source}: {wanted - done} of {wanted} {unit} could not be done; the warnings '
-                                 f'say why')
+def report(run: Run, seconds: float, failed_sources: int) -> None:
+    """Prints what was found, and where it is.
+
+    Raises:
+        InputError: Nothing is done.
+        PartialResultError: Some is not.
+    """
+    kinds = [('image(s)', run.pictures), ('frame(s)', run.frames)]
+    done = ' and '.join(f'{tally.done} {unit}' for unit, tally in kinds if tally.done)
+    failed = [f'{tally.failed} of {tally.failed + tally.done} {unit}' for unit, tally in kinds if tally.failed]
+    if failed_sources:
+        failed.append(f'{failed_sources} source(s)')
+    if not done and failed:
+        raise InputError(f'nothing is done: {" and ".join(failed)} could not be; the warnings say why')
+    rate = (run.pictures.done + run.frames.done) / seconds
+    print(f'{run.outputs.summary()}\n{done or "0 images"} in {seconds:.1f} s ({rate:.1f} a second)\n'
+          f'Results: {", ".join(str(run.outputs.folder / name) for name in run.outputs.made)}')
+    if failed:
+        raise PartialResultError(f'{" and ".join(failed)} could not be done; the warnings say why')
+
+
+def main(source_first: bool = False) -> None:
+    args = parse_args(source_first)
+    with TemporaryDirectory(prefix='mmmamba') as downloads:
+        sources = find_sources(args.source, Path(downloads))
+        detector = Detector(args.config, args.checkpoint, args.device)
+        set_encode_masks(detector.model, True)  # of a large image, bitmaps would take gigabytes
+        labels = labels_of(args.classes, detector.classes) if args.classes else None
+        window = Window() if args.show else None
+        outputs = Outputs(args.out_dir, detector.classes, drawn=not args.no_save_vis, text=args.save_txt,
+                          text_scores=args.save_conf, crops=args.save_crops)
+        for message in [*sources.failed, *sources.ignored]:
+            warn(f'{message}; left out')
+        if outputs.drawn and (sources.videos or sources.live) and not has_h264():
+            warn('drawn videos are MPEG-4, which browsers do not play; for H.264: pip install av')
+        run = Run(detector, outputs, args.score, labels, args.batch_size, args.slice, args.track, window)
+        started = time.monotonic()
+        run.do(sources)
+        report(run, time.monotonic() - started, len(sources.failed))

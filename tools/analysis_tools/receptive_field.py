@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from mmmamba.analysis import build_detector, model_name
 from mmmamba.analysis.measure import Table, write_csv
-from mmmamba.analysis.media import find_images
 from mmmamba.analysis.receptive_field import (
     SHARES,
     SIZE_DIVISOR,
@@ -29,6 +28,7 @@ from mmmamba.analysis.receptive_field import (
     receptive_field,
     stage_features,
 )
+from mmmamba.analysis.sources import find_images
 from mmmamba.cli import require_device, require_folder_of, run
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.errors import InputError
