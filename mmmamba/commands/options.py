@@ -119,12 +119,18 @@ def use_device(name: str, launcher: str = 'none') -> None:
         torch.cuda.set_device(name)
 
 
-def use_largest_batch(cfg: Config, device: str | None) -> str:
-    """Measures the largest batch that fits and trains with it, in place.
+def use_largest_batch(cfg: Config, device: str | None, launcher: str = 'none') -> str:
+    """Measures the largest batch that fits, and puts it into a config, in place.
 
     Returns:
         What was measured, in a line.
+
+    Raises:
+        InputError: There are several processes, or no batch fits.
     """
+    if launcher != 'none':
+        raise InputError('--batch-size auto is measured for one process: measure without --launcher, then name the '
+                         'batch of a process')
     fit = largest_batch(cfg, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     cfg.train_dataloader.batch_size = fit.images
     return f'--batch-size auto: {fit}'

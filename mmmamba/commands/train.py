@@ -143,7 +143,7 @@ def main() -> None:
 
     notes = []
     if args.batch_size == AUTO and 'train_dataloader.batch_size' not in (args.cfg_options or {}):
-        notes.append(use_largest_batch(cfg, args.device))
+        notes.append(use_largest_batch(cfg, args.device, args.launcher))
     if args.lr:
         notes.append(learning_rate_note(cfg))
 
@@ -158,7 +158,7 @@ def main() -> None:
         if args.freeze is not None:
             notes.append(trained_parameters(runner.model))
         for note in notes:
-            runner.logger.info(note)
+            runner.logger.info(note, extra={'shown': True})  # on the screen, too
         runner.train()
         if is_main_process():
             print(after_training(runner, time.time() - start))

@@ -73,6 +73,7 @@ def test_several_settings_then_fine_tuning_then_a_test(tiny_config, run_tool, tm
     (['--early-stop', '0'], '--early-stop: the patience'),
     (['--device', 'gpu'], '--device gpu: must be cpu, cuda or cuda:N'),
     (['--device', 'cpu', '--launcher', 'pytorch'], 'each process has a device of its own'),
+    (['--batch-size', 'auto', '--launcher', 'pytorch'], '--batch-size auto is measured for one process'),
 ])
 def test_bad_values_are_one_line(tiny_config, run_tool, tmp_path, capsys, words, message):
     assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'run', *words) == 2

@@ -52,7 +52,7 @@ class FineTuneHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for line in fine_tune(model, runner.cfg.model, self.checkpoint,
                               runner.train_dataloader.dataset.metainfo['classes']):
-            runner.logger.info(line)
+            runner.logger.info(line, extra={'shown': True})  # on the screen, too
 
 
 def fine_tune(model: nn.Module, config: ConfigDict, path: str, classes: Sequence[str]) -> list[str]:
