@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     weights.add_argument('--int8', type=Path, metavar='FOLDER',
                          help='OpenVINO only: convolutions in int8, calibrated on these pictures, of which '
                          f'{MOST_CALIBRATED} are taken; prints AP before and after')
-    parser.add_argument('--data', metavar='|'.join([*RECIPES, 'FOLDER']),
+    parser.add_argument('--data', metavar='|'.join([*RECIPES, 'PATH']),
                         help="another data set than the config's, as train.py and test.py have it")
     parser.add_argument('--images', type=Path, metavar='FOLDER', help='pictures to compare on, at most eight')
     parser.add_argument(

@@ -24,8 +24,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file, or an exported file')
     parser.add_argument(
         '--data',
-        metavar='|'.join([*RECIPES, 'FOLDER']),
-        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
+        metavar='|'.join([*RECIPES, 'PATH']),
+        help="another data set than the config's: one of these names, or a path of your own in COCO, YOLO or VOC format")
+    parser.add_argument('--split', choices=['val', 'test'], default='val',
+                        help='which split of your own --data to test on; default: %(default)s')
     parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
         '--out',
@@ -74,7 +76,9 @@ def main() -> None:
     args.config = find_config(args.config)
     cfg = Config.fromfile(args.config)
     if args.data:
-        cfg = under_recipe(cfg, args.data)
+        cfg = under_recipe(cfg, args.data, args.split)
+    elif args.split != 'val':
+        raise InputError('--split is for --data PATH')
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, args.data)

@@ -38,7 +38,39 @@ def read_annotations(path: str, for_evaluation: bool) -> dict:
     Raises:
         InputError: The first fault that was found.
     """
-    content = _read_json(path)
+    return check_annotations(read_json(path), path, for_evaluation)
+
+
+def read_json(path: str, encoding: str = 'utf-8') -> dict:
+    """Reads a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        encoding: ``'utf-8-sig'`` accepts a mark at its start (BOM), which nothing else that reads such files does.
+
+    Raises:
+        InputError: It cannot be read, or holds something else.
+    """
+    try:
+        with open(path, encoding=encoding) as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise InputError(f'no such annotation file: {path}') from None
+    except UnicodeDecodeError:
+        raise InputError(f'{path} is not text in UTF-8, which JSON is written in: save it so, uncompressed') from None
+    except json.JSONDecodeError as error:
+        raise InputError(f'{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror or error}') from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise InputError(f'{path} cannot be read: {error}') from None
+    if not isinstance(content, dict):
+        raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
+    return content
+
+
+def check_annotations(content: dict, path: str, for_evaluation: bool) -> dict:
+    """Checks the content of an annotation file as :func:`read_annotations` does; ``path`` is for messages."""
     lists = ('images', 'categories', 'annotations')
     images_alone = for_evaluation and content.get('annotations', []) == []
     if images_alone:
@@ -115,25 +147,6 @@ def check_images_exist(images: Sequence[dict], folder: str, path: str) -> None:
 def is_number(value: object, most: float = _MAX_SIDE) -> bool:
     """Tells whether a value of a JSON file is a number of at most that magnitude; true, false and NaN are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
-
-
-def _read_json(path: str) -> dict:
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f'no such annotation file: {path}') from None
-    except UnicodeDecodeError:
-        raise InputError(f'{path} is not text in UTF-8, which JSON is written in: save it so, uncompressed') from None
-    except json.JSONDecodeError as error:
-        raise InputError(f'{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
-    except OSError as error:
-        raise InputError(f'{path} cannot be read: {error.strerror or error}') from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise InputError(f'{path} cannot be read: {error}') from None
-    if not isinstance(content, dict):
-        raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
-    return content
 
 
 def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str) -> dict:
