@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data',
         metavar='|'.join([*RECIPES, 'PATH']),
-        help="another data set than the config's: one of these names, or a path of your own in COCO, YOLO or VOC format")
+        help="another data set than the config's: one of these names, or your own in COCO, YOLO or VOC format")
     parser.add_argument('--split', choices=['val', 'test'], default='val',
                         help='which split of your own --data to test on; default: %(default)s')
     parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>[_<data>]')

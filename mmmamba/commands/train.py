@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data',
         metavar='|'.join([*RECIPES, 'PATH']),
-        help="another data set than the config's: one of these names, or a path of your own in COCO, YOLO or VOC format")
+        help="another data set than the config's: one of these names, or your own in COCO, YOLO or VOC format")
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(

@@ -12,7 +12,8 @@ from mmmamba.datasets.formats.yolo import find_yolo, yolo_evidence
 from mmmamba.errors import InputError
 
 __all__ = ['DataFolder', 'Split', 'announce', 'coco_datasets', 'config_for_data', 'find_data']
-_EXPECTED = f"COCO: {LAYOUT}; YOLO: data.yaml, or images/ and labels/; VOC: JPEGImages/ and Annotations/; see docs/data.md"
+_EXPECTED = (f'COCO: {LAYOUT}; YOLO: data.yaml, or images/ and labels/; VOC: JPEGImages/ and Annotations/; '
+             'see docs/data.md')
 
 
 def find_data(path: Path, seed: int = 0) -> DataFolder:

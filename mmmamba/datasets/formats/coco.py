@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmmamba.datasets.coco_checks import check_annotations, read_json
 from mmmamba.datasets.formats import cache
-from mmmamba.datasets.formats.coco_repairs import drop_roboflow_root, image_names, part_of, repair
+from mmmamba.datasets.formats.coco_repairs import drop_roboflow_root, image_names, repair
 from mmmamba.datasets.formats.conversion import VERSION, draw_val, summary
 from mmmamba.datasets.formats.data_folder import DataFolder, Split
 from mmmamba.datasets.formats.listing import Listing, split_named
@@ -79,8 +79,11 @@ def _take(path: Path, root: Path, files: Mapping[str, Path], listing: Listing, s
         check_annotations(content, str(files[split]), for_evaluation=split == 'val')
     names = [item['name'] for item in contents['train']['categories']]
     if 'val' not in contents:
-        _draw(contents, corrected, notes, seed)
+        contents['train'], contents['val'], how = draw_val(contents['train'], seed)
         folders['val'] = folders['train']
+        corrected['train'].append(_DRAWN)
+        corrected['val'] = [_DRAWN]
+        notes.append(how)
     changed = {f'{split}.json': contents[split] for split in contents if corrected[split]}
     kept = cache.keep(listing.digest(VERSION, str(path.absolute()), 'COCO', seed), changed) if changed else None
     splits = {split: Split(kept / f'{split}.json' if corrected[split] else files[split], folders[split])
@@ -91,21 +94,6 @@ def _take(path: Path, root: Path, files: Mapping[str, Path], listing: Listing, s
     if corrections:
         notes.append(f'corrected in a copy: {", ".join(corrections)}')
     return DataFolder(path, 'COCO', splits, tuple(names), (summary(taken, counts, names, notes), ))
-
-
-def _draw(contents: dict[str, dict], corrected: dict[str, list[str]], notes: list[str], seed: int) -> None:
-    """Draws val from train, in place; both are then in the order of their images' names."""
-    content = contents['train']
-    images = sorted(content['images'], key=lambda image: image['file_name'])
-    with_objects = {item['image_id'] for item in content['annotations']}
-    train, val, how = draw_val(images, [image['file_name'] for image in images],
-                               [image['id'] in with_objects for image in images], seed)
-    rest = {split: found for split, found in contents.items() if split != 'train'}
-    contents.clear()
-    contents.update(train=part_of(content, train), val=part_of(content, val), **rest)
-    corrected['train'].append(_DRAWN)
-    corrected['val'] = [_DRAWN]
-    notes.append(how)
 
 
 def _files(root: Path, listing: Listing) -> dict[str, Path]:

@@ -9,7 +9,6 @@ import ntpath
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmmamba.datasets.coco_checks import is_number
 from mmmamba.datasets.formats.conversion import tidy
@@ -64,14 +63,6 @@ def image_names(content: Mapping) -> list[str]:
     """Returns the file names of a content that may be malformed."""
     names = (image.get('file_name') for image in _objects(content, 'images'))
     return [name for name in names if isinstance(name, str) and name and '\0' not in name]
-
-
-def part_of(content: Mapping[str, Any], images: Sequence[dict]) -> dict[str, Any]:
-    """Returns a content of some of the images and their annotations, in the order of these images."""
-    order = {image['id']: position for position, image in enumerate(images)}
-    annotations = [item for item in content['annotations'] if item['image_id'] in order]
-    annotations.sort(key=lambda item: order[item['image_id']])
-    return {**content, 'images': list(images), 'annotations': annotations}
 
 
 def _objects(content: Mapping, key: str) -> list[dict]:

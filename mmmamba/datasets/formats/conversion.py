@@ -1,4 +1,4 @@
-"""Labels of YOLO's and VOC's files as COCO annotations, the same for the same objects whichever format they came from."""
+"""Labels of YOLO's and VOC's files as COCO annotations: the same objects give the same file."""
 from __future__ import annotations
 
 import hashlib
@@ -65,7 +65,7 @@ class Remarks:
 
     def lines(self) -> tuple[str, ...]:
         """Returns a single line, or none."""
-        parts = [f'{count} {what} ({self._first[what]}{", …" if count > 1 else ""})'
+        parts = [f'{what}: {count} ({self._first[what]}{", …" if count > 1 else ""})'
                  for what, count in self._counts.items()]
         return ('; '.join(parts), ) if parts else ()
 
@@ -150,18 +150,17 @@ def _contents(source: Source, seed: int) -> dict[str, Any]:
         raise InputError(f'{source.root}: none of its images has an object ({source.format}: {source.evidence}); '
                          f'are the labels where the layout has them? See docs/data.md')
     classes = source.classes or {key: str(key) for key in sorted(found)}
-    drawn = None
-    if 'val' not in entries:
+    contents = {split: to_coco(found, classes, remarks) for split, found in entries.items()}
+    notes = list(source.notes)
+    if 'val' not in contents:
         images['val'] = images['train']
-        entries['train'], entries['val'], drawn = draw_val(
-            entries['train'], [entry.name for entry in entries['train']],
-            [bool(entry.objects) for entry in entries['train']], seed)
-    contents = {f'{split}.json': to_coco(found, classes, remarks) for split, found in entries.items()}
-    counts = {split: len(contents[f'{split}.json']['images']) for split in entries}
+        contents['train'], contents['val'], how = draw_val(contents['train'], seed)
+        notes.append(how)
+    counts = {split: len(content['images']) for split, content in contents.items()}
     names = list(classes.values())
-    lines = (summary(f'{source.format} ({source.evidence})', counts, names, [*source.notes, *([drawn] if drawn else [])]),
-             *remarks.lines())
-    return {**contents, 'data.json': {'splits': images, 'classes': names, 'remarks': lines}}
+    lines = (summary(f'{source.format} ({source.evidence})', counts, names, notes), *remarks.lines())
+    return {**{f'{split}.json': content for split, content in contents.items()},
+            'data.json': {'splits': images, 'classes': names, 'remarks': lines}}
 
 
 def _entries(labels: Mapping[Path, Path | None], root: str, read: ReadLabels, remarks: Remarks) -> list[_Entry]:
@@ -228,32 +227,40 @@ def tidy(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def draw_val(items: Sequence[Any], names: Sequence[str], has_objects: Sequence[bool],
-             seed: int) -> tuple[list, list, str]:
-    """Draws val from images for training: a fifth of those with objects and a fifth of those without.
+def draw_val(content: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Draws val from a COCO file's images: a fifth of those with objects and a fifth of those without.
 
     An image's own name decides, so that formats, platforms and versions agree, and images that are added later move
     hardly any other. Of a single image, or a single one with objects, both parts are made.
 
     Args:
-        items: One for each image.
-        names: Of the images; folders in them do not count.
-        has_objects: Whether the image has any.
+        content: Of the file.
         seed: Of the draw.
 
     Returns:
-        Train, val (both in the order of ``items``), and how they were made, in words.
+        Train and val, both in the order of their images' names, and how they were made, in words.
     """
-    drawn: set[int] = set()
-    for kind in (True, False):
-        indices = [index for index, has in enumerate(has_objects) if has == kind]
-        count = max(round(VAL_SHARE * len(indices)), int(kind))
-        drawn.update(sorted(indices, key=lambda index: (_chance(names[index], seed), index))[:count])
-    val = [item for index, item in enumerate(items) if index in drawn]
-    if sum(has_objects) < 2:
-        return list(items), val, 'the only image with objects is in train and in val'
-    train = [item for index, item in enumerate(items) if index not in drawn]
-    return train, val, f'val is drawn from train by seed {seed}'
+    images = sorted(content['images'], key=lambda image: image['file_name'])
+    with_objects = {item['image_id'] for item in content['annotations']}
+    drawn = set()
+    for has in (True, False):
+        kind = [image for image in images if (image['id'] in with_objects) == has]
+        count = max(round(VAL_SHARE * len(kind)), int(has))
+        kind.sort(key=lambda image: _chance(image['file_name'], seed))
+        drawn.update(image['id'] for image in kind[:count])
+    val = [image for image in images if image['id'] in drawn]
+    if len(with_objects) < 2:
+        return _part(content, images), _part(content, val), 'the only image with objects is in train and in val'
+    train = [image for image in images if image['id'] not in drawn]
+    return _part(content, train), _part(content, val), f'val is drawn from train by seed {seed}'
+
+
+def _part(content: Mapping[str, Any], images: Sequence[dict]) -> dict[str, Any]:
+    """Returns a content of some of the images and their annotations, in the order of these images."""
+    order = {image['id']: position for position, image in enumerate(images)}
+    annotations = [item for item in content['annotations'] if item['image_id'] in order]
+    annotations.sort(key=lambda item: order[item['image_id']])
+    return {**content, 'images': list(images), 'annotations': annotations}
 
 
 def _chance(name: str, seed: int) -> str:

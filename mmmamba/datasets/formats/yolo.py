@@ -66,10 +66,9 @@ def find_yolo(path: Path, evidence: str, listing: Listing) -> Source:
     splits = {split: {image: labels.of(image) for image in sorted(found)} for split, found in images.items()}
     names = (_names(settings, settings_path) if settings_path else None) or _names_from_file(
         root, labels.folders, listing)
-    keypoints = [int(number) for number in settings.get('kpt_shape') or ()]
-    source = Source(path, 'YOLO', evidence, listing, splits,
-                    YoloLabels(listing, None if names is None else set(names), math.prod(keypoints) if keypoints else 0),
-                    names, notes)
+    keypoints = _keypoints(settings, settings_path)
+    reader = YoloLabels(listing, None if names is None else set(names), keypoints)
+    source = Source(path, 'YOLO', evidence, listing, splits, reader, names, notes)
     if keypoints:
         source.notes.append('keypoints are left out')
     if names is None:
@@ -150,7 +149,8 @@ def _read_yaml(path: Path, listing: Listing, lenient: bool = False) -> dict[str,
             raise
         mark = getattr(error, 'problem_mark', None)
         place = f', line {mark.line + 1}' if mark else ''
-        raise InputError(f'{path}{place}: this is not valid YAML: {getattr(error, "problem", None) or error}') from None
+        problem = getattr(error, 'problem', None) or error
+        raise InputError(f'{path}{place}: this is not valid YAML: {problem}') from None
     if isinstance(content, dict) and all(isinstance(key, str) for key in content):
         return content
     if lenient:
@@ -282,6 +282,16 @@ def _place(base: Path, entry: str, listing: Listing | None = None) -> Path | Non
     parts = [part for part in posixpath.normpath(entry).split('/') if part not in ('', '..')]
     tails: Sequence[Sequence[str]] = [parts[start:] for start in range(len(parts))] if absolute or listing else [parts]
     return next((base.joinpath(*tail) for tail in tails if exists(base.joinpath(*tail))), None)
+
+
+def _keypoints(settings: Mapping[str, Any], path: Path | None) -> int:
+    """Returns how many numbers the keypoints of a pose have, by ``kpt_shape: [17, 3]``; 0 if there are none."""
+    shape = settings.get('kpt_shape', '')
+    if shape in _NOTHING:
+        return 0
+    if not isinstance(shape, list) or not all(isinstance(side, str) and side.isdecimal() for side in shape):
+        raise InputError(f'{path}: kpt_shape must be [keypoints, 2 or 3]')
+    return math.prod(map(int, shape))
 
 
 def _names(settings: Mapping[str, Any], path: Path) -> dict[int | str, str] | None:

@@ -78,7 +78,7 @@ class YoloLabels:
     def _key(self, word: str, where: str) -> int:
         share = _share(word, where)
         if share != int(share) or share < 0:
-            raise InputError(f"{where}: {word!r:.80} is no class number: they are whole numbers from 0")
+            raise InputError(f'{where}: {word!r:.80} is no class number: they are whole numbers from 0')
         if self.known is not None and int(share) not in self.known:
             raise InputError(f'{where}: class {int(share)} has no name; the classes are '
                              f'{_ranges(sorted(self.known))}: add its name, or correct the line')
