@@ -242,7 +242,7 @@ def draw_val(content: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], dic
     """
     images = sorted(content['images'], key=lambda image: image['file_name'])
     with_objects = {item['image_id'] for item in content['annotations']}
-    drawn = set()
+    drawn: set[int] = set()
     for has in (True, False):
         kind = [image for image in images if (image['id'] in with_objects) == has]
         count = max(round(VAL_SHARE * len(kind)), int(has))

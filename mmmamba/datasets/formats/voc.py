@@ -183,12 +183,11 @@ def _image_of(path: Path, stem: str, folders: Mapping[Path, None], listing: List
     element = read_xml(path.read_bytes(), path).get('filename')
     name = ntpath.basename(element.text.strip()) if element is not None else ''
     if several:
-        return next((image for image in several if image.name == name), None) or _refuse(path, several)
+        if name not in {image.name for image in several}:
+            raise InputError(f'{path} may be of {" or ".join(image.name for image in several)}: write into its '
+                             f'filename which')
+        return next(image for image in several if image.name == name)
     return next((folder / name for folder in folders if is_image(name) and name in listing.files(folder)), None)
-
-
-def _refuse(path: Path, images: list[Path]) -> None:
-    raise InputError(f'{path} may be of {" or ".join(image.name for image in images)}: write into its filename which')
 
 
 def _lists(home: Path, listing: Listing) -> dict[str, Path]:

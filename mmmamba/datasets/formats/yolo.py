@@ -67,7 +67,7 @@ def find_yolo(path: Path, evidence: str, listing: Listing) -> Source:
     names = (_names(settings, settings_path) if settings_path else None) or _names_from_file(
         root, labels.folders, listing)
     keypoints = _keypoints(settings, settings_path)
-    reader = YoloLabels(listing, None if names is None else set(names), keypoints)
+    reader = YoloLabels(listing, names, keypoints)
     source = Source(path, 'YOLO', evidence, listing, splits, reader, names, notes)
     if keypoints:
         source.notes.append('keypoints are left out')

@@ -30,7 +30,7 @@ class YoloLabels:
         keypoints: Numbers that follow a box, for the keypoints of a pose; they are left out.
     """
 
-    def __init__(self, listing: Listing, known: Collection[int] | None, keypoints: int) -> None:
+    def __init__(self, listing: Listing, known: Collection[int | str] | None, keypoints: int) -> None:
         self.listing, self.known, self.keypoints = listing, known, keypoints
 
     def __call__(self, path: Path, size: tuple[int, int], remarks: Remarks) -> Labels:
@@ -81,7 +81,7 @@ class YoloLabels:
             raise InputError(f'{where}: {word!r:.80} is no class number: they are whole numbers from 0')
         if self.known is not None and int(share) not in self.known:
             raise InputError(f'{where}: class {int(share)} has no name; the classes are '
-                             f'{_ranges(sorted(self.known))}: add its name, or correct the line')
+                             f'{_ranges(sorted(map(int, self.known)))}: add its name, or correct the line')
         return int(share)
 
 

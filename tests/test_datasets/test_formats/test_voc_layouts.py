@@ -86,7 +86,8 @@ def two_endings(root: Path) -> None:
 def renamed(root: Path) -> None:
     """filename has a path of Windows, and alone tells which image an XML file is of."""
     path = root / 'Annotations' / '001.xml'
-    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b'001.png', b'C:\\set\\001.png').replace(b'\n', b'\r\n'))
+    text = path.read_bytes().replace(b'001.png', b'C:\\set\\001.png')
+    path.write_bytes(b'\xef\xbb\xbf' + text.replace(b'\n', b'\r\n'))
     path.rename(path.with_name('one.xml'))
     path = root / 'ImageSets' / 'Main' / 'train.txt'
     path.write_text(path.read_text().replace('001', 'one'))

@@ -91,9 +91,9 @@ def stale_path(root: Path) -> None:
 
 
 def windows_yaml(root: Path) -> None:
-    (root / 'data.yaml').write_bytes('\ufeffpath: C:\\sets\\set\r\ntrain: images\\train\r\nval: C:\\sets\\set\\images\\val'
-                                     f'\r\nnames:\r\n  0: {CLASSES[0]}\r\n  1: {CLASSES[1]}\r\n  2: {CLASSES[2]}\r\n'
-                                     .encode())
+    lines = ['\ufeffpath: C:\\sets\\set', 'train: images\\train', 'val: C:\\sets\\set\\images\\val', 'names:',
+             *(f'  {key}: {name}' for key, name in enumerate(CLASSES)), '']
+    (root / 'data.yaml').write_bytes('\r\n'.join(lines).encode())
 
 
 def windows_lists(root: Path) -> None:
@@ -159,8 +159,8 @@ def test_what_was_done_is_said(root: Path) -> None:
     (labels / '000.txt').write_text('\n'.join([text[0], text[0], '', '0 0.98 0.5 0.06 0.2', '0 0.5 0.5 0.0 0.2']))
     (train / 'broken.png').write_bytes(b'')
     first, second = find_data(root).remarks
-    assert first == ('YOLO (data.yaml), 5 + 3 images, 3 classes (apple, kiwi, pear); path: /home/somebody/set does not '
-                     f'hold the images here, so {root} was taken')
+    assert first == ('YOLO (data.yaml), 5 + 3 images, 3 classes (apple, kiwi, pear); path: /home/somebody/set does '
+                     f'not hold the images here, so {root} was taken')
     for part in (f'label files without an image: 1 ({labels}/stray.txt)', 'images without a label file, which have no '
                  f'objects: 2 ({train}/003.png, …)', f'images left out, which cannot be read: 1 ({train}/broken.png)',
                  f'lines left out, which repeat another one: 1 ({labels}/000.txt, line 2)',
