@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from mmmamba.datasets.formats import cache
 from mmmamba.datasets.formats.data_folder import DataFolder, Split
 from mmmamba.datasets.formats.image_sizes import read_sizes
-from mmmamba.datasets.formats.listing import Listing
+from mmmamba.datasets.formats.listing import Listing, name_order
 from mmmamba.errors import InputError, first_names
 
 VERSION = 1
@@ -118,8 +118,8 @@ class _Entry(NamedTuple):
 def convert(source: Source, seed: int) -> DataFolder:
     """Converts a data set into the cache, unless it is there, and returns it.
 
-    Images are in the order of their names, relative to the folder that all images of a split are in. Boxes are
-    clipped to their image, and those of which nothing is left are dropped.
+    Images are in the order of their names, in which numbers count as such, relative to the folder that all images of a
+    split are in. Boxes are clipped to their image, and those of which nothing is left are dropped.
 
     Args:
         source: The files.
@@ -176,7 +176,7 @@ def _entries(labels: Mapping[Path, Path | None], root: str, read: ReadLabels, re
             remarks.add('images of another size than their labels say, which training leaves out', path)
         name = os.path.relpath(path.absolute(), root).replace(os.sep, '/')
         entries.append(_Entry(name, found.size or size, found.objects))
-    return sorted(entries)
+    return sorted(entries, key=lambda entry: name_order(entry.name))
 
 
 def to_coco(entries: Sequence[_Entry], classes: Mapping[int | str, str], remarks: Remarks) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def draw_val(content: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], dic
     Returns:
         Train and val, both in the order of their images' names, and how they were made, in words.
     """
-    images = sorted(content['images'], key=lambda image: image['file_name'])
+    images = sorted(content['images'], key=lambda image: name_order(image['file_name']))
     with_objects = {item['image_id'] for item in content['annotations']}
     drawn: set[int] = set()
     for has in (True, False):

@@ -73,6 +73,8 @@ def config_for_data(config: Config, data: DataFolder, test_split: str = 'val') -
         for dataset in coco_datasets(config[loader].dataset):
             dataset.update(data_root='', ann_file=str(split.annotations.absolute()),
                            data_prefix={'img': f'{split.images.absolute()}/'}, metainfo={'classes': data.classes})
+            if dataset.type == 'CheckedCocoDataset':
+                dataset.by_name = True
     for name, evaluator in (('val', config.val_evaluator), (test_split, config.test_evaluator)):
         evaluator.ann_file = str(data.splits[name].annotations.absolute())
     set_num_classes(config.model, len(data.classes))

@@ -29,6 +29,12 @@ def split_named(name: str) -> str | None:
     return found[1].lower() if found else None
 
 
+def name_order(name: str) -> tuple:
+    """Returns a key to sort names by, in which numbers count as such: ``a-2.jpg`` comes before ``a-10.jpg``."""
+    parts = re.split('([0-9]+)', name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
 def is_image(name: str) -> bool:
     """Tells whether a file has the ending of an image, in small letters or capitals."""
     return os.path.splitext(name)[1].lower() in IMG_EXTENSIONS
