@@ -1,8 +1,7 @@
 # Two commands, each enough on a machine with Python 3.9 or later and a package index; a C compiler is optional.
 #
 #   make demo               trains Mamba YOLO-T from scratch on a small composed data set, on the CPU, and draws the results
-#   make demo DATA=folder   the same on your own data: images in train/ and val/, COCO json in annotations/train.json and
-#                           annotations/val.json (or instances_train.json and instances_val.json)
+#   make demo DATA=folder   the same on your own data, in COCO's, YOLO's or VOC's format (docs/data.md)
 #   make test               lint, types and the whole test suite
 #
 # Their parts, and the rest:

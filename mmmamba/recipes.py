@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmmamba.datasets.composed import Composition, compose
-from mmmamba.datasets.formats import DataFolder, config_for_data, find_data
+from mmmamba.datasets.formats import DataFolder, announce, config_for_data, find_data
 from mmmamba.errors import InputError
 from mmmamba.model_config import drop_pretrained, parts, set_num_classes
 from mmmamba.package_files import CONFIGS
@@ -33,7 +33,7 @@ SHORT = ('bccd', 'demo')
 """Data sets on which a run is some hundred iterations long."""
 
 
-def under_recipe(cfg: Config, data: str) -> Config:
+def under_recipe(cfg: Config, data: str, test_split: str = 'val') -> Config:
     """Puts the detector of a config on another data set, under that set's recipe.
 
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
@@ -48,15 +48,18 @@ def under_recipe(cfg: Config, data: str) -> Config:
 
     Args:
         cfg: With a ``model``; not changed.
-        data: A name of :data:`RECIPES`, or a folder in the layout that ``make demo DATA=folder`` takes, which is
+        data: A name of :data:`RECIPES`, or a data set of the user's in any format that ``find_data`` takes, which is
             trained under BCCD's recipe. ``'demo'`` composes its images where they are not there yet.
+        test_split: The split of the user's data set that tests are made on.
 
     Raises:
-        InputError: Neither a name nor a folder, or a folder without that layout; or a data set without masks for a
-            detector that learns them.
+        InputError: Neither a name nor a path, a path without a data set, or one without that split; or a data set
+            without masks for a detector that learns them.
     """
     folder = find_folder(data)
     name = FOLDER_RECIPE if folder else data
+    if test_split != 'val' and not folder:
+        raise InputError(f'--split is for data of your own: the tests of --data {data} have a split of their own')
     recipe = Config.fromfile(CONFIGS / '_base_' / RECIPES[name])
     yolo_masks = cfg.model.get('bbox_head', {}).get('type') == 'YOLOv8InsHead'
     if yolo_masks or any('mask_head' in part for part in parts(cfg.model)):
@@ -89,7 +92,7 @@ def under_recipe(cfg: Config, data: str) -> Config:
         if name in SHORT and part.get('type') in ('ODMamba', 'ODSSPAFPN'):
             part.ssm_init = 'mamba'
     if folder:
-        return config_for_data(recipe, folder)
+        return config_for_data(recipe, folder, test_split)
     set_num_classes(recipe.model, len(class_names(recipe)))
     return recipe
 
@@ -115,12 +118,25 @@ def use_masks(recipe: Config, small_targets: bool) -> None:
 
 
 def find_folder(data: str) -> DataFolder | None:
-    """Returns the folder that ``data`` is, or None for a name of :data:`RECIPES`; raises as :func:`under_recipe`."""
+    """Returns the data set that ``data`` is the path of, and says how it was taken.
+
+    Args:
+        data: See :func:`under_recipe`.
+
+    Returns:
+        The data set, or None for a name of :data:`RECIPES`.
+
+    Raises:
+        InputError: Neither a name nor a path, or a path without a data set.
+    """
     if data in RECIPES:
         return None
-    if not Path(data).is_dir():
-        raise InputError(f'--data must be one of {", ".join(RECIPES)}, or a folder; got {data}')
-    return find_data(Path(data))
+    if not Path(data).exists():
+        raise InputError(f'--data must be one of {", ".join(RECIPES)}, or a folder (or its data.yaml or COCO file); '
+                         f'there is no {data}')
+    found = find_data(Path(data))
+    announce(found)
+    return found
 
 
 def from_scratch(cfg: Config) -> Config:
@@ -149,5 +165,8 @@ def default_work_dir(config: str | Path, data: str | None) -> str:
 
 
 def data_name(data: str) -> str:
-    """Returns a name for folders and titles: a folder's is its last part."""
-    return data if data in RECIPES else Path(data).resolve().name
+    """Returns a name for folders and titles: a folder's is its last part; a file's has that of its folder, too."""
+    if data in RECIPES:
+        return data
+    path = Path(data).resolve()
+    return f'{path.parent.name}_{path.stem}' if path.is_file() else path.name

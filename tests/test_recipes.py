@@ -197,7 +197,8 @@ def test_from_scratch_leaves_nothing_that_is_meant_for_trained_weights():
 
 @pytest.mark.parametrize('call, words', [
     (lambda: under_recipe(read(BASELINES[4]), 'kitti'), 'one of coco, voc, bccd, demo, or a folder'),
-    (lambda: under_recipe(read(BASELINES[4]), '.'), 'no such folder'),
+    (lambda: under_recipe(read(BASELINES[4]), '.'), 'there is no data set in it'),
+    (lambda: under_recipe(read(BASELINES[4]), 'bccd', 'test'), '--split is for data of your own'),
     (lambda: with_epochs(under_recipe(read(BASELINES[4]), 'bccd'), 0), 'positive'),
 ])
 def test_bad_arguments(call, words):
@@ -209,3 +210,5 @@ def test_work_dirs_of_data_sets_differ():
     assert default_work_dir('configs/a/b.py', None) == 'work_dirs/b'
     assert default_work_dir('configs/a/b.py', 'bccd') == 'work_dirs/b_bccd'
     assert default_work_dir('b.py', '.') == f'work_dirs/b_{Path().resolve().name}'
+    Path('data.yaml').write_text('')
+    assert default_work_dir('b.py', 'data.yaml') == f'work_dirs/b_{Path().resolve().name}_data'

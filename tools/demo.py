@@ -14,7 +14,7 @@ from pathlib import Path
 from mmmamba.analysis.drawing import draw_curves, draw_predictions
 from mmmamba.cli import run
 from mmmamba.datasets.composed import Composition, compose
-from mmmamba.datasets.formats import config_for_data, find_data
+from mmmamba.datasets.formats import announce, config_for_data, find_data
 from mmmamba.errors import InputError
 from mmmamba.settings import load_config
 
@@ -25,7 +25,7 @@ TABLE = (('AP', 'bbox_mAP'), ('AP50', 'bbox_mAP_50'), ('AP75', 'bbox_mAP_75'), (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, help='your own data set')
+    parser.add_argument('--data', type=Path, help='your own data set, in COCO, YOLO or VOC format')
     parser.add_argument('--config', type=Path, default=ROOT / 'configs' / 'mamba_yolo' / 'mamba-yolo_t_demo.py',
                         help='default: %(default)s')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / 'demo',
@@ -51,6 +51,7 @@ def main() -> None:
         print(f'Composing the data set in {data}', flush=True)
         compose(data, Composition())
     folder = find_data(data)
+    announce(folder)
 
     out = args.work_dir / time.strftime('%Y%m%d_%H%M%S')
     out.mkdir(parents=True)

@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--data',
-        metavar='|'.join([*RECIPES, 'FOLDER']),
+        metavar='|'.join([*RECIPES, 'PATH']),
         help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
     parser.add_argument('--epochs', type=int, help='fit the recipe of --data into so many')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>[_<data>]_search')

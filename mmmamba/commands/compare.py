@@ -42,8 +42,8 @@ RUNS_MISSING = 1  # exit status
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, or names of ours: mamba-yolo_t')
-    parser.add_argument('--data', required=True, metavar='|'.join([*RECIPES, 'FOLDER']),
-                        help='data set and recipe; or a folder with train/, val/ and annotations/{train,val}.json')
+    parser.add_argument('--data', required=True, metavar='|'.join([*RECIPES, 'PATH']),
+                        help='data set and recipe; or a path of your own data in COCO, YOLO or VOC format')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument('--epochs', type=int, help="default: those of the data set's recipe")

@@ -23,6 +23,7 @@ from mmengine.registry import init_default_scope
 
 from mmmamba import cli
 from mmmamba.analysis.sources import find_images
+from mmmamba.datasets.formats import coco_datasets
 from mmmamba.deploy.export import EXPORTERS, ExportOptions, Preprocessing, Suppression, exported_network, make_exporter
 from mmmamba.deploy.export.exporter import rounding_differences
 from mmmamba.deploy.export.network import BoxNetwork, ExportedNetwork
@@ -35,6 +36,8 @@ from mmmamba.settings import load_config
 
 MOST_CALIBRATED = 300
 """Pictures that --int8 takes at most."""
+TRAINING_SET = ''
+"""What --int8 is without a folder."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,11 +56,12 @@ def parse_args() -> argparse.Namespace:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument('--half', action='store_true',
                          help='round the weights to float16: half the file; it is computed in float32 as before')
-    weights.add_argument('--int8', type=Path, metavar='FOLDER',
-                         help='OpenVINO only: convolutions in int8, calibrated on these pictures, of which '
-                         f'{MOST_CALIBRATED} are taken; prints AP before and after')
-    parser.add_argument('--data', metavar='|'.join([*RECIPES, 'FOLDER']),
-                        help="another data set than the config's, as train.py and test.py have it")
+    weights.add_argument('--int8', nargs='?', const=TRAINING_SET, metavar='FOLDER',
+                         help='OpenVINO only: convolutions in int8, calibrated on these pictures, by default those of '
+                         f'the training set, of which {MOST_CALIBRATED} are taken; prints AP before and after')
+    parser.add_argument('--data', metavar='|'.join([*RECIPES, 'PATH']),
+                        help="another data set than the config's: one of these names, or your own in COCO, YOLO or "
+                        'VOC format')
     parser.add_argument('--images', type=Path, metavar='FOLDER', help='pictures to compare on, at most eight')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
@@ -94,10 +98,18 @@ def suppression_of(cfg: Config) -> Suppression:
                          'one of a detector with a YOLOv8Head has') from None
 
 
-def pictures(folder: Path, most: int, size: tuple[int, int], pad_value: int) -> list[np.ndarray]:
-    """Returns pictures of a folder, from all over it, as RGB inputs of ``size``, (H, W, 3), uint8."""
+def training_images(cfg: Config) -> list[Path]:
+    """Returns the images of the config's training set."""
+    found: list[Path] = []
+    for dataset in coco_datasets(cfg.train_dataloader.dataset):
+        built = DATASETS.build({**dataset, 'pipeline': []})
+        found += [Path(built.get_data_info(index)['img_path']) for index in range(len(built))]
+    return found
+
+
+def pictures(paths: Sequence[Path], most: int, size: tuple[int, int], pad_value: int) -> list[np.ndarray]:
+    """Returns some of these pictures, from all over them, as RGB inputs of ``size``, (H, W, 3), uint8."""
     found = []
-    paths = find_images(folder)[0]
     for path in paths[::-(-len(paths) // most) or 1]:
         picture = cv2.imread(str(path))
         if picture is None:
@@ -131,7 +143,8 @@ def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config,
         raise InputError(f'{error.name} is not installed: pip install mmmamba[int8]') from error
     if not isinstance(network, BoxNetwork):
         raise InputError('--int8 is for detectors with a YOLOv8Head; of this one, backbone and neck are exported')
-    images = pictures(args.int8, MOST_CALIBRATED, options.size, preprocessing.pad_value)
+    paths = training_images(cfg) if args.int8 == TRAINING_SET else find_images(Path(args.int8))[0]
+    images = pictures(paths, MOST_CALIBRATED, options.size, preprocessing.pad_value)
     problem = test_set_problem(cfg, options, preprocessing.classes)
     if network.has_masks:
         problem = 'the AP of files with masks is not measured'
@@ -160,7 +173,7 @@ def export_int8(network: ExportedNetwork, args: argparse.Namespace, cfg: Config,
 def main() -> None:
     args = parse_args()
     start = time.monotonic()
-    if args.int8 and args.format != 'openvino':
+    if args.int8 is not None and args.format != 'openvino':
         raise InputError('--int8 is for --format openvino')
     cfg = load_config(args.config)
     if args.data:
@@ -176,8 +189,8 @@ def main() -> None:
     preprocessing = Preprocessing(pad_value_of(cfg), tuple(classes))
     network, exporter = exported_network(detector), make_exporter(args.format)
     exporter.require(network, args.out, options, preprocessing)
-    images = pictures(args.images, 8, options.size, preprocessing.pad_value) if args.images else []
-    if args.int8:
+    images = pictures(find_images(args.images)[0], 8, options.size, preprocessing.pad_value) if args.images else []
+    if args.int8 is not None:
         report = export_int8(network, args, cfg, options, preprocessing, images)
     else:
         differences = exporter.export(network, args.out, options, preprocessing, images)

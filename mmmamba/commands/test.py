@@ -29,8 +29,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file, or an exported file')
     parser.add_argument(
         '--data',
-        metavar='|'.join([*RECIPES, 'FOLDER']),
-        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
+        metavar='|'.join([*RECIPES, 'PATH']),
+        help="another data set than the config's: one of these names, or your own in COCO, YOLO or VOC format")
+    parser.add_argument('--split', choices=['val', 'test'], default='val',
+                        help='which split of your own --data to test on; default: %(default)s')
     parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
         '--out',
@@ -83,7 +85,9 @@ def main() -> None:
         use_device(args.device, args.launcher)
     cfg = load_config(args.config)
     if args.data:
-        cfg = under_recipe(cfg, args.data)
+        cfg = under_recipe(cfg, args.data, args.split)
+    elif args.split != 'val':
+        raise InputError('--split is for --data PATH')
     cfg = with_settings(cfg, args, TEST_LOADERS)
     merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher

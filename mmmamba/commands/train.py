@@ -45,8 +45,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
     parser.add_argument(
         '--data',
-        metavar='|'.join([*RECIPES, 'FOLDER']),
-        help="another data set than the config's, under that set's recipe (see mmmamba.recipes)")
+        metavar='|'.join([*RECIPES, 'PATH']),
+        help="another data set than the config's: one of these names, or your own in COCO, YOLO or VOC format")
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(

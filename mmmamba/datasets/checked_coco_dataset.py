@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmmamba.datasets.checked_images import CheckedImages
 from mmmamba.datasets.coco_checks import check_classes, check_images_exist, read_annotations
 from mmmamba.datasets.coco_objects import check_objects
+from mmmamba.datasets.formats.listing import name_order
 from mmmamba.errors import InputError
 
 
@@ -30,7 +31,22 @@ class CheckedCocoDataset(CheckedImages, CocoDataset):
     objects are kept, as negatives, unless ``filter_cfg`` drops them.
 
     Images are loaded with checks, too, and one that cannot be used does not end the training: :class:`CheckedImages`.
+
+    Args:
+        by_name: Whether samples are in the order of their file names, and not in that of the file, so that sets that
+            were converted from other formats are trained on alike.
+        args: For mmdet's class.
+        kwargs: For mmdet's class.
     """
+
+    def __init__(self, *args: Any, by_name: bool = False, **kwargs: Any) -> None:
+        self.by_name = by_name
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Returns the samples in the order that is asked for."""
+        samples = super().load_data_list()
+        return sorted(samples, key=lambda sample: name_order(sample['img_path'])) if self.by_name else samples
 
     def COCOAPI(self, annotation_file: str) -> COCO:  # noqa: N802  (what CocoDataset calls to read its file)
         """Reads and checks the annotation file."""

@@ -39,7 +39,11 @@ def read_annotations(path: str, for_evaluation: bool) -> dict:
     Raises:
         InputError: The first fault that was found.
     """
-    content = read_json(path)
+    return check_annotations(read_json(path), path, for_evaluation)
+
+
+def check_annotations(content: dict, path: str, for_evaluation: bool) -> dict:
+    """Checks the content of an annotation file as :func:`read_annotations` does; ``path`` is for messages."""
     for fault in find_faults(content, path, for_evaluation):
         raise InputError(fault.text)
     return content
@@ -169,14 +173,18 @@ def is_number(value: object, most: float = _MAX_SIDE) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
 
 
-def read_json(path: str) -> dict:
+def read_json(path: str, encoding: str = 'utf-8') -> dict:
     """Reads the object that a JSON file holds.
+
+    Args:
+        path: The file.
+        encoding: ``'utf-8-sig'`` accepts a mark at its start (BOM), which nothing else that reads such files does.
 
     Raises:
         InputError: There is none, in a line that says why.
     """
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding=encoding) as file:
             content = json.load(file)
     except FileNotFoundError:
         raise InputError(f'no such annotation file: {path}') from None

@@ -1,6 +1,7 @@
 """Every kind of bad input gets its line before training starts."""
 import gzip
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -382,3 +383,21 @@ def test_an_image_turned_by_exif_is_learnt_as_it_was_annotated(coco_folder):
     assert load_annotated_image(dict(entry, width=48, height=64), root / 'train').shape == (64, 48, 3)
     with pytest.raises(UnreadableImageError):
         load_annotated_image(dict(entry, width=65), root / 'train')
+
+
+def test_samples_may_be_in_the_order_of_their_names(coco_folder):
+    root = coco_folder()
+    path = root / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    for image, name in zip(content['images'], ('a-10.jpg', 'a-9.jpg', 'a-1.jpg')):
+        (root / 'train' / image['file_name']).rename(root / 'train' / name)
+        image['file_name'] = name
+    path.write_text(json.dumps(content))
+    settings = dict(type='CheckedCocoDataset', ann_file=str(path), data_prefix=dict(img=str(root / 'train')),
+                    metainfo=dict(classes=('square', 'wide', 'tall')), pipeline=[])
+    for by_name, expected in ((False, ['a-10.jpg', 'a-9.jpg', 'a-1.jpg', '000004.jpg']),
+                              (True, ['000004.jpg', '000005.jpg', '000006.jpg', '000007.jpg', '000008.jpg', 'a-1.jpg',
+                                      'a-9.jpg', 'a-10.jpg'])):
+        dataset = DATASETS.build(dict(settings, by_name=by_name))
+        names = [Path(dataset.get_data_info(index)['img_path']).name for index in range(len(dataset))]
+        assert names[:len(expected)] == expected

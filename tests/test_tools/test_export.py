@@ -58,11 +58,12 @@ def test_exported_file_has_the_ap_of_its_checkpoint(checkpoint, config, shared_c
 def test_int8_and_its_ap(checkpoint, config, shared_coco_folder, run_tool, tmp_path, capsys):
     pytest.importorskip('nncf')
     out = tmp_path / 'int8.xml'
-    arguments = ['--format', 'openvino', '--int8', shared_coco_folder / 'val']
+    arguments = ['--format', 'openvino']
     if openvino_library().path is None:
         arguments.append('--portable')
     absent = 'test_dataloader.dataset.ann_file=none.json'
-    for problem, options in (('', []), ('none.json', ['--cfg-options', absent])):
+    for problem, options in (('', ['--data', shared_coco_folder, '--int8']),  # on its training set
+                             ('none.json', ['--int8', shared_coco_folder / 'val', '--cfg-options', absent])):
         assert run_tool('deployment/export', config, checkpoint, '--out', out, *arguments, *options) == 0
         line = capsys.readouterr().out.splitlines()[-1]
         if problem:

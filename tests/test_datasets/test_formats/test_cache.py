@@ -1,0 +1,85 @@
+"""Conversions are made once, follow the files, and are complete or not there."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from three_formats import compose_pictures, write_yolo
+
+from mmmamba.datasets.formats import announce, cache, conversion, find_data
+from mmmamba.errors import InputError
+from mmmamba.files import write_json
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_yolo(tmp_path / 'set', {'train': compose_pictures(5), 'val': compose_pictures(2, 1)})
+
+
+def test_a_set_is_converted_once_and_again_when_a_file_changes(root: Path, own_cache: Path) -> None:
+    first = find_data(root)
+    with mock.patch.object(conversion, 'read_sizes', side_effect=AssertionError('converted again')):
+        assert find_data(root) == first
+        changes = (lambda: (root / 'labels' / 'train' / '003.txt').write_text('0 0.5 0.5 0.2 0.2\n'),
+                   lambda: (root / 'images' / 'train' / '004.png').unlink(),
+                   lambda: (root / 'data.yaml').write_text((root / 'data.yaml').read_text().replace('pear', 'plum')),
+                   lambda: os.utime(root / 'images' / 'val' / '000.png', (1, 1)))
+        for change in changes:
+            change()
+            with pytest.raises(AssertionError, match='converted again'):
+                find_data(root)
+    assert find_data(root).classes == ('apple', 'kiwi', 'plum')
+    assert len([path for path in own_cache.iterdir() if path.is_dir()]) == len(os.listdir(own_cache)) == 2
+
+
+def test_nothing_is_kept_of_a_conversion_that_failed(root: Path, own_cache: Path) -> None:
+    with mock.patch.object(cache, 'write_json', side_effect=InputError('no space left')), \
+            pytest.raises(InputError, match='no space left'):
+        find_data(root)
+    assert not list(own_cache.iterdir())
+
+
+def test_several_may_convert_at_the_same_time(root: Path, own_cache: Path) -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def write(path: Path, content: object) -> None:
+        together.wait()  # neither finishes before the other has begun
+        write_json(path, content)
+
+    with mock.patch.object(cache, 'write_json', write), ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(find_data, [root, root])
+    folder, = own_cache.iterdir()
+    assert first == second and first.splits['train'].annotations == folder / 'train.json'
+    assert json.loads((folder / 'train.json').read_text())['images'] and folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_how_it_was_taken_is_said_once_and_by_the_first_process(
+        root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    data = find_data(root)
+    monkeypatch.setenv('RANK', '1')
+    announce(data)
+    assert capsys.readouterr().out == ''
+    monkeypatch.delenv('RANK')
+    unique = replace(data, remarks=(str(root), ))
+    announce(unique)
+    announce(unique)
+    assert capsys.readouterr().out == f'data: {root}\n'
+
+
+def test_without_a_home_that_can_be_written_a_temporary_folder_is_used(
+        root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'tmp').mkdir()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'tmp'))
+    folder = find_data(root).splits['train'].annotations.parent
+    assert folder.parent.parent == tmp_path / 'tmp' and find_data(root).splits['train'].annotations.parent == folder
+    folder.parent.chmod(0o777)  # anybody could have put annotations there
+    assert find_data(root).splits['train'].annotations.parent.parent != folder.parent
