@@ -17,6 +17,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
@@ -46,13 +47,16 @@ class Parsed(BaseException):
 
 def parse(words: list[str], program: str, **start) -> argparse.Namespace:
     """Starts a program as a user does, up to its parsed arguments."""
-    original = argparse.ArgumentParser.parse_args
+    def stopping(method: str) -> AbstractContextManager:
+        original = getattr(argparse.ArgumentParser, method)
 
-    def stop(parser: argparse.ArgumentParser, *args, **kwargs) -> None:
-        raise Parsed(original(parser, *args, **kwargs))
+        def stop(parser: argparse.ArgumentParser, *args, **kwargs) -> None:
+            raise Parsed(original(parser, *args, **kwargs))
 
-    stopping = mock.patch.object(argparse.ArgumentParser, 'parse_args', stop)
-    with stopping, mock.patch.object(sys, 'argv', [program, *words]):
+        return mock.patch.object(argparse.ArgumentParser, method, stop)
+
+    arguments = mock.patch.object(sys, 'argv', [program, *words])
+    with stopping('parse_args'), stopping('parse_intermixed_args'), arguments:
         try:
             if 'command' in start:
                 import_module(module_of(start['command'])).main()

@@ -78,8 +78,11 @@ def separate_documents(tmp_path, monkeypatch):
     """Files that a document writes can be imported; what they register is forgotten."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with mock.patch.dict(MODELS._module_dict), mock.patch.dict(sys.modules):
+    with mock.patch.dict(MODELS._module_dict):
         yield
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, '__file__', None) or '').startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize('name', [name for name in documents() if any(b.language == 'python' for b in blocks(name))])
