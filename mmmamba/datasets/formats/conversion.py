@@ -145,11 +145,13 @@ def _contents(source: Source, seed: int) -> dict[str, Any]:
     for split, labels in source.splits.items():
         images[split] = os.path.commonpath([path.parent.absolute() for path in labels])
         entries[split] = _entries(labels, images[split], source.read, remarks)
-    found = {item.key for split in entries.values() for entry in split for item in entry.objects}
+    objects = [item for split in entries.values() for entry in split for item in entry.objects]
+    found = {item.key for item in objects}
     if not found:
         raise InputError(f'{source.root}: none of its images has an object ({source.format}: {source.evidence}); '
                          f'are the labels where the layout has them? See docs/data.md')
     classes = source.classes or {key: str(key) for key in sorted(found)}
+    _note_mixture(objects, remarks)
     contents = {split: to_coco(found, classes, remarks) for split, found in entries.items()}
     notes = list(source.notes)
     if 'val' not in contents:
@@ -161,6 +163,17 @@ def _contents(source: Source, seed: int) -> dict[str, Any]:
     lines = (summary(f'{source.format} ({source.evidence})', counts, names, notes), *remarks.lines())
     return {**{f'{split}.json': content for split, content in contents.items()},
             'data.json': {'splits': images, 'classes': names, 'remarks': lines}}
+
+
+def _note_mixture(objects: Sequence[LabelledObject], remarks: Remarks) -> None:
+    """Notes the rarer kind of objects in a set of boxes and polygons: it may be a slip, and a box has no mask."""
+    polygons = [item for item in objects if item.polygon]
+    boxes = [item for item in objects if not item.polygon]
+    if polygons and boxes:
+        fewer = min(polygons, boxes, key=len)
+        what = 'polygons among boxes' if fewer is polygons else 'boxes among polygons, which have no mask'
+        for item in fewer:
+            remarks.add(what, item.where)
 
 
 def _entries(labels: Mapping[Path, Path | None], root: str, read: ReadLabels, remarks: Remarks) -> list[_Entry]:

@@ -188,6 +188,7 @@ def test_polygons_are_masks(root: Path) -> None:
     shares = ' '.join(f'{value / (height if index % 2 else width):.6f}' for index, value in enumerate(points))
     (root / 'labels' / 'train' / '000.txt').write_text(f'2 {shares}\n')
     found, *_ = read(find_data(root))['annotations']
+    assert f'polygons among boxes: 1 ({root}/labels/train/000.txt, line 1)' in find_data(root).remarks[1]
     assert found['segmentation'] == [points] and found['bbox'] == [8, 6, 16, 24.5] and found['area'] == 388
 
 
