@@ -69,7 +69,7 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 		echo 'The tested versions need Python 3.11 or later: taking whichever versions fit this Python'; \
 		: > $(VENV)/constraints.txt; echo torch > $(VENV)/torch.txt; \
 	fi
-	$(INSTALL) $(or $(TORCH),-r $(VENV)/torch.txt) 'setuptools>=64'
+	$(INSTALL) $(or $(TORCH),-r $(VENV)/torch.txt) 'setuptools>=70.1'
 	@echo '== 2/3 mmmamba and its requirements'
 	$(INSTALL) --no-build-isolation -e '.[lite,demo,tests]'
 	@echo '== 3/3 checks'
