@@ -1,7 +1,7 @@
 """Packaging: metadata, the optional native libraries, wheels, and MIM's layout.
 
-Neither mmdet nor mmcv is among the requirements: several distributions provide each, and pip would put a second one over
-the first. Choose with an extra: ``mmmamba[lite]`` is mmdet with mmcv-lite (pure Python, enough together with
+Neither mmdet nor mmcv is among the requirements: several distributions provide each, and pip would put a second one
+over the first. Choose with an extra: ``mmmamba[lite]`` is mmdet with mmcv-lite (pure Python, enough together with
 ``mmmamba.compat``), ``mmmamba[mmdet]`` is for those who have full mmcv, ``mmmamba[onedl]`` takes OneDL's forks.
 
 A wheel's native libraries know nothing of Python, so it is tagged by its platform alone. ``--plat-name any`` makes one

@@ -37,8 +37,8 @@ class Symbol(Structure):
 def share_openmp() -> None:
     """Lets libraries that are loaded from now on use PyTorch's OpenMP runtime, or the system's if PyTorch has none.
 
-    Ours names no runtime, since PyTorch's has another name in every build: ``libgomp.so.1``, ``libgomp-a34b3233.so.1``,
-    ``libomp.so``. With a name of its own it would bring a second one, whose threads compete with PyTorch's.
+    Ours names no runtime, since PyTorch's has another name in every build: ``libgomp.so.1``, ``libiomp5.so``,
+    ``libgomp-a34b3233.so.1``. With a name it would bring a second one, whose threads compete with PyTorch's.
     """
     runtime, symbol = 'libgomp.so.1', Symbol()
     with suppress(AttributeError):  # no such function in PyTorch or in what it is linked with
@@ -51,7 +51,7 @@ def share_openmp() -> None:
 def load() -> Native:
     """Loads the library, which shares PyTorch's OpenMP runtime and its threads."""
     if not LIBRARY.exists():
-        log = BUILD_LOG.read_text(encoding='utf-8').strip() if BUILD_LOG.exists() else 'it was never built'
+        log = BUILD_LOG.read_text(encoding='utf-8').strip() if BUILD_LOG.exists() else 'it is left out here'
         return Native(None, f'The native library was not built: {log}.')
     try:
         with suppress(OSError):  # a library without OpenMP needs no runtime
