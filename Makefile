@@ -10,6 +10,10 @@
 #                           change of the requirements, the packaging or the C
 #   make lint               ruff and mypy alone
 #   make docs               builds the site of the documentation: site/index.html, readable without a server
+#   make wheels             builds an sdist and wheels for Linux (x86_64, aarch64) and for everywhere else into dist;
+#                           needs gcc-aarch64-linux-gnu (on aarch64: gcc-x86-64-linux-gnu)
+#   make try-wheels         installs them in an empty environment and uses them; the other machine's runs in an emulator
+#   make test-matrix        tests the wheel with every supported set of libraries: the table of docs/compatibility.md
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
 #   make help               this text
 #
@@ -20,6 +24,7 @@
 #                           PyTorch's CUDA build of several GB; if you know an index of CPU builds:
 #                           make demo TORCH='torch==2.13.0 --index-url <address>'
 #   JOBS=2                  processes of the tests
+#   PIP_ARGS='...'          arguments for the pip of try-wheels and test-matrix, such as --extra-index-url
 #   PYTEST_ARGS='...'       arguments for pytest: make test PYTEST_ARGS='tests/test_ops -x'
 #   DATA=folder             your data for the demo, as above
 PYTHON ?= python3
@@ -33,7 +38,7 @@ INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
 # Libraries are compiled to bytecode at their first import and not in every process again, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint docs install clean
+.PHONY: help demo test lint docs wheels try-wheels test-matrix install clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -53,6 +58,16 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d $(VENV)/site . site
 	@echo site/index.html
 
+wheels: $(STAMP)
+	$(BIN)/python .ci/wheels.py
+
+try-wheels: $(STAMP)
+	$(BIN)/python .ci/try_wheels.py $(PIP_ARGS)
+	$(BIN)/python -m pytest -rs tests/test_ops/test_aarch64.py
+
+test-matrix: $(STAMP)
+	$(BIN)/python .ci/matrix.py $(PIP_ARGS)
+
 install: $(STAMP)
 
 $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmmamba/ops/cpu/*.[ch] mmmamba/ops/cpu/build_native.py) \
@@ -68,7 +83,7 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt) $(wildcard mmma
 		echo 'The tested versions need Python 3.11 or later: taking whichever versions fit this Python'; \
 		: > $(VENV)/constraints.txt; echo torch > $(VENV)/torch.txt; \
 	fi
-	$(INSTALL) $(or $(TORCH),-r $(VENV)/torch.txt) 'setuptools>=64'
+	$(INSTALL) $(or $(TORCH),-r $(VENV)/torch.txt) 'setuptools>=70.1'
 	@echo '== 2/3 mmmamba and its requirements'
 	$(INSTALL) --no-build-isolation -e '.[lite,demo,tests]'
 	@echo '== 3/3 checks'

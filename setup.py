@@ -1,7 +1,11 @@
-"""Packaging: metadata, the optional native libraries, and MIM's layout.
+"""Packaging: metadata, the optional native libraries, wheels, and MIM's layout.
 
-mmcv is not among the requirements, because two distributions provide it: full mmcv (compiled) and mmcv-lite (pure
-Python, enough together with ``mmmamba.compat``). Choose one, for example with ``pip install mmmamba[lite]``.
+Neither mmdet nor mmcv is among the requirements: several distributions provide each, and pip would put a second one
+over the first. Choose with an extra: ``mmmamba[lite]`` is mmdet with mmcv-lite (pure Python, enough together with
+``mmmamba.compat``), ``mmmamba[mmdet]`` is for those who have full mmcv, ``mmmamba[onedl]`` takes OneDL's forks.
+
+A wheel's native libraries know nothing of Python, so it is tagged by its platform alone. ``--plat-name any`` makes one
+without them; another machine's is made with ``CC=aarch64-linux-gnu-gcc`` (see ``make wheels``).
 """
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -48,6 +53,18 @@ class BuildPyWithMim(build_py):
         return [(ROOT / name, base / 'mmmamba' / '.mim' / name) for name in MIM_CONTENT]
 
 
+class BdistWheelOfPlatform(bdist_wheel):
+    """Makes a wheel for any Python on a platform; for any platform, one without the native libraries."""
+
+    def finalize_options(self) -> None:
+        if self.plat_name == 'any':
+            self.distribution.ext_modules = []
+        super().finalize_options()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return 'py3', 'none', super().get_tag()[2]
+
+
 def requirements(name: str) -> list[str]:
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
     return [line for line in lines if line and not line.startswith('#')]
@@ -76,7 +93,9 @@ setup(
     python_requires='>=3.9',
     install_requires=requirements('runtime'),
     extras_require={
-        'lite': ['mmcv-lite>=2.0.0,<2.2.0'],
+        'lite': [*requirements('mmdet'), 'mmcv-lite>=2.0.0,<2.2.0'],
+        'mmdet': requirements('mmdet'),
+        'onedl': requirements('onedl'),
         'demo': requirements('demo'),
         'export': requirements('export'),
         'predict': requirements('predict'),
@@ -85,6 +104,6 @@ setup(
     },
     entry_points={'console_scripts': ['mmmamba = mmmamba.__main__:main']},
     ext_modules=[NATIVE['NATIVE_EXTENSION'], NATIVE['ONNXRUNTIME_EXTENSION']],
-    cmdclass={'build_py': BuildPyWithMim, 'build_ext': NATIVE['BuildNative']},
+    cmdclass={'bdist_wheel': BdistWheelOfPlatform, 'build_py': BuildPyWithMim, 'build_ext': NATIVE['BuildNative']},
     zip_safe=False,
 )

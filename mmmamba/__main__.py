@@ -21,7 +21,7 @@ def main() -> None:
         print(f'mmmamba {__version__}')
     elif name in COMMANDS:
         sys.argv = [f'mmmamba {name}', *sys.argv[2:]]
-        cli.run(import_module(module_of(name)).main)
+        cli.run(lambda: import_module(module_of(name)).main())  # without mmdet, the import fails
     else:
         close = get_close_matches(name, COMMANDS, 1)
         print(f'error: mmmamba has no command {name}{f"; did you mean {close[0]}?" if close else ""} '

@@ -35,6 +35,8 @@ _PACKAGES = {
                                'lvis', 'matplotlib', 'mlflow', 'mmpretrain', 'neptune', 'onnx', 'onnxruntime',
                                'onnxscript', 'openvino', 'pandas', 'scipy', 'seaborn', 'supervision', 'tensorboard',
                                'torchvision', 'trackers', 'transformers', 'wandb')},
+    # Of their several distributions, what suffices and needs no compiler.
+    **{name: 'mmmamba[lite]' for name in ('mmcv', 'mmdet', 'mmengine')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 from mmmamba import __main__ as program
+from mmmamba import cli
 from mmmamba.commands import COMMANDS, module_of
 from mmmamba.version import __version__
 
@@ -45,3 +46,13 @@ def test_an_unknown_command_is_one_line(monkeypatch, capsys):
 def test_bad_input_of_a_command_is_one_line(monkeypatch, capsys):
     assert call(monkeypatch, 'train', 'nothing.py') == 2
     assert capsys.readouterr().err == 'error: no such file: nothing.py\n'
+
+
+def test_without_mmdet_a_command_names_what_to_install(monkeypatch, capsys):
+    def import_module(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'mmdet'", name='mmdet')
+
+    monkeypatch.setattr(program, 'import_module', import_module)
+    monkeypatch.setattr(cli.importlib.util, 'find_spec', lambda name: None)
+    assert call(monkeypatch, 'train') == 2
+    assert capsys.readouterr().err == 'error: the package mmdet is missing: pip install mmmamba[lite]\n'

@@ -39,11 +39,25 @@ def _pip(*arguments: object) -> None:
 
 
 @pytest.fixture(scope='module')
-def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names in a wheel that is built, without network, from a clean copy of the repository."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel that is built, without network, from a clean copy of the repository."""
     source, out = _copy_repository(tmp_path_factory.mktemp('source')), tmp_path_factory.mktemp('wheel')
     _pip('wheel', '--wheel-dir', out, source)
-    return set(zipfile.ZipFile(next(out.glob('mmmamba-*.whl'))).namelist())
+    return next(out.glob('mmmamba-*.whl'))
+
+
+@pytest.fixture(scope='module')
+def wheel_names(wheel: Path) -> set[str]:
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.fixture(scope='module')
+def pure_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel for platforms that have none of their own."""
+    source, out = _copy_repository(tmp_path_factory.mktemp('source')), tmp_path_factory.mktemp('wheel')
+    subprocess.run([sys.executable, 'setup.py', '-q', 'bdist_wheel', '--plat-name', 'any', '--dist-dir', str(out)],
+                   cwd=source, check=True, capture_output=True)
+    return next(out.glob('mmmamba-*.whl'))
 
 
 @pytest.fixture(scope='module')
@@ -71,6 +85,32 @@ def test_wheel_holds_nothing_else(wheel_names: set[str]) -> None:
     folders = {name.split('/')[0] for name in wheel_names}
     assert {folder for folder in folders if not folder.endswith('.dist-info')} == {'mmmamba'}
     assert not [name for name in wheel_names if '__pycache__' in name]
+
+
+def test_wheels_are_for_any_python(wheel: Path, pure_wheel: Path) -> None:
+    assert re.search(r'-py3-none-(?!any)\w+\.whl$', wheel.name)
+    assert pure_wheel.name.endswith('-py3-none-any.whl')
+
+
+def test_the_wheel_for_any_platform_lacks_the_libraries_alone(wheel_names: set[str], pure_wheel: Path) -> None:
+    names = set(zipfile.ZipFile(pure_wheel).namelist())
+    built = {name for name in wheel_names if name.endswith(('.so', 'build_log.txt'))}
+    assert not {name for name in names if name.endswith('.so')}
+    assert names == wheel_names - built
+
+
+def test_what_pip_is_asked_for(wheel: Path) -> None:
+    """Bare, nothing that another distribution of the same modules could provide; with the extras, one set of them."""
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+        lines = re.findall(r'^Requires-Dist: ([\w-]+).*?(?:extra == .(\w+).)?$', archive.read(metadata).decode(), re.M)
+    asked: dict[str, set[str]] = {}
+    for name, extra in lines:
+        asked.setdefault(extra, set()).add(name)
+    assert asked[''] == {'torch', 'numpy', 'pycocotools', 'tqdm'}
+    assert asked['mmdet'] == {'mmdet', 'mmengine'}
+    assert asked['lite'] == {'mmdet', 'mmengine', 'mmcv-lite'}
+    assert asked['onedl'] == {'onedl-mmdetection', 'onedl-mmengine', 'onedl-mmcv'}
 
 
 def test_editable_install_links_to_the_repository() -> None:
@@ -111,7 +151,7 @@ def test_requirements_are_pinned_and_name_neither_mmcv() -> None:
         specs = [line for line in lines if line and not line.startswith('#')]
         return {re.match(r'[\w.-]+', spec).group().lower() for spec in specs}
 
-    asked = names('runtime.txt') | names('demo.txt') | names('tests.txt') | names('docs.txt')
+    asked = set().union(*(names(f'{part}.txt') for part in ('runtime', 'mmdet', 'demo', 'tests', 'docs')))
     assert not {name for name in asked if name.startswith('mmcv')}
     assert asked <= names('constraints.txt')
 

@@ -79,6 +79,25 @@ def test_vector_functions_are_accurate(way):
     assert (decays[delta[..., 1:] == 0] == 1).all()
 
 
+OPENMP = """
+import runpy, sys, torch
+def runtimes():
+    with open('/proc/self/maps') as file:
+        return {line.split()[-1] for line in file if 'gomp' in line or 'libomp' in line or 'iomp' in line}
+before = runtimes()
+native = runpy.run_path(sys.argv[1])['NATIVE']
+print(native.reason, len(before), len(runtimes() - before))
+"""
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks the system of Linux for loaded libraries')
+def test_it_brings_no_second_openmp_runtime():
+    """PyTorch alone is imported: other packages bring runtimes of their own."""
+    result = subprocess.run([sys.executable, '-c', OPENMP, native.__file__], capture_output=True, text=True)
+    assert result.stdout.split() == ['None', '1', '0'], result.stderr
+
+
 @needs_library
 def test_unknown_instruction_set_is_named():
     with pytest.raises(ValueError, match="lacks 'neon'; it has portable"):

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from mmmamba.deploy.native.libraries import FOLDER, OPENVINO, OPENVINO_VERSION
 from mmmamba.errors import InputError
-from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS, ISAS
+from mmmamba.ops.cpu.build_native import FLAGS, ISA_FLAGS, instruction_sets
 
 SCAN = FOLDER.parents[1] / 'ops' / 'cpu'
 # OpenVINO's messages name the source file: not by where it was compiled.
@@ -54,7 +54,8 @@ def build() -> Path:
 def _compile(folder: Path, package: Path, linked: list[str]) -> Path:
     """Compiles the library for the OpenVINO in ``package`` into a folder and returns its path there."""
     cc, cxx = (shlex.split(os.environ.get(name) or usual) for name, usual in (('CC', 'cc'), ('CXX', 'c++')))
-    macros = ['-DSCAN_EXPORT=', *(['-DSCAN_WITH_X86'] if len(ISAS) > 1 else []), f'-I{SCAN}']
+    isas = instruction_sets(cc)
+    macros = ['-DSCAN_EXPORT=', *(['-DSCAN_WITH_X86'] if len(isas) > 1 else []), f'-I{SCAN}']
     objects = []
 
     def compile_to(name: str, compiler: list[str], source: Path, flags: list[str]) -> None:
@@ -65,7 +66,7 @@ def _compile(folder: Path, package: Path, linked: list[str]) -> Path:
         compile_to(f'{source.stem}.o', cc, source, FLAGS + macros)
     compile_to('openvino_op.o', cxx, FOLDER / 'openvino_op.cpp',
                [*CPP_FLAGS, *macros, '-isystem', str(package / 'include')])
-    for isa in ISAS:
+    for isa in isas:
         compile_to(f'kernel_{isa}.o', cc, SCAN / 'kernel.c', [*FLAGS, *ISA_FLAGS[isa], f'-DSCAN_ISA={isa}'])
     library = folder / OPENVINO
     _run([*cxx, '-shared', '-o', str(library), *objects, *linked, f'-Wl,-rpath,{package / "libs"}', *KEPT, '-pthread'])

@@ -1,11 +1,14 @@
 """Builds the libraries of the native kernels at install time, or records why they could not be built.
 
 setup.py loads this file by its path, before anything is installed: it imports nothing but setuptools.
+
+The compiler decides what is built, so that ``CC=aarch64-linux-gnu-gcc`` is all that another machine's libraries need.
 """
 from __future__ import annotations
 
-import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension
@@ -23,8 +26,16 @@ ISA_FLAGS = {
     'avx512': ['-mavx512f', '-mavx512dq', '-mfma', '-DSCAN_USE_AVX512'],
     'avx512_bf16': ['-mavx512f', '-mavx512dq', '-mfma', '-DSCAN_USE_AVX512', '-DSCAN_USE_AVX512_BF16'],
 }
-ISAS = tuple(ISA_FLAGS) if platform.machine().lower() in ('x86_64', 'amd64') else ('portable',)
 BUILD_ERRORS = (BaseError, CCompilerError, OSError)
+
+
+def instruction_sets(compiler: list[str]) -> tuple[str, ...]:
+    """Returns what the target of a compiler has, worst first; the target need not be this machine."""
+    try:
+        target = subprocess.run([*compiler, '-dumpmachine'], capture_output=True, text=True).stdout
+    except OSError:  # which the compilation reports
+        target = ''
+    return tuple(ISA_FLAGS) if target.startswith(('x86_64', 'amd64')) else ('portable',)
 
 
 class NativeLibrary(Extension):
@@ -78,7 +89,8 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: NativeLibrary) -> None:
         first_error = None
-        for isas in dict.fromkeys((ISAS, ('portable',))):
+        known = instruction_sets(getattr(self.compiler, 'compiler_so', []))  # which Microsoft's does not have
+        for isas in dict.fromkeys((known, ('portable',))):
             for openmp in (['-fopenmp'], []) if ext.openmp else ([],):
                 try:
                     self._compile(ext, isas, openmp)
@@ -108,7 +120,7 @@ class BuildNative(build_ext):
                         extra_postargs=FLAGS + ISA_FLAGS[isa])
                 objects += self.kernel_objects[kernel, isa]
         self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=[*openmp, '-pthread'])
+            objects, self.get_ext_fullpath(ext.name), extra_postargs=[*_runtime(objects, openmp), '-pthread'])
 
     def _record_failure(self, ext: NativeLibrary, error: Exception | None) -> None:
         # A compiler's whole command line would bury the name of the compiler and how it ended.
@@ -124,3 +136,13 @@ class BuildNative(build_ext):
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(failure + '\n', encoding='utf-8')
+
+
+def _runtime(objects: list[str], openmp: list[str]) -> list[str]:
+    """Returns how the linker is told of an OpenMP runtime.
+
+    What GCC calls is left open: PyTorch's runtime, whose file has another name in every build of PyTorch, has it
+    (native.py). A second one, that of the compiler, would start threads of its own beside PyTorch's.
+    """
+    called = any(b'GOMP_' in Path(name).read_bytes() for name in objects) and sys.platform == 'linux'
+    return [] if called else openmp

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from ctypes import c_int64, c_void_p
+from contextlib import suppress
+from ctypes import RTLD_GLOBAL, Structure, byref, c_char_p, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +28,34 @@ class Native:
     openmp: bool = False
 
 
+class Symbol(Structure):
+    """Dl_info of the C library: where a function is."""
+
+    _fields_ = [('file', c_char_p), ('base', c_void_p), ('name', c_char_p), ('address', c_void_p)]
+
+
+def share_openmp() -> None:
+    """Lets libraries that are loaded from now on use PyTorch's OpenMP runtime, or the system's if PyTorch has none.
+
+    Ours names no runtime, since PyTorch's has another name in every build: ``libgomp.so.1``, ``libiomp5.so``,
+    ``libgomp-a34b3233.so.1``. With a name it would bring a second one, whose threads compete with PyTorch's.
+    """
+    runtime, symbol = 'libgomp.so.1', Symbol()
+    with suppress(AttributeError):  # no such function in PyTorch or in what it is linked with
+        function = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, c_void_p)
+        if ctypes.CDLL(None).dladdr(function, byref(symbol)):
+            runtime = symbol.file.decode()
+    ctypes.CDLL(runtime, mode=RTLD_GLOBAL)
+
+
 def load() -> Native:
-    """Loads the library. PyTorch is loaded by now, so both share one OpenMP runtime and its threads."""
+    """Loads the library, which shares PyTorch's OpenMP runtime and its threads."""
     if not LIBRARY.exists():
-        log = BUILD_LOG.read_text(encoding='utf-8').strip() if BUILD_LOG.exists() else 'it was never built'
+        log = BUILD_LOG.read_text(encoding='utf-8').strip() if BUILD_LOG.exists() else 'it is left out here'
         return Native(None, f'The native library was not built: {log}.')
     try:
+        with suppress(OSError):  # a library without OpenMP needs no runtime
+            share_openmp()
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return Native(None, f'The native library cannot be loaded: {error}.')
