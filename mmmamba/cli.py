@@ -150,8 +150,11 @@ def next_call(name: str, *arguments: object) -> str:
         *arguments: Of the command.
     """
     tool = Path(sys.argv[0]).parent / _TOOLS[name]
-    program = str(tool) if sys.argv[0].endswith('.py') and tool.is_file() else f'mmmamba {name}'
-    return command([program, *map(str, arguments)])
+    if not (sys.argv[0].endswith('.py') and tool.is_file()):
+        return command([f'mmmamba {name}', *map(str, arguments)])
+    if name == 'predict':  # the tool takes its sources first
+        arguments = (*arguments[2:], *arguments[:2])
+    return command([str(tool), *map(str, arguments)])
 
 
 def require_folder_of(path: Path) -> None:

@@ -7,7 +7,9 @@ COMMANDS = MappingProxyType({
     'test': 'measure the AP of a checkpoint or of an exported file',
     'predict': 'detect objects in images, videos, cameras and streams',
     'export': 'write a detector for ONNX Runtime, OpenVINO or PyTorch without MMDetection',
+    'cam': 'draw where a layer of a detector looks in a picture',
     'compare': 'train and test several detectors under the same conditions, with a report',
+    'mmdet': 'run a tool of MMDetection: browse_dataset, print_config, analyze_logs and others',
     'zoo': 'list the models, their AP, and the weights that there are',
     'info': 'describe this installation, or a model',
 })

@@ -40,7 +40,7 @@ def after_training(runner: Runner, seconds: float) -> str:
         model = from_here(config), from_here(best_checkpoint or last_checkpoint)
         exported = from_here(Path(runner.work_dir, 'model.onnx'))
         rows += [('to test it', cli.next_call('test', *model)),
-                 ('to use it', cli.next_call('predict', _pictures(runner.cfg), *model)),
+                 ('to use it', cli.next_call('predict', *model, _pictures(runner.cfg))),
                  ('to export it', cli.next_call('export', *model, '--out', exported))]
     return f'Trained for {duration(seconds)}.\n{_table(rows)}'
 

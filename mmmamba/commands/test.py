@@ -3,12 +3,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
+from torch import nn
 
+from mmmamba import cli
+from mmmamba.analysis.compare.evaluation import read_truth
+from mmmamba.analysis.compare.plan import truth_of
+from mmmamba.analysis.report.document import percent, write_report
+from mmmamba.analysis.report.results import EvaluatedRun
+from mmmamba.analysis.report.settings import settings_of
 from mmmamba.commands.options import add_settings, use_device, with_settings
 from mmmamba.commands.results import after_test
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
@@ -17,9 +25,9 @@ from mmmamba.engine.exported_detector import SUFFIXES, use_exported_file
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
 from mmmamba.model_config import merge_options
-from mmmamba.package_files import find_config
-from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
-from mmmamba.settings import load_config
+from mmmamba.package_files import find_config, model_name
+from mmmamba.recipes import RECIPES, data_name, default_work_dir, under_recipe
+from mmmamba.settings import class_names, load_config
 from mmmamba.settings.data import TEST_LOADERS
 
 
@@ -38,7 +46,12 @@ def parse_args() -> argparse.Namespace:
         '--out',
         metavar='PREFIX',
         help='write PREFIX.bbox.json and, of masks, PREFIX.segm.json (in the format of COCO results), and '
-        'PREFIX.metrics.json')
+        'PREFIX.metrics.json; a name that ends with .pkl is written as mmdet writes it, for its analysis tools')
+    parser.add_argument(
+        '--report',
+        type=Path,
+        metavar='FOLDER',
+        help='write FOLDER/report.html: which score to use, classes, confusion matrix, errors, worst images')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
     parser.add_argument('--show-dir', help='draw detections next to the ground truth, into this folder')
     add_settings(parser)
@@ -62,11 +75,24 @@ def use_coco_options(cfg: Config, prefix: str | None) -> None:
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     coco = [evaluator for evaluator in evaluators if evaluator['type'] == 'CocoMetric']
     if prefix and not coco:
-        raise InputError('--out needs a CocoMetric among the test evaluators')
+        raise InputError('--out and --report need a CocoMetric among the test evaluators')
     for evaluator in coco:
         evaluator.classwise = True
         if prefix:
             evaluator.outfile_prefix = prefix
+
+
+def report_of(args: argparse.Namespace, cfg: Config, truth: dict, model: nn.Module, meta: dict, prefix: str,
+              metrics: dict[str, float]) -> None:
+    """Writes the report of a test, and prints where it is and which score is best."""
+    annotations, images = truth_of(cfg)
+    name = f'{model_name(args.config)} on {data_name(args.data) if args.data else annotations.stem}'
+    run = EvaluatedRun(name, str(args.config), args.checkpoint, cli.call_again(sys.argv), truth, images,
+                  Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
+                  cfg.pretty_text)
+    results = write_report(run, args.report)
+    print(f'Report: {args.report / "report.html"}; F1 is best, {percent(results.summary()["f1"])} %, with scores '
+          f'above {results.score:.2f}')
 
 
 def check_classes(meta: dict, classes: tuple[str, ...]) -> None:
@@ -100,11 +126,19 @@ def main() -> None:
         use_tta(cfg)
     if exported:
         use_exported_file(cfg, args.checkpoint)
-    use_coco_options(cfg, args.out)
+    dump = args.out and args.out.endswith('.pkl')
+    prefix = args.out if args.out and not dump else args.report and str(args.report / 'detections')
+    use_coco_options(cfg, prefix)
+    if dump:
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=args.out)]
+    # What is wrong with the annotations shall be said before the test.
+    truth = read_truth(truth_of(cfg)[0], class_names(cfg)) if args.report else {}
     if args.show_dir:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
-    if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    for place in (args.out, prefix):
+        if place:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
 
     prepare_distributed(cfg, args.launcher)
     runner = CheckedRunner.from_cfg(cfg)
@@ -117,6 +151,8 @@ def main() -> None:
         check_classes(meta, runner.test_dataloader.dataset.metainfo['classes'])
         metrics = runner.test()
     if is_main_process():
-        if args.out:
+        if args.out and not dump:
             write_json(f'{args.out}.metrics.json', metrics, indent=2)
-        print(after_test(runner, args.out, args.show_dir))
+        if args.report:
+            report_of(args, cfg, truth, model, meta, prefix, metrics)
+        print(after_test(runner, None if dump else args.out, args.show_dir))

@@ -17,6 +17,8 @@ from mmmamba.datasets.coco_objects import check_objects
 from mmmamba.errors import InputError
 
 IOU_THRESHOLDS = (0.5, 0.75)
+COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
+"""Over which COCO's AP is the mean."""
 MAX_DETECTIONS = 100
 """Of an image and a class: as many as COCO's AP counts."""
 RECALLS = np.linspace(0, 1, 101)
@@ -82,15 +84,17 @@ def read_detections(path: Path, truth: dict) -> list[dict]:
     return detections
 
 
-def evaluate_boxes(truth: dict, detections: Sequence[dict]) -> COCOeval:
+def evaluate_boxes(truth: dict, detections: Sequence[dict],
+                   iou_thresholds: Sequence[float] = IOU_THRESHOLDS) -> COCOeval:
     """Matches detections with the truth and makes the precision-recall curves.
 
     Args:
         truth: What :func:`read_truth` returned.
         detections: What :func:`read_detections` returned.
+        iou_thresholds: The first is 0.5, which error types are read at.
 
     Returns:
-        The evaluation at :data:`IOU_THRESHOLDS`, over all areas, accumulated.
+        The evaluation at these IoUs, over all areas, accumulated.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # COCOeval prints its progress
         evaluation = COCOeval(_index(truth, truth['annotations']), _index(truth, [
@@ -98,7 +102,7 @@ def evaluate_boxes(truth: dict, detections: Sequence[dict]) -> COCOeval:
              **{key: item[key] for key in ('image_id', 'category_id', 'bbox', 'score')}} for item in detections
         ]), 'bbox')
         params = evaluation.params
-        params.iouThrs = np.array(IOU_THRESHOLDS)
+        params.iouThrs = np.array(iou_thresholds)
         params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
         params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()

@@ -151,10 +151,12 @@ def truth_of(cfg: Config) -> tuple[Path, Path]:
     """Returns the annotation file of a config's test set, and the folder of its images.
 
     Args:
-        cfg: With CocoMetric as evaluator.
+        cfg: With CocoMetric among its evaluators.
     """
-    dataset = cfg.test_dataloader.dataset
-    return Path(cfg.test_evaluator.ann_file), Path(dataset.data_root, dataset.data_prefix.get('img', ''))
+    dataset = next(coco_datasets(cfg.test_dataloader.dataset))
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    annotations = next(evaluator.ann_file for evaluator in evaluators if evaluator.get('ann_file'))
+    return Path(annotations), Path(dataset.get('data_root') or '', dataset.get('data_prefix', {}).get('img', ''))
 
 
 def facts(configs: Mapping[str, Config], data: str, seeds: Sequence[int], *, scratch: bool,

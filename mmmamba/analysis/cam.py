@@ -1,0 +1,268 @@
+"""Class activation maps of detectors: where in the picture a layer responds (EigenCAM), or what scores depend on.
+
+The package grad-cam has both methods, but cannot be installed without torchvision, opencv-python-headless and
+scikit-learn, and does not know mmdet's detectors; both methods are a few lines.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from mmmamba.datasets.checked_images import blaming_the_image
+from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage
+from mmmamba.engine.checkpoint import load_checkpoint_checked
+from mmmamba.errors import InputError
+from mmmamba.recipes import class_names
+
+_MAP_SHARE = 0.5  # of the colours of a drawn map
+_PALE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a layer returned for a picture, and how the scores change with it.
+
+    Args:
+        value: (C, H, W).
+        gradient: Of the sum of the scores, (C, H, W); None where it was not asked for.
+    """
+    value: Tensor
+    gradient: Tensor | None = None
+
+
+def eigen_cam(activation: Activation) -> Tensor:
+    """Projects the cells of a layer onto their first principal component (Muhammad and Yeasin, arXiv 2008.00299).
+
+    As a component has no sign, the one is taken with which the cell that is farthest from the mean is positive.
+
+    Args:
+        activation: Of a layer.
+
+    Returns:
+        (H, W), not negative.
+    """
+    cells = activation.value.flatten(1).t()
+    cells = cells - cells.mean(dim=0)
+    projection = cells @ torch.linalg.svd(cells, full_matrices=False).Vh[0]
+    farthest = projection[projection.abs().argmax()]
+    return (projection * farthest.sign()).relu().reshape(activation.value.shape[1:])
+
+
+def grad_cam(activation: Activation) -> Tensor:
+    """Weights the channels of a layer with their mean gradients (Selvaraju et al., arXiv 1610.02391, equations 1, 2).
+
+    Args:
+        activation: Of a layer, with its gradient.
+
+    Returns:
+        (H, W), not negative.
+    """
+    weights = activation.gradient.mean(dim=(1, 2), keepdim=True)
+    return (weights * activation.value).sum(dim=0).relu()
+
+
+METHODS: Mapping[str, Callable[[Activation], Tensor]] = MappingProxyType({'eigencam': eigen_cam, 'gradcam': grad_cam})
+"""Name → what makes a map of an activation."""
+
+
+class CamDetector:
+    """A trained detector whose layers can be looked at.
+
+    Args:
+        cfg: Any detector's config.
+        checkpoint: Its weights.
+        device: Where it runs.
+
+    Raises:
+        InputError: The checkpoint is of another architecture.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: torch.device) -> None:
+        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        self.model: Any = MODELS.build(cfg.model)
+        meta = load_checkpoint_checked(self.model, checkpoint)
+        self.model.to(device).eval()
+        self.classes = tuple(meta.get('dataset_meta', {}).get('classes') or class_names(cfg))
+        self.default_layer = 'neck' if getattr(self.model, 'with_neck', False) else 'backbone'
+        self._pipeline = Compose([step for step in get_test_pipeline_cfg(cfg)[1:]
+                                  if step['type'] != 'LoadAnnotations'])  # the first one loads the image
+
+    def layer(self, name: str) -> nn.Module:
+        """Returns a module by its name.
+
+        Raises:
+            InputError: There is none; the line names those that are close.
+        """
+        modules = dict(self.model.named_modules())
+        if name in modules and name:
+            return modules[name]
+        close = get_close_matches(name, modules, 3)
+        raise InputError(f'the detector has no layer {name!r}; did you mean {" or ".join(close)}?' if close else
+                         f'the detector has no layer {name!r}; it begins with one of '
+                         f'{", ".join(name for name, _ in self.model.named_children())}')
+
+    def prepare(self, path: Path) -> tuple[np.ndarray, dict]:
+        """Applies the test pipeline to an image.
+
+        Returns:
+            The picture, BGR (H, W, 3) uint8, and its batch.
+
+        Raises:
+            UnreadableImageError: The image cannot be used.
+        """
+        results = LoadCheckedImage()({'img_path': str(path), 'img_id': 0})
+        picture = results['img'].copy()
+        with blaming_the_image(str(path), results):
+            data = self._pipeline(results)
+        return picture, self.model.data_preprocessor(pseudo_collate([data]), False)
+
+    def activations(self, batch: dict, layers: Sequence[str], score: float, label: int | None,
+                    gradients: bool) -> tuple[dict[str, list[Activation]], DetDataSample]:
+        """Runs the detector and keeps what layers return.
+
+        Args:
+            batch: Of :meth:`prepare`.
+            layers: Names of modules; one that returns several maps, or runs several times, has several activations.
+            score: Gradients are of the sum of the scores above this one; of the largest if there is none. They are
+                those of the detections or, where mmdet cuts them off, of all cells of the head.
+            label: The class that gradients are of; None for all.
+            gradients: Whether to compute them.
+
+        Returns:
+            The activations of each layer, and the detections in pixels of the picture.
+
+        Raises:
+            InputError: A layer returns no map (N, C, H, W), or nothing is detected that gradients could be of.
+        """
+        inputs = batch['inputs'].requires_grad_(gradients)
+        with torch.set_grad_enabled(gradients), self._kept(layers) as kept, self._cell_scores() as cells:
+            sample, = self.model.predict(inputs, batch['data_samples'])
+            for name, maps in kept.items():
+                if not maps:
+                    raise InputError(f'layer {name} returns no map (N, C, H, W)')
+            outputs = [output for maps in kept.values() for output, _ in maps]
+            slopes = iter(self._slopes(sample, cells, outputs, score, label) if gradients else [None] * len(outputs))
+        return {name: [Activation(value[0], next(slopes)) for _, value in maps] for name, maps in kept.items()}, sample
+
+    @contextmanager
+    def _kept(self, layers: Sequence[str]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+        """Collects the maps that layers return: themselves, and copies that later operations in place do not change.
+        """
+        kept: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+
+        def keep(name: str, output: Any) -> None:
+            for part in output if isinstance(output, (list, tuple)) else [output]:
+                if isinstance(part, Tensor) and part.ndim == 4:
+                    kept[name].append((part, part.detach().float().clone()))
+
+        handles = [self.layer(name).register_forward_hook(lambda _module, _inputs, output, name=name:
+                                                          keep(name, output)) for name in layers]
+        try:
+            yield kept
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _cell_scores(self) -> Iterator[list[Tensor]]:
+        """Collects the scores (cells, classes) of a dense head, level by level; of other heads none."""
+        scores: list[Tensor] = []
+        head = getattr(self.model, 'bbox_head', None)
+        if not hasattr(head, 'cls_out_channels'):
+            yield scores
+            return
+
+        def keep(_module: nn.Module, _inputs: tuple, output: Any) -> None:
+            for logits in output[0]:
+                if logits.ndim == 4:
+                    rows = logits.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
+                    sigmoid = getattr(head, 'use_sigmoid_cls', True)
+                    scores.append(rows.sigmoid() if sigmoid else rows.softmax(dim=1)[:, :-1])
+
+        handle = head.register_forward_hook(keep)
+        try:
+            yield scores
+        finally:
+            handle.remove()
+
+    def _slopes(self, sample: DetDataSample, cells: Sequence[Tensor], outputs: Sequence[Tensor], score: float,
+                label: int | None) -> list[Tensor]:
+        found = sample.pred_instances
+        if found.scores.requires_grad:
+            scores = found.scores if label is None else found.scores[found.labels == label]
+        elif cells:
+            scores = torch.cat([rows if label is None else rows[:, label:label + 1] for rows in cells]).flatten()
+        else:
+            raise InputError(f'the scores of {type(self.model).__name__} have no gradient: try --method eigencam')
+        if not len(scores):
+            raise InputError('nothing is detected that a gradient could be of: try --method eigencam')
+        chosen = scores[scores > score] if (scores > score).any() else scores.max()
+        slopes = torch.autograd.grad(chosen.sum(), outputs, allow_unused=True)
+        return [torch.zeros_like(output[0]) if slope is None else slope[0].float()
+                for slope, output in zip(slopes, outputs)]
+
+
+def blended(maps: Sequence[Tensor], sample: DetDataSample) -> np.ndarray:
+    """Averages maps of any resolution, and lays them over the picture, without what was padded.
+
+    Args:
+        maps: (H, W) each, not negative; of the whole batch.
+        sample: With ``ori_shape``, ``scale_factor`` and ``batch_input_shape``; padded to the right and below.
+
+    Returns:
+        As large as the picture, from 0 to 1; 0 everywhere where all maps are 0.
+    """
+    padded = tuple(sample.batch_input_shape)
+    height, width = (min(most, max(1, round(side * factor)))
+                     for most, side, factor in zip(padded, sample.ori_shape, sample.scale_factor[::-1]))
+    total = torch.zeros(height, width)
+    for heat in maps:
+        large = nn.functional.interpolate(heat.detach().float().cpu()[None, None], padded, mode='bilinear')
+        inside = large[0, 0, :height, :width]
+        total += inside / inside.max().clamp(min=1e-12)
+    total = nn.functional.interpolate(total[None, None], tuple(sample.ori_shape), mode='bilinear')[0, 0]
+    return (total / total.max().clamp(min=1e-12)).numpy()
+
+
+def draw_map(picture: np.ndarray, heat: np.ndarray, sample: DetDataSample, classes: Sequence[str],
+             score: float) -> np.ndarray:
+    """Lays a map over a picture, with the boxes of the detections.
+
+    Args:
+        picture: BGR (H, W, 3) uint8.
+        heat: (H, W), from 0 to 1.
+        sample: The detections, in pixels of the picture.
+        classes: Their names.
+        score: Detections above it are drawn.
+
+    Returns:
+        BGR (H, W, 3) uint8.
+    """
+    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_TURBO)
+    drawn = cv2.addWeighted(colours, _MAP_SHARE, picture, 1 - _MAP_SHARE, 0)
+    found = sample.pred_instances
+    size = max(picture.shape[:2]) / 1000
+    for box, label, value in zip(found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist()):
+        if value > score:
+            left, top, right, bottom = map(round, box)
+            cv2.rectangle(drawn, (left, top), (right, bottom), _PALE, max(1, round(2 * size)), cv2.LINE_AA)
+            cv2.putText(drawn, f'{classes[label]} {value:.2f}', (left + 3, max(top, 0) + round(20 * size) + 4),
+                        cv2.FONT_HERSHEY_SIMPLEX, max(0.35, 0.7 * size), _PALE, max(1, round(1.4 * size)), cv2.LINE_AA)
+    return drawn

@@ -1,0 +1,107 @@
+"""The images with most errors: each once in the page, with boxes over it that are coloured by their outcome."""
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+
+from mmmamba.analysis.report.matching import ImageOutcome
+from mmmamba.datasets.transforms.load_checked_image import load_annotated_image
+
+IMAGES = 12
+_LABELS = 8  # of a picture: more would hide it
+_SIDE = 640  # the longer one, in pixels
+_QUALITY = 80
+STYLE = """
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .5rem; }
+.gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
+.gallery figcaption { margin-top: .4rem; font-size: .85rem; color: var(--muted); overflow-wrap: anywhere; }
+.gallery svg { width: 100%; height: auto; border-radius: 6px; }
+.gallery rect { fill: transparent; stroke-width: 2; vector-effect: non-scaling-stroke; }
+.gallery text { font-family: system-ui, sans-serif; font-weight: 600; paint-order: stroke; stroke-width: .22em;
+  stroke: #000a; fill: #fff; }
+.gallery .right { stroke: #4db2ff; }
+.gallery .wrong { stroke: #ff6a3d; }
+.key { font-weight: 600; }
+.key.right { color: var(--accent); } .key.wrong { color: var(--bad); }
+"""
+"""Boxes are blue and orange, which the colour-blind tell apart, and light enough for dark pictures."""
+
+
+def worst(results: Iterable[ImageOutcome]) -> list[ImageOutcome]:
+    """Returns the images with errors, those with most of them first, at most :data:`IMAGES`."""
+    return sorted((result for result in results if result.errors), key=lambda result: -result.errors)[:IMAGES]
+
+
+def gallery(results: Sequence[ImageOutcome], truth: dict, folder: Path) -> str:
+    """Draws images twice: with their objects, and with the detections.
+
+    Args:
+        results: What :func:`worst` returned.
+        truth: The content of the COCO file.
+        folder: Of the images.
+
+    Returns:
+        HTML with the pictures in it.
+
+    Raises:
+        InputError: An image cannot be read, or has another size than its annotations.
+    """
+    images = {image['id']: image for image in truth['images']}
+    names = {category['id']: category['name'] for category in truth['categories']}
+    figures = [_figure(result, images[result.image], names, folder, f'picture{number}')
+               for number, result in enumerate(results)]
+    return f'<div class="gallery">{"".join(figures)}</div>'
+
+
+def _figure(result: ImageOutcome, image: dict, names: Mapping[int, str], folder: Path, key: str) -> str:
+    pixels = (f'<image id="{key}" href="{_picture(image, folder)}" width="{image["width"]}" '
+              f'height="{image["height"]}" preserveAspectRatio="none"/>')
+    again = f'<use href="#{key}"/>'
+    right, of = zip(*result.found) if result.found else ((), ())
+    confused, instead_of = zip(*result.confused) if result.confused else ((), ())
+    wrong = sorted([*confused, *result.false], key=lambda item: -item['score'])
+    views = ''.join(
+        f'<svg viewBox="0 0 {image["width"]} {image["height"]}" role="img" aria-label="{label}">{background}'
+        f'{_boxes(blue, "right", image, names)}{_boxes(orange, "wrong", image, names)}</svg>'
+        for label, background, blue, orange in (('objects', pixels, of, [*instead_of, *result.missed]),
+                                                ('detections', again, right, wrong)))
+    counts = (f'{len(result.found)} found, {len(result.missed)} missed, {len(result.false)} false, '
+              f'{len(result.confused)} of a wrong class')
+    return (f'<figure class="card"><div class="pair">{views}</div>'
+            f'<figcaption>{html.escape(image["file_name"])}: {counts}</figcaption></figure>')
+
+
+def _boxes(items: Sequence[dict], kind: str, image: dict, names: Mapping[int, str]) -> str:
+    """Draws boxes, each with class and score under the pointer; the first wrong ones are labelled, too."""
+    drawn, labels = [], []  # labels come last, above all boxes
+    for number, item in enumerate(items):
+        title = html.escape(names[item['category_id']] + (f' {item["score"]:.2f}' if 'score' in item else ''))
+        x, y, width, height = (round(value, 1) for value in item['bbox'])
+        drawn.append(f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="{height}"><title>{title}</title>'
+                     '</rect>')
+        if kind == 'wrong' and number < _LABELS:
+            labels.append(_label(title, x, y, image))
+    return ''.join([*drawn, *labels])
+
+
+def _label(text: str, x: float, y: float, image: dict) -> str:
+    """Writes text into the upper left corner of a box; to the left where it would leave the picture."""
+    size = 0.035 * max(image['width'], image['height'])
+    ends = x + 0.65 * size * len(text) > image['width']
+    place = image['width'] - size / 4 if ends else max(x, 0) + size / 4
+    return (f'<text x="{place:.1f}" y="{max(y, 0) + size:.1f}" font-size="{size:.1f}" '
+            f'text-anchor="{"end" if ends else "start"}">{text}</text>')
+
+
+def _picture(image: dict, folder: Path) -> str:
+    """Returns an image as a JPEG of limited size, in an address of its own."""
+    pixels = load_annotated_image(image, folder)
+    scale = min(1.0, _SIDE / max(pixels.shape[:2]))
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    small = cv2.resize(pixels[..., ::-1], size, interpolation=cv2.INTER_AREA)
+    content = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+    return f'data:image/jpeg;base64,{base64.b64encode(content).decode()}'

@@ -1,0 +1,41 @@
+"""tools/test.py --report: the page of a test; and mmdet's own file of results."""
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+
+@pytest.fixture
+def checkpoint(tiny_config, mmdet_scope):
+    """Weights of the tiny detector, which detect whatever they do."""
+    path = tiny_config.with_name('epoch_1.pth')
+    detector = MODELS.build(Config.fromfile(tiny_config).model)
+    torch.save({'state_dict': detector.state_dict(), 'meta': {'epoch': 1, 'iter': 4}}, path)
+    return path
+
+
+def test_report_of_a_detector(tiny_config, checkpoint, run_tool, tmp_path, capsys):
+    report, dump = tmp_path / 'report', tmp_path / 'results.pkl'
+    assert run_tool('test', tiny_config, checkpoint, '--work-dir', tmp_path / 'test', '--out', dump, '--report',
+                    report) == 0
+    assert f'Report: {report / "report.html"}' in capsys.readouterr().out
+    text = (report / 'report.html').read_text(encoding='utf-8')
+    assert 'on val' in text and '1 epochs, 4 iterations' in text
+    assert 'SingleStageDetector, ODMamba, ODSSPAFPN, YOLOv8Head' in text
+    numbers = json.loads((report / 'report.json').read_text())
+    detections = json.loads((report / 'detections.bbox.json').read_text())
+    assert numbers['metrics']['coco/bbox_mAP'] >= 0 and detections
+    assert [row['class'] for row in numbers['classes']] == ['square', 'wide', 'tall']
+    assert len(pickle.loads(dump.read_bytes())) == 4
+
+
+@pytest.mark.parametrize('option', ['--out', '--report'])
+def test_a_report_needs_cocos_evaluation(tiny_config, run_tool, tmp_path, capsys, option):
+    assert run_tool('test', tiny_config, tmp_path / 'none.pth', option, tmp_path / 'report', '--cfg-options',
+                    'test_evaluator.type=VOCMetric') == 2
+    assert 'need a CocoMetric among the test evaluators' in capsys.readouterr().err
