@@ -42,6 +42,34 @@ def read_annotations(path: str, for_evaluation: bool) -> dict:
     return check_annotations(read_json(path), path, for_evaluation)
 
 
+def read_json(path: str, encoding: str = 'utf-8') -> dict:
+    """Reads a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        encoding: ``'utf-8-sig'`` accepts a mark at its start (BOM), which nothing else that reads such files does.
+
+    Raises:
+        InputError: It cannot be read, or holds something else.
+    """
+    try:
+        with open(path, encoding=encoding) as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise InputError(f'no such annotation file: {path}') from None
+    except UnicodeDecodeError:
+        raise InputError(f'{path} is not text in UTF-8, which JSON is written in: save it so, uncompressed') from None
+    except json.JSONDecodeError as error:
+        raise InputError(f'{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror or error}') from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise InputError(f'{path} cannot be read: {error}') from None
+    if not isinstance(content, dict):
+        raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
+    return content
+
+
 def check_annotations(content: dict, path: str, for_evaluation: bool) -> dict:
     """Checks the content of an annotation file as :func:`read_annotations` does; ``path`` is for messages."""
     for fault in find_faults(content, path, for_evaluation):
@@ -171,34 +199,6 @@ def find_missing_images(images: Sequence[dict], folder: str) -> list[str]:
 def is_number(value: object, most: float = _MAX_SIDE) -> bool:
     """Tells whether a value of a JSON file is a number of at most that magnitude; true, false and NaN are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
-
-
-def read_json(path: str, encoding: str = 'utf-8') -> dict:
-    """Reads the object that a JSON file holds.
-
-    Args:
-        path: The file.
-        encoding: ``'utf-8-sig'`` accepts a mark at its start (BOM), which nothing else that reads such files does.
-
-    Raises:
-        InputError: There is none, in a line that says why.
-    """
-    try:
-        with open(path, encoding=encoding) as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f'no such annotation file: {path}') from None
-    except UnicodeDecodeError:
-        raise InputError(f'{path} is not text in UTF-8, which JSON is written in: save it so, uncompressed') from None
-    except json.JSONDecodeError as error:
-        raise InputError(f'{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}') from None
-    except OSError as error:
-        raise InputError(f'{path} cannot be read: {error.strerror or error}') from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise InputError(f'{path} cannot be read: {error}') from None
-    if not isinstance(content, dict):
-        raise InputError(f'{path} is not in COCO format: it holds a {type(content).__name__}, not an object')
-    return content
 
 
 def _ids_of(entries: list) -> set:
