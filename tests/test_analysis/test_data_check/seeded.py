@@ -111,7 +111,6 @@ FAULTS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
     'no val': ('data', 'error', lambda root: (root / 'annotations' / 'val.json').unlink()),
     'malformed box': ('annotation', 'error', box(1, 2, 3, None)),
     'malformed box in val': ('annotation', 'error', box(1, 2, 3, None, split='val')),
-    'ids from 0': ('annotation', 'error', edited('val', lambda content: content['annotations'][0].update(id=0))),
     'other classes': ('annotation', 'error', edited('val', lambda content: content['categories'][1].update(name='x'))),
     'negative area': ('annotation', 'error', box(5, 5, 9, 9, split='val', area=-1)),
     'nothing to learn': ('annotation', 'error', edited('train', lambda content: content.update(annotations=[
