@@ -60,9 +60,6 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
     'imbalance': Kind('rare class', WARNING,
                       'It has less than a twentieth of the objects of the most frequent class, and its AP will be '
                       'poor and noisy. Collect more of it, or merge it with another.'),
-    'ignored': Kind('object marked as ignored', WARNING,
-                    "Training leaves it out, and COCO's evaluation asks for it all the same: it leaves out iscrowd "
-                    'alone.'),
     'no_truth': Kind('no annotations', WARNING, 'AP will be -1.'),
     'deep': Kind('16 bits a channel, or CMYK', WARNING,
                  'It becomes 8 bits of RGB while it is loaded. Check that it still shows what matters.'),
@@ -75,6 +72,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
     'empty': Kind('image without objects', NOTE, 'Trained on as a negative. Make sure that there is really nothing.'),
     'unlisted': Kind('image that no annotation file lists', NOTE,
                      'It is not used. List it; without objects it is a negative.'),
+    'ignored': Kind('object marked as ignored', NOTE,
+                    "Training leaves it out, such as VOC's difficult ones. COCO's evaluation leaves out only what has "
+                    'iscrowd, too.'),
     'whole_image': Kind('box of nearly the whole image', NOTE, 'Fine for close-ups; else a label of the image.'),
     'elongated_box': Kind('very elongated box', NOTE, 'Longer than 20 times its width: often a slip of the mouse.'),
     'channels': Kind('grey image, or one with transparency', NOTE,

@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
     'tiny': ('tiny', 'warning', box(5, 5, 1.5, 1.5)),
     'no class': ('no_class', 'warning', edited('val', without('annotations', lambda item: item['category_id'] == 1))),
     'rare': ('imbalance', 'warning', edited('train', more_nuts)),
-    'ignored': ('ignored', 'warning', box(5, 5, 12, 14, ignore=1)),
+    'ignored': ('ignored', 'note', box(5, 5, 12, 14, ignore=1)),
     'no truth': ('no_truth', 'warning', edited('val', lambda content: content.update(annotations=[]))),
     '16 bits': ('deep', 'warning', picture('train/2.png', (64, 96, 3), np.uint16)),
     'elongated': ('elongated', 'warning', picture('train/2.png', (48, 400, 3))),
