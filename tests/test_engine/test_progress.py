@@ -146,7 +146,8 @@ def screen(received: str) -> list[str]:
 def test_every_epoch_is_a_line_and_a_record(batch_size, iterations, shared_coco_folder, tmp_path, capsys):
     runner = train(toy(shared_coco_folder, tmp_path, epochs=3, batch_size=batch_size, ap=(0.2, 0.4, 0.3)))
     lines = capsys.readouterr().out.splitlines()
-    assert f'plan: 3 epochs of {iterations} iterations of {batch_size} images' in '\n'.join(lines)
+    plan = f'plan: 3 epochs of {iterations} iteration{"s" * (iterations > 1)} of {batch_size} images'
+    assert plan in '\n'.join(lines)
     epochs = [line for line in lines if line.startswith('epoch')]
     assert [line[:9] for line in epochs] == ['epoch 1/3', 'epoch 2/3', 'epoch 3/3']
     assert all(re.search(r': loss [\d.]+, lr [\d.e+-]+, [\d.]+ m?s/it', line) for line in epochs)

@@ -207,12 +207,14 @@ class ProgressHook(Hook):
     def _plan(self, runner: Runner) -> str:
         loop = self._loop
         batch = loop.dataloader.batch_size
-        images = f'{batch} images' if get_world_size() == 1 else f'{get_world_size()} x {batch} images'
+        processes = f'{get_world_size()} x ' if get_world_size() > 1 else ''
+        images = f'{processes}{_count(batch, "image")}'
         if self._by_epoch:
-            plan = f'{loop.max_epochs} epochs of {len(loop.dataloader)} iterations of {images}'
+            plan = f'{_count(loop.max_epochs, "epoch")} of {_count(len(loop.dataloader), "iteration")} of {images}'
             start = f', from epoch {loop.epoch + 1}' if loop.epoch else ''
         else:
-            plan, start = f'{loop.max_iters} iterations of {images}', f', from {loop.iter + 1}' if loop.iter else ''
+            plan = f'{_count(loop.max_iters, "iteration")} of {images}'
+            start = f', from {loop.iter + 1}' if loop.iter else ''
         return f'plan: {plan}{start}; log and curves in {from_here(runner.log_dir)}'
 
 
@@ -265,6 +267,10 @@ def _validations(loop: BaseLoop, done: int, last: int) -> int:
     if first > last:
         return 0
     return last // loop.val_interval - (first - 1) // loop.val_interval + bool(last % loop.val_interval)
+
+
+def _count(number: int, thing: str) -> str:
+    return f'{number} {thing}{"" if number == 1 else "s"}'
 
 
 def _number(value: float) -> str:
