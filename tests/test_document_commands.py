@@ -96,6 +96,8 @@ def check(words: list[str]) -> None:
     program, rest = words[0], [found for word in words[1:] for found in expanded(word)]
     if program == 'mmmamba':
         name, *rest = rest
+        if name in ('--help', '--version'):
+            return
         assert name in COMMANDS, f'mmmamba has no command {name}'
         check_configs(parse(rest, f'mmmamba {name}', command=name))
     elif program == 'python' and rest[0] == '-m' and rest[1].startswith(('mmmamba.', 'benchmarks.')):
