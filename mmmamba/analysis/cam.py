@@ -1,7 +1,7 @@
 """Class activation maps of detectors: where in the picture a layer responds (EigenCAM), or what scores depend on.
 
-The package grad-cam has both methods, but cannot be installed without torchvision, opencv-python-headless and
-scikit-learn, and does not know mmdet's detectors; both methods are a few lines.
+The package grad-cam has these methods, too, but cannot be imported without torchvision, and does not know the outputs
+of mmdet's detectors; the methods are a few lines.
 """
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mmmamba.datasets.checked_images import blaming_the_image
 from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage
 from mmmamba.engine.checkpoint import load_checkpoint_checked
 from mmmamba.errors import InputError
-from mmmamba.recipes import class_names
+from mmmamba.settings import class_names
 
 _MAP_SHARE = 0.5  # of the colours of a drawn map
 _PALE = (255, 255, 255)
@@ -78,7 +78,23 @@ def grad_cam(activation: Activation) -> Tensor:
     return (weights * activation.value).sum(dim=0).relu()
 
 
-METHODS: Mapping[str, Callable[[Activation], Tensor]] = MappingProxyType({'eigencam': eigen_cam, 'gradcam': grad_cam})
+def hires_cam(activation: Activation) -> Tensor:
+    """Weights every cell with its own gradients (Draelos and Carin, arXiv 2011.08891, equation 5).
+
+    Where a picture has several objects, a mean gradient is none's, and Grad-CAM may colour what scores do not depend
+    on.
+
+    Args:
+        activation: Of a layer, with its gradient.
+
+    Returns:
+        (H, W), not negative.
+    """
+    return (activation.gradient * activation.value).sum(dim=0).relu()
+
+
+METHODS: Mapping[str, Callable[[Activation], Tensor]] = MappingProxyType(
+    {'eigencam': eigen_cam, 'gradcam': grad_cam, 'hirescam': hires_cam})
 """Name → what makes a map of an activation."""
 
 

@@ -27,16 +27,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--layer', nargs='+', metavar='NAME',
                         help='modules by their names, a picture each; default: the outputs of the neck')
     parser.add_argument('--method', choices=list(METHODS), default='eigencam',
-                        help='eigencam: what a layer responds to most; gradcam: what the scores depend on; default: '
-                        '%(default)s')
+                        help='eigencam: what a layer responds to; gradcam and hirescam: what the scores depend on, '
+                        'by the mean gradient of a channel or by that of each cell; default: %(default)s')
     parser.add_argument('--score', type=float, default=0.3,
-                        help='detections above it are drawn, and are what gradcam explains; default: %(default)s')
-    parser.add_argument('--class', dest='name', metavar='NAME', help='the class that gradcam explains; default: all')
+                        help='detections above it are drawn, and explained by their gradients; default: %(default)s')
+    parser.add_argument('--class', dest='name', metavar='NAME', help='explain only scores of this class')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs/cam'), help='default: %(default)s')
     parser.add_argument('--device', type=device_named, default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
-    if args.name and args.method != 'gradcam':
-        parser.error('--class is for --method gradcam: eigencam knows no classes')
+    if args.name and args.method == 'eigencam':
+        parser.error('--class is for --method gradcam or hirescam: eigencam knows no classes')
     return args
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     label = detector.classes.index(args.name) if args.name else None
     for path in images:
         picture, batch = detector.prepare(path)
-        activations, sample = detector.activations(batch, layers, args.score, label, args.method == 'gradcam')
+        activations, sample = detector.activations(batch, layers, args.score, label, args.method != 'eigencam')
         for name, maps in activations.items():
             heat = blended([METHODS[args.method](one) for one in maps], sample)
             out = args.out_dir / f'{path.stem}_{name}_{args.method}.jpg'

@@ -26,9 +26,9 @@ from mmmamba.settings import load_config
 
 
 def find_tools() -> Mapping[str, Path]:
-    """Returns the tools that MMDetection installs: name → file."""
+    """Returns the tools that MMDetection installs, but for training and testing, which are ours: name → file."""
     folder = Path(find_spec('mmdet').origin).parent / '.mim' / 'tools'
-    return {path.stem: path for path in sorted(folder.rglob('*.py'))}
+    return {path.stem: path for path in sorted(folder.glob('*/*.py'))}
 
 
 def parse_args(tools: Mapping[str, Path]) -> argparse.Namespace:
@@ -45,9 +45,8 @@ def parse_args(tools: Mapping[str, Path]) -> argparse.Namespace:
                         help='its arguments; configs are files, or names of ours: mamba-yolo_t')
     args = parser.parse_args()
     if args.tool not in tools:
-        close = get_close_matches(args.tool, tools, 3)
-        advice = f'; did you mean {" or ".join(close)}?' if close else ''
-        raise InputError(f'MMDetection has no tool {args.tool}{advice}')
+        close = get_close_matches(args.tool, tools, 1)
+        raise InputError(f'MMDetection has no tool {args.tool}{f"; did you mean {close[0]}?" if close else ""}')
     return args
 
 
@@ -61,16 +60,22 @@ def with_configs(arguments: Sequence[str], data: str | None, folder: Path) -> li
     """
     words = []
     for word in arguments:
-        with suppress(InputError):  # the word is no config
-            if not word.startswith('-') and not Path(word).is_dir() and find_config(word).suffix == '.py':
-                path = find_config(word)
-                if data:
-                    config = under_recipe(load_config(path), data)
-                    path = folder / path.name
-                    config.dump(path)
-                word = str(path)
-        words.append(word)
+        path = _config(word)
+        if path and data:
+            config = under_recipe(load_config(path), data)
+            path = folder / path.name
+            config.dump(path)
+        words.append(str(path) if path else word)
     return words
+
+
+def _config(word: str) -> Path | None:
+    """Returns the config that an argument names, if it does."""
+    if not word.startswith('-') and not Path(word).is_dir():
+        with suppress(InputError):
+            path = find_config(word)
+            return path if path.suffix == '.py' else None
+    return None
 
 
 def main() -> None:

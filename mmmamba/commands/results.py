@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmmamba import cli
+from mmmamba.analysis.report.results import Results
 from mmmamba.datasets.formats import coco_datasets
 from mmmamba.engine import latest_checkpoint
 from mmmamba.engine.hooks.progress_hook import best_so_far, duration
@@ -45,13 +46,16 @@ def after_training(runner: Runner, seconds: float) -> str:
     return f'Trained for {duration(seconds)}.\n{_table(rows)}'
 
 
-def after_test(runner: Runner, prefix: str | None, drawn: str | None) -> str:
-    """Returns the last lines of a test: where its results are.
+def after_test(runner: Runner, prefix: str | None, drawn: str | None, folder: Path | None = None,
+               report: Results | None = None) -> str:
+    """Returns the last lines of a test: where its results are, and which score to use.
 
     Args:
         runner: Of the test.
         prefix: Of the files of detections, if these were asked for.
         drawn: The folder of pictures, if these were asked for.
+        folder: Of the report, if this was asked for.
+        report: What it shows.
     """
     rows = [('metrics', from_here(f'{prefix}.metrics.json' if prefix else
                                   Path(runner.log_dir, f'{runner.timestamp}.json')))]
@@ -60,6 +64,9 @@ def after_test(runner: Runner, prefix: str | None, drawn: str | None) -> str:
                  if Path(f'{prefix}.{kind}.json').is_file()]
     if drawn:
         rows.append(('pictures', from_here(Path(runner.log_dir, drawn))))
+    if report:
+        rows += [('best score', f'{report.score:.2f}, with F1 {report.summary()["f1"]:.3f}'),
+                 ('report', from_here(folder / 'report.html'))]
     return _table([*rows, ('log', from_here(_log(runner)))])
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from mmmamba import cli
 from mmmamba.analysis.compare.evaluation import read_truth
 from mmmamba.analysis.compare.plan import truth_of
-from mmmamba.analysis.report.document import percent, write_report
-from mmmamba.analysis.report.results import EvaluatedRun
+from mmmamba.analysis.report.document import write_report
+from mmmamba.analysis.report.results import EvaluatedRun, Results
 from mmmamba.analysis.report.settings import settings_of
 from mmmamba.commands.options import add_settings, use_device, with_settings
 from mmmamba.commands.results import after_test
@@ -83,16 +83,14 @@ def use_coco_options(cfg: Config, prefix: str | None) -> None:
 
 
 def report_of(args: argparse.Namespace, cfg: Config, truth: dict, model: nn.Module, meta: dict, prefix: str,
-              metrics: dict[str, float]) -> None:
-    """Writes the report of a test, and prints where it is and which score is best."""
+              metrics: dict[str, float]) -> Results:
+    """Writes the report of a test."""
     annotations, images = truth_of(cfg)
-    name = f'{model_name(args.config)} on {data_name(args.data) if args.data else annotations.stem}'
-    run = EvaluatedRun(name, str(args.config), args.checkpoint, cli.call_again(sys.argv), truth, images,
-                  Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
-                  cfg.pretty_text)
-    results = write_report(run, args.report)
-    print(f'Report: {args.report / "report.html"}; F1 is best, {percent(results.summary()["f1"])} %, with scores '
-          f'above {results.score:.2f}')
+    title = f'{model_name(args.config)} on {data_name(args.data) if args.data else annotations.stem}'
+    run = EvaluatedRun(title, str(args.config), args.checkpoint, cli.call_again(sys.argv), truth, images,
+                       Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
+                       cfg.pretty_text)
+    return write_report(run, args.report)
 
 
 def check_classes(meta: dict, classes: tuple[str, ...]) -> None:
@@ -153,6 +151,5 @@ def main() -> None:
     if is_main_process():
         if args.out and not dump:
             write_json(f'{args.out}.metrics.json', metrics, indent=2)
-        if args.report:
-            report_of(args, cfg, truth, model, meta, prefix, metrics)
-        print(after_test(runner, None if dump else args.out, args.show_dir))
+        report = report_of(args, cfg, truth, model, meta, prefix, metrics) if args.report else None
+        print(after_test(runner, None if dump else args.out, args.show_dir, args.report, report))

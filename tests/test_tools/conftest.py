@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +44,37 @@ def tiny_config(tmp_path: Path, shared_coco_folder: Path, monkeypatch: pytest.Mo
     path = tmp_path / 'tiny.py'
     path.write_text(CONFIG.format(root=ROOT, data=shared_coco_folder))
     return path
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_config: Path, mmdet_scope: None) -> Path:
+    """Weights of the tiny detector as it starts."""
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    path = tiny_config.with_name('epoch_1.pth')
+    detector = MODELS.build(Config.fromfile(tiny_config).model)
+    torch.save({'state_dict': detector.state_dict(), 'meta': {'epoch': 1, 'iter': 4}}, path)
+    return path
+
+
+@pytest.fixture
+def run_command(monkeypatch: pytest.MonkeyPatch):
+    """A function that runs ``mmmamba NAME`` in this process, with arguments, and returns its exit status."""
+    from mmengine.registry import DefaultScope
+
+    from mmmamba import __main__ as program
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, 'argv', ['mmmamba', *map(str, arguments)])
+        try:
+            with DefaultScope.overwrite_default_scope('mmdet'):
+                program.main()
+        except SystemExit as end:
+            return end.code or 0
+        return 0
+
+    return run
 
 
 @pytest.fixture

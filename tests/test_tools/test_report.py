@@ -5,23 +5,11 @@ import json
 import pickle
 
 import pytest
-import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
 
 
-@pytest.fixture
-def checkpoint(tiny_config, mmdet_scope):
-    """Weights of the tiny detector, which detect whatever they do."""
-    path = tiny_config.with_name('epoch_1.pth')
-    detector = MODELS.build(Config.fromfile(tiny_config).model)
-    torch.save({'state_dict': detector.state_dict(), 'meta': {'epoch': 1, 'iter': 4}}, path)
-    return path
-
-
-def test_report_of_a_detector(tiny_config, checkpoint, run_tool, tmp_path, capsys):
+def test_report_of_a_detector(tiny_config, tiny_checkpoint, run_tool, tmp_path, capsys):
     report, dump = tmp_path / 'report', tmp_path / 'results.pkl'
-    assert run_tool('test', tiny_config, checkpoint, '--work-dir', tmp_path / 'test', '--out', dump, '--report',
+    assert run_tool('test', tiny_config, tiny_checkpoint, '--work-dir', tmp_path / 'test', '--out', dump, '--report',
                     report) == 0
     assert f'Report: {report / "report.html"}' in capsys.readouterr().out
     text = (report / 'report.html').read_text(encoding='utf-8')

@@ -119,7 +119,7 @@ def _scores(run: EvaluatedRun, results: Results) -> str:
         said = (f'<p>F1, the mean over classes, is best where detections with a score above '
                 f'<b>{results.score:.2f}</b> count. Take a higher one for fewer false detections, a lower one to miss '
                 f'fewer objects.</p>'
-                f'<pre>mmmamba predict SOURCE {html.escape(run.config)} {html.escape(run.checkpoint)} '
+                f'<pre>mmmamba predict {html.escape(run.config)} {html.escape(run.checkpoint)} SOURCE '
                 f'--score {results.score:.2f}</pre>')
     curves = results.curves
     charts = [svg.chart(svg.class_lines(results.names, SCORES, values, mean, 'mean of classes'), 'least score', name,

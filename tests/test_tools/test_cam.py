@@ -1,0 +1,36 @@
+"""``mmmamba cam``: pictures of any layer, and what it says of layers that are not there."""
+from __future__ import annotations
+
+import cv2
+import pytest
+
+
+@pytest.fixture
+def cam(run_command, tiny_config, tiny_checkpoint, shared_coco_folder, tmp_path):
+    """A function that draws maps of the first validation image."""
+    def run(*options: object) -> int:
+        image = shared_coco_folder / 'val' / '000001.jpg'
+        return run_command('cam', tiny_config, tiny_checkpoint, image, '--out-dir', tmp_path / 'maps', *options)
+    return run
+
+
+@pytest.mark.parametrize(('method', 'options'), [('eigencam', []), ('gradcam', ['--class', 'wide']), ('hirescam', [])])
+def test_maps_of_the_neck_and_of_a_stage(cam, tmp_path, capsys, method, options):
+    layers = [] if method == 'hirescam' else ['--layer', 'neck', 'backbone.stages.2']
+    assert cam('--method', method, *options, *layers) == 0
+    names = ['neck', 'backbone.stages.2'][:2 if layers else 1]
+    files = [tmp_path / 'maps' / f'000001_{name}_{method}.jpg' for name in names]
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+    assert all(cv2.imread(str(file)).shape == (48, 64, 3) for file in files)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (['--layer', 'backbone.stags.2'], "no layer 'backbone.stags.2'; did you mean backbone.stages.2"),
+    (['--layer', 'xyz'], 'it begins with one of data_preprocessor, backbone, neck, bbox_head'),
+    (['--layer', 'data_preprocessor'], 'layer data_preprocessor returns no map (N, C, H, W)'),
+    (['--method', 'gradcam', '--class', 'cat'], '--class cat: the classes are square, wide, tall'),
+])
+def test_what_is_not_there_is_one_line(cam, capsys, options, message):
+    assert cam(*options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('error: ') and message in error
