@@ -83,6 +83,7 @@ def run_tool(monkeypatch: pytest.MonkeyPatch):
     from mmdet.visualization import DetLocalVisualizer
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
     from mmmamba import cli
 
@@ -91,7 +92,7 @@ def run_tool(monkeypatch: pytest.MonkeyPatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        for kind in (DetLocalVisualizer, MMLogger):  # a process has one of a name, which writes where the first run is
+        for kind in (DetLocalVisualizer, Visualizer, MMLogger):  # a process has one of a name, which writes where the first run is
             kind._instance_dict.clear()
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
