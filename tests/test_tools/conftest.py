@@ -92,7 +92,8 @@ def run_tool(monkeypatch: pytest.MonkeyPatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        for kind in (DetLocalVisualizer, Visualizer, MMLogger):  # a process has one of a name, which writes where the first run is
+        # A process has one of a name, which writes where the first run is.
+        for kind in (DetLocalVisualizer, Visualizer, MMLogger):
             kind._instance_dict.clear()
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
