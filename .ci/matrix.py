@@ -74,7 +74,7 @@ def _try(row: Row, wheel: Path, folder: Path) -> tuple[list[str], str]:
     torch = f'torch=={row.torch}+cpu'  # by name, so that pip never takes a CUDA build of several GB
     found = _run([*pip, torch])
     if found.returncode:
-        if 'No matching distribution found' in found.stderr:
+        if any(sign in found.stderr for sign in ('No matching distribution found', 'ResolutionImpossible')):
             return nothing, f'not run: pip finds no CPU build of PyTorch {row.torch}'
         return nothing, f'error: {found.stderr.splitlines()[-1]}'
     constraints = folder / 'constraints.txt'
