@@ -65,7 +65,8 @@ def after_test(runner: Runner, prefix: str | None, drawn: str | None, folder: Pa
     if drawn:
         rows.append(('pictures', from_here(Path(runner.log_dir, drawn))))
     if report:
-        rows += [('best score', f'{report.score:.2f}, with F1 {report.summary()["f1"]:.3f}'),
+        f1 = report.summary()['f1']
+        rows += [('best score', f'{report.score:.2f}, with F1 {f1:.3f}' if f1 else 'none: no detection is right'),
                  ('report', from_here(folder / 'report.html'))]
     return _table([*rows, ('log', from_here(_log(runner)))])
 

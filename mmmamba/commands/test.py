@@ -82,12 +82,12 @@ def use_coco_options(cfg: Config, prefix: str | None) -> None:
             evaluator.outfile_prefix = prefix
 
 
-def report_of(args: argparse.Namespace, cfg: Config, truth: dict, model: nn.Module, meta: dict, prefix: str,
-              metrics: dict[str, float]) -> Results:
+def report_of(args: argparse.Namespace, config: str, cfg: Config, truth: dict, model: nn.Module, meta: dict,
+              prefix: str, metrics: dict[str, float]) -> Results:
     """Writes the report of a test."""
     annotations, images = truth_of(cfg)
     title = f'{model_name(args.config)} on {data_name(args.data) if args.data else annotations.stem}'
-    run = EvaluatedRun(title, str(args.config), args.checkpoint, cli.call_again(sys.argv), truth, images,
+    run = EvaluatedRun(title, config, args.checkpoint, cli.call_again(sys.argv), truth, images,
                        Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
                        cfg.pretty_text)
     return write_report(run, args.report)
@@ -104,7 +104,7 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     quiet_config_reading()
-    args.config = find_config(args.config)
+    named, args.config = args.config, find_config(args.config)
     if args.device:
         use_device(args.device, args.launcher)
     cfg = load_config(args.config)
@@ -151,5 +151,5 @@ def main() -> None:
     if is_main_process():
         if args.out and not dump:
             write_json(f'{args.out}.metrics.json', metrics, indent=2)
-        report = report_of(args, cfg, truth, model, meta, prefix, metrics) if args.report else None
+        report = report_of(args, named, cfg, truth, model, meta, prefix, metrics) if args.report else None
         print(after_test(runner, None if dump else args.out, args.show_dir, args.report, report))
