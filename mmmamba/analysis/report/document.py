@@ -20,7 +20,7 @@ from mmmamba.analysis.report.results import EvaluatedRun, Results, analyse
 from mmmamba.files import write_atomically, write_json
 
 _MIXED_UP = 10  # pairs of classes that are listed
-_FEW_CLASSES = 12  # in a matrix that shows them without a list
+_FEW_CLASSES = 12  # that tables show at a glance
 _DENSE = 0.5  # share from which a cell's text is light
 _STYLE = """
 main section { margin-top: 2.75rem; } main section h2 { margin-top: 0; }
@@ -41,6 +41,19 @@ summary { cursor: pointer; color: var(--muted); margin-bottom: .5rem; }
 .matrix td.dense { color: #fff; } .matrix td.none { color: var(--muted); background: none; }
 .matrix th { vertical-align: bottom; } .matrix th.words { padding-right: .8rem; }
 .matrix tbody th { vertical-align: middle; }
+.tall { max-height: 44rem; padding: 0; }
+.tall table { border-collapse: separate; border-spacing: 0; }
+.tall th { background: var(--surface); position: sticky; top: 0; z-index: 1; padding: .45rem .8rem; }
+.tall th:first-child, .tall td:first-child { padding-left: 1.15rem; position: sticky; left: 0; }
+.tall td:first-child { background: var(--surface); }
+.tall td:last-child, .tall th:last-child { padding-right: 1.15rem; }
+.tall thead th:first-child { z-index: 2; } .tall tbody th { top: auto; }
+.tall .matrix td { min-width: 1.9rem; padding: .15rem .2rem; font-size: .75rem; position: static; border: 0; }
+.tall .matrix thead th { writing-mode: vertical-rl; transform: rotate(180deg); padding: .5rem .2rem; }
+.tall .matrix thead th:first-child { writing-mode: initial; transform: none; }
+.tall .matrix thead { position: sticky; top: 0; z-index: 2; background: var(--surface); }
+.tall .matrix th { font-size: .75rem; padding-block: .15rem; }
+.tall .matrix .none { color: transparent; }
 .bars > div { display: grid; grid-template: "name bar value" auto / 24rem 1fr 4rem;
   gap: .2rem 1rem; align-items: center; padding: .3rem 0; }
 .bars .name { grid-area: name; } .bars .value { grid-area: value; text-align: right; }
@@ -149,7 +162,7 @@ def _classes(results: Results) -> str:
         table = f'{head}<tr class="total">{tail}'
     return (f'<p>Detections, precision, recall and F1 are for scores above {results.score:.2f} and IoU 0.5; in '
             f'percent, like AP. The last column is the score at which the class by itself has its best F1.</p>'
-            f'<div class="card scroll">{table}</div>')
+            f'<div class="{_card(results)}">{table}</div>')
 
 
 def _matrix(results: Results) -> str:
@@ -164,9 +177,14 @@ def _matrix(results: Results) -> str:
     text = (f'<p>Rows are objects, columns what they are detected as, at IoU 0.5 and scores above '
             f'{results.score:.2f}. Shades are shares of a row. The last column has missed objects, the last row '
             f'detections of nothing and duplicates.</p>')
-    table = (f'<div class="card scroll"><table class="matrix"><thead><tr><th class="words">object \\ detection</th>'
-             f'{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
+    table = (f'<div class="{_card(results)}"><table class="matrix"><thead><tr>'
+             f'<th class="words">object \\ detection</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
     return text + table + (_mixed_up(results) if len(results.names) > _FEW_CLASSES else '')
+
+
+def _card(results: Results) -> str:
+    """Returns the CSS classes of the box around a table, which scrolls by itself if there are many classes."""
+    return 'card scroll tall' if len(results.names) > _FEW_CLASSES else 'card scroll'
 
 
 def _cell(count: int, share: float) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -46,8 +47,9 @@ class Checked(HTMLParser):
 @pytest.fixture
 def written(tmp_path: Path):
     """A function that writes the report of detections on two images: an object each of two classes and two more."""
-    def write(boxes: list[dict], metrics: dict | None = None) -> tuple[Results, str]:
+    def write(boxes: list[dict], metrics: dict | None = None, classes: int = 2) -> tuple[Results, str]:
         truth = truth_of([thing(1, (0, 0, 100, 100)), thing(2, (200, 0, 20, 20)), thing(1, (0, 0, 60, 60), image=2)])
+        truth['categories'] += [{'id': number, 'name': f'class {number}'} for number in range(3, classes + 1)]
         truth['categories'][0]['name'] = STRANGE
         images = tmp_path / 'images'
         images.mkdir(exist_ok=True)
@@ -85,6 +87,12 @@ def test_page_numbers_and_pictures(written, tmp_path):
     rows = list(csv.DictReader((tmp_path / 'report' / 'classes.csv').open()))
     assert [row['class'] for row in rows] == [STRANGE, 'class 2']
     assert rows[0]['objects'] == '2' and rows[0]['recall'] == '1.0' and rows[1]['precision'] == '0.0'
+
+
+def test_of_many_classes_those_that_are_mixed_up_are_listed(written):
+    text = written(BOXES, classes=20)[1]
+    row = f'<td class="words">class 2</td><td class="words">{html.escape(STRANGE)}</td><td>1</td>'
+    assert row in text and row not in written(BOXES)[1]
 
 
 def test_a_detector_that_finds_nothing_has_a_report(written):
