@@ -74,7 +74,8 @@ def _try(row: Row, wheel: Path, folder: Path) -> tuple[list[str], str]:
     torch = f'torch=={row.torch}+cpu'  # by name, so that pip never takes a CUDA build of several GB
     found = _run([*pip, torch])
     if found.returncode:
-        if any(sign in found.stderr for sign in ('No matching distribution found', 'ResolutionImpossible')):
+        # The second is what pip says where its settings limit PyTorch's versions.
+        if re.search('No matching distribution found|ResolutionImpossible', found.stderr):
             return nothing, f'not run: pip finds no CPU build of PyTorch {row.torch}'
         return nothing, f'error: {found.stderr.splitlines()[-1]}'
     constraints = folder / 'constraints.txt'
@@ -92,7 +93,7 @@ def _try(row: Row, wheel: Path, folder: Path) -> tuple[list[str], str]:
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)
     summary = re.findall(r'^=* ?(\d+ (?:passed|failed|error).*?) in [\d.]+s', done.stdout, re.MULTILINE)
-    return versions, summary[-1] if summary else 'error: the tests did not start'
+    return versions, re.sub(r', \d+ warnings?', '', summary[-1]) if summary else 'error: the tests did not start'
 
 
 VERSION = """
