@@ -178,7 +178,8 @@ def _matrix(results: Results) -> str:
             f'{results.score:.2f}. Shades are shares of a row. The last column has missed objects, the last row '
             f'detections of nothing and duplicates.</p>')
     table = (f'<div class="{_card(results)}"><table class="matrix"><thead><tr>'
-             f'<th class="words">object \\ detection</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>')
+             f'<th class="words">object \\ detection</th>{heads}</tr></thead>'
+             f'<tbody>{"".join(rows)}</tbody></table></div>')
     return text + table + (_mixed_up(results) if len(results.names) > _FEW_CLASSES else '')
 
 
