@@ -36,7 +36,7 @@ def after_training(runner: Runner, seconds: float) -> str:
         elif backend['type'] == 'MLflowVisBackend' and backend.get('tracking_uri'):
             rows.append(('MLflow', cli.command(['mlflow', 'ui', '--backend-store-uri', backend['tracking_uri']])))
     # As it was trained: with the classes of the data, whatever the call's options were.
-    config = Path(runner.work_dir, Path(runner.cfg.filename or f'{runner.timestamp}.py').name)
+    config = Path(runner.work_dir, Path(runner.cfg.filename).name)
     if last_checkpoint:
         model = from_here(config), from_here(best_checkpoint or last_checkpoint)
         exported = from_here(Path(runner.work_dir, 'model.onnx'))

@@ -140,6 +140,8 @@ def main() -> None:
     if args.resume:
         use_checkpoint(cfg, args.resume)
     use_loggers(cfg, args.logger)
+    # So that the copy that the runner leaves in the work dir has the config's name, whatever was made of it above.
+    cfg = Config(cfg.to_dict(), cfg_text=cfg.text or '#', filename=str(Path(cfg.work_dir, Path(args.config).name)))
 
     notes = []
     if args.batch_size == AUTO and 'train_dataloader.batch_size' not in (args.cfg_options or {}):
