@@ -41,6 +41,14 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         raise InputError(f'--cfg-options: {error.args[0]}') from error
 
 
+def without_file(cfg: Config) -> Config:
+    """Returns a copy of a config without the name of its file.
+
+    Runner then leaves its copy in the work dir under the time of the run, and replaces none of another run's.
+    """
+    return Config(cfg.to_dict())
+
+
 def parts(config: Any) -> Iterator[ConfigDict]:
     """Yields a config, such as a model's, and every config inside of it; of a list, those in it."""
     if isinstance(config, dict):

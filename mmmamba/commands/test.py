@@ -24,7 +24,7 @@ from mmmamba.engine.console import quiet_config_reading
 from mmmamba.engine.exported_detector import SUFFIXES, use_exported_file
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
-from mmmamba.model_config import merge_options
+from mmmamba.model_config import merge_options, without_file
 from mmmamba.package_files import find_config, model_name
 from mmmamba.recipes import RECIPES, data_name, default_work_dir, under_recipe
 from mmmamba.settings import class_names, load_config
@@ -138,6 +138,7 @@ def main() -> None:
         if place:
             Path(place).parent.mkdir(parents=True, exist_ok=True)
 
+    cfg = without_file(cfg)  # the work dir may be a training's, whose config has to stay
     prepare_distributed(cfg, args.launcher)
     runner = CheckedRunner.from_cfg(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model

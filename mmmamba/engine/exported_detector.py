@@ -1,7 +1,6 @@
 """An exported file instead of a detector, so that Runner tests it: ``tools/test.py CONFIG FILE.onnx``."""
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from mmmamba.deploy.export.runtime import SESSIONS, RuntimeFileError, box_facts, open_file
 from mmmamba.engine.runner import CheckedRunner
 from mmmamba.errors import InputError
+from mmmamba.model_config import without_file
 
 SUFFIXES = tuple(SESSIONS)
 """Of files that :class:`ExportedDetector` runs."""
@@ -128,7 +128,7 @@ def use_exported_file(cfg: Config, file: str) -> None:
 
 def metrics_of(cfg: Config, file: Path) -> dict[str, float]:
     """Returns an exported file's metrics on a config's test set; its log lies beside the file."""
-    cfg = copy.deepcopy(cfg)
+    cfg = without_file(cfg)
     use_exported_file(cfg, str(file))
     cfg.work_dir, cfg.experiment_name, cfg.log_level = str(file.parent), file.stem, 'WARNING'
     cfg.load_from = None

@@ -42,6 +42,9 @@ def test_exported_file_has_the_ap_of_its_checkpoint(checkpoint, config, shared_c
                         shared_coco_folder / 'val', *options) == 0
         assert 'largest differences from PyTorch: boxes ' in capsys.readouterr().out
         assert run_tool('test', config, out, '--work-dir', tmp_path / 'test', '--out', tmp_path / name) == 0
+    trained = checkpoint.with_name(config.name)  # the config that the training left, with its work dir in it
+    text = trained.read_text()
+    assert run_tool('test', trained, tmp_path / 'raw.onnx') == 0 and trained.read_text() == text
     assert run_tool('test', config, checkpoint, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'torch') == 0
     image = next((shared_coco_folder / 'val').iterdir())
     for name, weights in (('file', tmp_path / 'raw.onnx'), ('checkpoint', checkpoint)):
