@@ -85,6 +85,10 @@ class ExportedDetector(BaseDetector):
     def _finish(self, found: InstanceData, sample: DetDataSample, rescale: bool) -> InstanceData:
         boxes = HorizontalBoxes(found.bboxes)
         boxes.clip_(sample.img_shape)
+        least = self.test_cfg.get('min_bbox_size', -1)
+        if least >= 0:  # as mmdet's heads: what lies in the padding has no width or no height now
+            within = (boxes.widths > least) & (boxes.heights > least)
+            boxes, found = boxes[within], found[within]
         if rescale:
             boxes.rescale_([1 / factor for factor in sample.scale_factor])
         found.bboxes = boxes.tensor

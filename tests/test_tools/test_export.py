@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.structures import InstanceData
 
 import mmmamba.deploy.export  # makes mmdet run without compiled mmcv
 from mmmamba.commands.export import pad_value_of
 from mmmamba.deploy.native.libraries import openvino_library
+from mmmamba.engine.exported_detector import ExportedDetector
 
 pytest.importorskip('onnxruntime')
 
@@ -77,6 +80,19 @@ def test_int8_and_its_ap(checkpoint, config, shared_coco_folder, run_tool, tmp_p
             assert f'coco/bbox_mAP {ap:.3f} in int8' in line
             capsys.readouterr()
     assert {path.suffix for path in tmp_path.glob('*int8*')} == {'.xml', '.bin', '.json'}
+
+
+def test_boxes_in_the_padding_are_none():
+    from mmdet.structures import DetDataSample
+
+    detector = ExportedDetector.__new__(ExportedDetector)  # without a file
+    settings = ConfigDict(min_bbox_size=0, max_per_img=9, nms=dict(type='nms', iou_threshold=0.7))
+    detector.__dict__.update(has_nms=False, test_cfg=settings)
+    found = InstanceData(bboxes=torch.tensor([[2., 2, 8, 8], [2, 30, 8, 40]]), scores=torch.tensor([0.5, 0.9]),
+                         labels=torch.zeros(2, dtype=torch.long))
+    sample = DetDataSample(metainfo=dict(img_shape=(20, 40), ori_shape=(40, 80), scale_factor=(0.5, 0.5)))
+    kept = detector._finish(found, sample, rescale=True)
+    assert kept.bboxes.tolist() == [[4, 4, 16, 16]] and kept.scores.tolist() == [0.5]
 
 
 @pytest.mark.parametrize('config, value', [
