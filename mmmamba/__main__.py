@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
 from mmmamba import cli
 from mmmamba.commands import COMMANDS, module_of
+from mmmamba.errors import did_you_mean
 from mmmamba.version import __version__
 
 _BAD_CALL = 2
@@ -23,9 +23,8 @@ def main() -> None:
         sys.argv = [f'mmmamba {name}', *sys.argv[2:]]
         cli.run(lambda: import_module(module_of(name)).main())  # without mmdet, the import fails
     else:
-        close = get_close_matches(name, COMMANDS, 1)
-        print(f'error: mmmamba has no command {name}{f"; did you mean {close[0]}?" if close else ""} '
-              f'({", ".join(COMMANDS)})', file=sys.stderr)
+        print(f'error: mmmamba has no command {name}{did_you_mean(name, COMMANDS, 1)} ({", ".join(COMMANDS)})',
+              file=sys.stderr)
         sys.exit(_BAD_CALL)
 
 

@@ -1,7 +1,8 @@
-"""The exceptions for a mistake in what the user gave us, and how their messages list names."""
+"""The exceptions for a mistake in what the user gave us, and how their messages list and suggest names."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -18,3 +19,16 @@ class PartialResultError(InputError):
 def first_names(names: Sequence[object], limit: int = 3) -> str:
     """Returns the first of some names, for a message, and … if there are more."""
     return ', '.join([*map(str, names[:limit]), *('…' for _ in names[limit:limit + 1])])
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 3, otherwise: str = '') -> str:
+    """Returns the end of a message about an unknown name: ``'; did you mean a or b?'``, or ``otherwise``.
+
+    Args:
+        name: The unknown one.
+        known: Those that there are.
+        most: So many close ones are named.
+        otherwise: What is said if none is close.
+    """
+    close = get_close_matches(name, list(known), most)
+    return f'; did you mean {" or ".join(close)}?' if close else otherwise

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, did_you_mean
 
 # What configs may have besides Runner's arguments, and mmengine, mmdet or our tools read.
 _READ_ELSEWHERE = ('activation_checkpointing', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
@@ -32,9 +31,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     for name in options:
         first = name.partition('.')[0]
         if first not in known:
-            close = get_close_matches(first, known, 1)
-            raise InputError(f'--cfg-options {name}: there is no setting {first}'
-                             f'{f"; did you mean {close[0]}?" if close else ""}')
+            raise InputError(f'--cfg-options {name}: there is no setting {first}{did_you_mean(first, known, 1)}')
     try:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError) as error:

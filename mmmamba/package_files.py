@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
-from mmmamba.errors import InputError, first_names
+from mmmamba.errors import InputError, did_you_mean, first_names
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a clone they are beside the package, in a wheel where MIM looks for them.
@@ -43,9 +42,9 @@ def find_config(name: str | Path) -> Path:
             return candidates[0]
     if named:
         raise InputError(f'{text} is the name of {len(named)} configs: {first_names([path.stem for path in named])}')
-    close = get_close_matches(stem, {*ours, *map(model_name, ours.values())}, 3)
-    if close:
-        raise InputError(f'{text}: no such file, and no config of that name; did you mean {" or ".join(close)}?')
+    hint = did_you_mean(stem, {*ours, *map(model_name, ours.values())})
+    if hint:
+        raise InputError(f'{text}: no such file, and no config of that name{hint}')
     raise InputError(f'no such file: {text}')
 
 

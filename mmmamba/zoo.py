@@ -6,7 +6,6 @@ What is listed stands in ``configs/*/metafile.yml`` (MIM's format, with what is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ import yaml
 
 from mmmamba.convert import SYSTEMS, read_checkpoint, system_of, write_checkpoint
 from mmmamba.downloads import local_file
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, did_you_mean
 from mmmamba.package_files import CONFIGS
 
 
@@ -93,9 +92,8 @@ def locate_weights(name: str) -> str:
     known = zoo_weights()
     if name in known:
         return known[name].address
-    close = get_close_matches(name, known, 2)
-    advice = f'; did you mean {" or ".join(close)}?' if close else '; mmmamba zoo lists them'
-    raise InputError(f'{name}: no such file, and no weights of that name{advice}')
+    hint = did_you_mean(name, known, 2, otherwise='; mmmamba zoo lists them')
+    raise InputError(f'{name}: no such file, and no weights of that name{hint}')
 
 
 def find_weights(name: str) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from mmmamba.datasets.checked_images import blaming_the_image
 from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage
 from mmmamba.engine.checkpoint import load_checkpoint_checked
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, did_you_mean
 from mmmamba.settings import class_names
 
 _MAP_SHARE = 0.5  # of the colours of a drawn map
@@ -129,10 +128,9 @@ class CamDetector:
         modules = dict(self.model.named_modules())
         if name in modules and name:
             return modules[name]
-        close = get_close_matches(name, modules, 3)
-        raise InputError(f'the detector has no layer {name!r}; did you mean {" or ".join(close)}?' if close else
-                         f'the detector has no layer {name!r}; it begins with one of '
-                         f'{", ".join(name for name, _ in self.model.named_children())}')
+        parts = ', '.join(child for child, _ in self.model.named_children())
+        raise InputError(f'the detector has no layer {name!r}'
+                         f'{did_you_mean(name, modules, otherwise=f"; it begins with one of {parts}")}')
 
     def prepare(self, path: Path) -> tuple[np.ndarray, dict]:
         """Applies the test pipeline to an image.

@@ -14,12 +14,11 @@ import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, did_you_mean
 from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, under_recipe
 from mmmamba.settings import load_config
@@ -45,8 +44,7 @@ def parse_args(tools: Mapping[str, Path]) -> argparse.Namespace:
                         help='its arguments; configs are files, or names of ours: mamba-yolo_t')
     args = parser.parse_args()
     if args.tool not in tools:
-        close = get_close_matches(args.tool, tools, 1)
-        raise InputError(f'MMDetection has no tool {args.tool}{f"; did you mean {close[0]}?" if close else ""}')
+        raise InputError(f'MMDetection has no tool {args.tool}{did_you_mean(args.tool, tools, 1)}')
     return args
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +27,7 @@ from mmmamba.analysis.prediction_run import Run, warn
 from mmmamba.analysis.sources import find_sources
 from mmmamba.analysis.video_file import has_h264
 from mmmamba.analysis.window import Window
-from mmmamba.errors import InputError, PartialResultError, first_names
+from mmmamba.errors import InputError, PartialResultError, did_you_mean, first_names
 from mmmamba.models.dense_heads import set_encode_masks
 
 _SLICE = 640
@@ -75,10 +74,8 @@ def labels_of(names: str, classes: Sequence[str]) -> list[int]:
     labels = []
     for name in names.split(','):
         if name.strip() not in classes:
-            close = get_close_matches(name.strip(), classes, 3)
-            raise InputError(f'--classes: no class {name.strip()!r}; '
-                             f'{"did you mean " + " or ".join(close) + "?" if close else "there are"} '
-                             f'{"" if close else first_names(classes, 10)}'.rstrip())
+            hint = did_you_mean(name.strip(), classes, otherwise=f'; there are {first_names(classes, 10)}')
+            raise InputError(f'--classes: no class {name.strip()!r}{hint}')
         labels.append(list(classes).index(name.strip()))
     return labels
 

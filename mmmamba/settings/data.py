@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
 from mmmamba.datasets.formats import coco_datasets
-from mmmamba.errors import InputError, first_names
+from mmmamba.errors import InputError, did_you_mean, first_names
 from mmmamba.model_config import set_num_classes
 
 TEST_LOADERS = ('val_dataloader', 'test_dataloader')
@@ -35,8 +34,7 @@ def with_classes(cfg: Config, names: Sequence[str]) -> Config:
     known = class_names(cfg)
     unknown = [name for name in names if name not in known]
     if unknown:
-        close = get_close_matches(unknown[0], known, 3)
-        hint = f'; did you mean {" or ".join(close)}?' if close else f'; its classes are {first_names(known, 20)}'
+        hint = did_you_mean(unknown[0], known, otherwise=f'; its classes are {first_names(known, 20)}')
         raise InputError(f'the data set has no class {unknown[0]!r}{hint}')
     if not names or len(set(names)) < len(names):
         raise InputError(f'classes must be named, each once, got {", ".join(names) or "none"}')
