@@ -12,13 +12,13 @@ import shlex
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 from torch import nn
 
 import mmmamba  # noqa: F401  (makes mmdet run without compiled mmcv, and registers the models)
 from mmmamba import cli
 from mmmamba.analysis.measure.tables import Table
+from mmmamba.commands.options import add_run_options
 from mmmamba.engine import CheckedRunner, keep_freed_memory, prepare_distributed
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
@@ -57,10 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, help='fit the recipe of --data into so many')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>[_<data>]_search')
     parser.add_argument('--resume', action='store_true', help='continue from the last checkpoint in the work dir')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    add_run_options(parser)
     args = parser.parse_args()
     if args.epochs is not None and not args.data:
         parser.error('--epochs is of the recipe of --data; without, --cfg-options train_cfg.max_epochs=N')

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from mmmamba.analysis.batch_size import SHARE, largest_batch
 from mmmamba.cli import require_device
@@ -49,6 +49,14 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
     group.add_argument('--classes', type=_names, metavar='A,B', help="some of the data set's classes, with commas")
     if device:
         group.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of every command that runs a config itself: other settings, and what launchers pass."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
 
 
 def add_training_settings(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -17,7 +17,7 @@ from mmmamba.analysis.compare.plan import truth_of
 from mmmamba.analysis.report.document import write_report
 from mmmamba.analysis.report.results import EvaluatedRun, Results
 from mmmamba.analysis.report.settings import settings_of
-from mmmamba.commands.options import add_settings, use_device, with_settings
+from mmmamba.commands.options import add_run_options, add_settings, use_device, with_settings
 from mmmamba.commands.results import after_test
 from mmmamba.engine import CheckedRunner, load_checkpoint_checked, prepare_distributed
 from mmmamba.engine.console import quiet_config_reading
@@ -55,10 +55,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
     parser.add_argument('--show-dir', help='draw detections next to the ground truth, into this folder')
     add_settings(parser)
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    add_run_options(parser)
     return parser.parse_args()
 
 

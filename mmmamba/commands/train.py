@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from torch import nn
@@ -21,6 +21,7 @@ from torch import nn
 from mmmamba import cli
 from mmmamba.commands.options import (
     AUTO,
+    add_run_options,
     add_settings,
     add_training_settings,
     learning_rate_note,
@@ -69,10 +70,7 @@ def parse_args() -> argparse.Namespace:
         help='continue from a checkpoint; without a file, from the latest in the work dir')
     add_settings(parser, measured=True)
     add_training_settings(parser)
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    add_run_options(parser)
     return parser.parse_args()
 
 

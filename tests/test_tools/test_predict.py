@@ -20,7 +20,6 @@ from mmengine.registry import DefaultScope
 from tiny_demo import compose_tiny, write_tiny_config
 
 from mmmamba import Detector
-from mmmamba import __main__ as program
 from mmmamba.analysis import video_file
 from mmmamba.analysis.media import Video
 from mmmamba.errors import InputError
@@ -51,17 +50,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 @pytest.fixture
-def predict(files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def predict(files: tuple[Path, Path, Path], tmp_path: Path, run_command: Callable[..., int]) -> Callable[..., int]:
     """A function that runs the command with sources and options, into ``tmp_path / 'out'``."""
     def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, 'argv', ['mmmamba', 'predict', *map(str, files[:2]), *map(str, arguments), '--device',
-                                          'cpu', '--out-dir', str(tmp_path / 'out')])
-        try:
-            with DefaultScope.overwrite_default_scope('mmdet'):
-                program.main()
-        except SystemExit as end:
-            return end.code or 0
-        return 0
+        return run_command('predict', *files[:2], *arguments, '--device', 'cpu', '--out-dir', tmp_path / 'out')
     return call
 
 

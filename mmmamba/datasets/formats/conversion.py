@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,15 @@ VAL_SHARE = 0.2
 """Part of the images that becomes val where a data set has none."""
 DECIMALS = 4
 """Of pixel coordinates."""
+
+
+def finite_number(text: str) -> float | None:
+    """Returns the number that a label file has as text; None if it is none, or infinite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 class LabelledObject(NamedTuple):

@@ -1,13 +1,12 @@
 """Data sets in Pascal VOC's format: an XML file an image, with lists of the splits, folders of them, or neither."""
 from __future__ import annotations
 
-import math
 import ntpath
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from mmmamba.datasets.formats.conversion import LabelledObject, Labels, Remarks, Source
+from mmmamba.datasets.formats.conversion import LabelledObject, Labels, Remarks, Source, finite_number
 from mmmamba.datasets.formats.listing import Listing, is_image
 from mmmamba.datasets.formats.safe_xml import Element, read_xml
 from mmmamba.errors import InputError, first_names
@@ -113,11 +112,8 @@ def _text(parent: Element, tag: str, where: str) -> str:
 
 def _number(parent: Element, tag: str, where: str) -> float:
     text = _text(parent, tag, where)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_number(text)
+    if value is None:
         raise InputError(f'{where}: {tag} is {text!r:.80}, not a number')
     return value
 

@@ -1,11 +1,10 @@
 """YOLO's label files: a line an object, with a class number and shares of the image's width and height."""
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from pathlib import Path
 
-from mmmamba.datasets.formats.conversion import DECIMALS, LabelledObject, Labels, Remarks
+from mmmamba.datasets.formats.conversion import DECIMALS, LabelledObject, Labels, Remarks, finite_number
 from mmmamba.datasets.formats.listing import Listing
 from mmmamba.errors import InputError
 
@@ -86,11 +85,8 @@ class YoloLabels:
 
 
 def _share(word: str, where: str) -> float:
-    try:
-        share = float(word)
-    except ValueError:
-        share = math.nan
-    if not math.isfinite(share):
+    share = finite_number(word)
+    if share is None:
         raise InputError(f'{where}: {word!r:.80} is no number')
     return share
 

@@ -161,11 +161,9 @@ BOX = '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>{}</ymax></bndbox
     ('ImageSets/Main/val.txt', 'v000\n\nv009\n', r'val.txt, line 3: v009 has no XML file, or that has no image'),
     ('labels.txt', 'apple\napple', "the class 'apple' is listed twice"),
 ])
-def test_mistakes_get_one_line(root: Path, file: str, text: str | bytes, message: str) -> None:
-    (root / file).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match=message) as caught:
-        find_data(root)
-    assert '\n' not in str(caught.value)
+def test_mistakes_get_one_line(root: Path, file: str, text: str | bytes, message: str,
+                                    mistake: Callable[..., str]) -> None:
+    assert re.search(message, mistake(root, file, text))
 
 
 def test_several_sets_or_images_of_a_name_are_refused(root: Path) -> None:

@@ -252,11 +252,9 @@ LABEL = 'labels/train/000.txt'
     ('data.yaml', 'train: {a: b}\nnames: [a]', 'train must be a path or a list of paths'),
     ('data.yaml', 'val: images/val\nnames: [a]', 'train is missing'),
 ])
-def test_mistakes_get_one_line(root: Path, file: str, text: str | bytes, message: str) -> None:
-    (root / file).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match=message) as caught:
-        find_data(root)
-    assert '\n' not in str(caught.value)
+def test_mistakes_get_one_line(root: Path, file: str, text: str | bytes, message: str,
+                                    mistake: Callable[..., str]) -> None:
+    assert re.search(message, mistake(root, file, text))
 
 
 def test_a_label_file_of_two_images_is_refused(root: Path) -> None:
