@@ -250,6 +250,17 @@ def read_records(train: Path) -> Iterator[dict]:
         train: Its work dir.
     """
     for log in sorted(train.glob('*/vis_data/scalars.json')):
-        for line in log.read_text(encoding='utf-8').splitlines():
-            with suppress(ValueError):  # at the line that was being written when the training was killed
-                yield json.loads(line)
+        yield from read_log(log)
+
+
+def read_log(log: Path) -> Iterator[dict]:
+    """Yields what one run logged.
+
+    Args:
+        log: Its scalars.json: an object a line.
+    """
+    for line in log.read_text(encoding='utf-8').splitlines():
+        with suppress(ValueError):  # at the line that was being written when the training was killed
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield record

@@ -1,10 +1,11 @@
 """The loss and the AP of a training, read from the numbers that mmengine logged next to the checkpoint."""
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from mmmamba.analysis.compare.runs import read_log
 
 _AP = 'coco/bbox_mAP'
 
@@ -38,7 +39,7 @@ def read_history(folder: Path) -> History | None:
     """
     records: list[dict] = []
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        run = list(_records(path.read_text(encoding='utf-8').splitlines()))
+        run = list(read_log(path))
         losses = [record for record in run if _trained(record)]
         if losses:  # else a test has written it
             first = losses[0]
@@ -51,16 +52,6 @@ def read_history(folder: Path) -> History | None:
     return History([record['iter'] / per_epoch for record in losses], [record['loss'] for record in losses],
                    list(validations), [record[_AP] for record in validations.values()],
                    [record.get(f'{_AP}_50', float('nan')) for record in validations.values()])
-
-
-def _records(lines: Iterable[str]) -> Iterable[dict]:
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # the last line of a run that was killed
-            continue
-        if isinstance(record, dict):
-            yield record
 
 
 def _trained(record: dict) -> bool:
