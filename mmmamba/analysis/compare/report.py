@@ -18,6 +18,7 @@ from mmmamba.analysis.compare.results import AP, Comparison, ConfigSummary, mean
 from mmmamba.analysis.compare.tide import ERROR_TYPES
 from mmmamba.analysis.measure.records import csv_text
 from mmmamba.analysis.measure.tables import Table, literal_markdown
+from mmmamba.analysis.page import page
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically
 
@@ -31,12 +32,11 @@ _METRICS: Mapping[str, str] = MappingProxyType({
     'AP50': f'{AP}_50', 'AP75': f'{AP}_75', 'AP small': f'{AP}_s', 'AP medium': f'{AP}_m', 'AP large': f'{AP}_l',
 })
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 90rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }
-th, td { border: 1px solid #ccc; padding: .3rem .6rem; text-align: right; }
-.words { text-align: left; }
-pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; }
-img { max-width: 100%; height: auto; }
+pre { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; padding: .8rem 1rem;
+  overflow-x: auto; }
+table { display: block; overflow-x: auto; margin-bottom: 1rem; }
+td:not(.words) { white-space: nowrap; }
+img { margin-bottom: 1rem; border-radius: 6px; }
 """
 
 
@@ -263,7 +263,7 @@ class Picture:
         return f'![{literal_markdown(self.description)}]({self.file})'
 
     def html(self) -> str:
-        return f'<p><img src="{html.escape(self.file)}" alt="{html.escape(self.description)}"></p>'
+        return f'<img src="{html.escape(self.file)}" alt="{html.escape(self.description)}">'
 
 
 @dataclass(frozen=True)
@@ -289,11 +289,7 @@ class Document:
 
     def html(self) -> str:
         """Writes it as one page that loads nothing but its pictures."""
-        title = html.escape(self.title)
-        lines = ['<!DOCTYPE html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
-                 '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                 f'<title>{title}</title>', f'<style>{_STYLE}</style>', '</head>', '<body>', f'<h1>{title}</h1>',
-                 *(part.html() for part in self.parts)]
+        lines = [part.html() for part in self.parts]
         for section in self.sections:
             lines += [f'<h2>{html.escape(section.title)}</h2>', *(part.html() for part in section.parts)]
-        return '\n'.join([*lines, '</body>', '</html>']) + '\n'
+        return page(self.title, '\n'.join(lines), _STYLE)
