@@ -180,3 +180,11 @@ def test_configs_are_compared_and_not_run(old, new, expected):
 
 def test_a_saved_config_that_has_no_text_of_its_own_is_not_compared():
     assert _changes('optim_wrapper = <object at 0x7f>', "optim_wrapper = dict(type='OptimWrapper')") is None
+
+
+def test_code_in_a_checkpoint_does_not_run(shared_coco_folder, two_epochs, tmp_path):
+    state = torch.load(two_epochs())
+    state['meta']['config'] = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    torch.save(state, tmp_path / 'epoch_2.pth')
+    _, runner, _ = train(toy(shared_coco_folder, tmp_path / 'resumed'), resume=tmp_path / 'epoch_2.pth')
+    assert runner.epoch == 4 and not (tmp_path / 'ran').exists()

@@ -42,9 +42,14 @@ class ConfigOnResumeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keeps what the config says before mmengine overwrites it.
 
+        A checkpoint of mmengine's first versions, or one that pretends to be, has a second config, ``meta['config']``,
+        which mmengine would run as Python: it is dropped, since a checkpoint may come from anywhere.
+
         Raises:
             InputError: The checkpoint's optimizer state is not that of the configured optimizer.
         """
+        if runner._resume:
+            checkpoint['meta'].pop('config', None)
         if not runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         self._resumed = True
