@@ -52,6 +52,6 @@ def _decoded_size(path: Path) -> tuple[int, int] | None:
     try:
         content = np.fromfile(path, np.uint8)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error):
+    except (OSError, ValueError, cv2.error):  # the second is for a name that no file can have
         return None
     return None if image is None else (image.shape[1], image.shape[0])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from mmmamba.datasets.coco_checks import is_number
 from mmmamba.datasets.formats.conversion import LabelledObject, Labels, Remarks, Source, finite_number
 from mmmamba.datasets.formats.listing import Listing, is_image
 from mmmamba.datasets.formats.safe_xml import Element, read_xml
@@ -123,7 +124,10 @@ def _size(top: Element, path: Path) -> tuple[int, int] | None:
     size = top.get('size')
     if size is None:
         return None
-    width, height = (int(_number(size, side, f'{path}, line {size.line}')) for side in ('width', 'height'))
+    where = f'{path}, line {size.line}'
+    width, height = (int(_number(size, side, where)) for side in ('width', 'height'))
+    if not (is_number(width) and is_number(height)):
+        raise InputError(f"{where}: the size {width:.3g} x {height:.3g} is not an image's")
     return (width, height) if width > 0 and height > 0 else None
 
 

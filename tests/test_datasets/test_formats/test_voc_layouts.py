@@ -158,6 +158,9 @@ BOX = '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>{}</ymax></bndbox
      r"000.xml, line 2: ymax is 'x', not a number"),
     (XML, f'<annotation><object><name>kiwi</name>{BOX.format("inf")}</object></annotation>', "ymax is 'inf', not a"),
     (XML, b'<annotation><object><name>k\xfcwi</name></object></annotation>', 'not valid XML: not well-formed'),
+    (XML, '<annotation>\n<size><width>1e300</width><height>9</height></size></annotation>',
+     r'000.xml, line 2: the size 1e\+300 x 9 is not an image'),
+    ('ImageSets/Main/val.txt', '', 'there is no image for val'),
     ('ImageSets/Main/val.txt', 'v000\n\nv009\n', r'val.txt, line 3: v009 has no XML file, or that has no image'),
     ('labels.txt', 'apple\napple', "the class 'apple' is listed twice"),
 ])
