@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from seeded import CLASSES, FAULTS, IMAGES, box, compose, copied, cut, edited, picture
+from three_formats import compose_pictures, write_yolo
 
 from mmmamba import __main__ as program
 from mmmamba.analysis.data_check import check_data
@@ -118,6 +119,37 @@ def test_all_faults_of_a_file_are_told_with_their_images_and_the_rest_is_checked
     assert [(item.file, item.split) for item in faults] == [('1.png', 'train'), ('2.png', 'train')]
     assert {item.kind for item in report.findings} == {'annotation', 'tiny'}  # and the line of find_data only once
     assert report.verdict.endswith('(and 1 more error)')
+
+
+def test_what_training_corrects_is_no_fault_of_a_file_that_it_refuses(root):
+    box(1, 2, 3, None)(root)
+    for split in IMAGES:
+        edited(split, lambda content: [item.pop('iscrowd') for item in content['annotations']])(root)
+        (root / split).rename(root / f'{split}2017')
+    report = check_data(root, IMAGE_SIZE).report
+    assert [item.kind for item in report.findings] == ['annotation'] and set(report.splits) == set(IMAGES)
+
+
+def test_every_faulty_label_file_is_told_with_its_split(tmp_path):
+    pictures = {'train': compose_pictures(5), 'val': compose_pictures(3, 1), 'test': compose_pictures(2, 2)}
+    root = write_yolo(tmp_path / 'set', pictures)
+    for name in ('train/000', 'train/002', 'val/001'):
+        (root / 'labels' / f'{name}.txt').write_text('0 5 5 5 5')
+    report = check_data(root, IMAGE_SIZE).report
+    assert [(item.kind, item.split) for item in report.findings] == [
+        ('labels', 'train'), ('labels', 'train'), ('labels', 'val')]
+    with pytest.raises(InputError, match='000.txt, line 1: 5 is outside .* 2 more label files are faulty'):
+        find_data(root)
+
+
+@pytest.mark.parametrize('quick', [False, True])
+def test_damaged_images_that_a_conversion_left_out_are_told(quick, tmp_path):
+    root = write_yolo(tmp_path / 'set', {'train': compose_pictures(5), 'val': compose_pictures(3, 1)})
+    (root / 'images' / 'val' / '001.png').write_bytes(b'')
+    (root / 'images' / 'train' / '._000.png').write_bytes(b'of macOS')
+    (root / 'images' / 'train' / '009.png').symlink_to('009.png')
+    found = [item for item in check_data(root, IMAGE_SIZE, quick).report.findings if item.kind != 'empty']
+    assert [(item.kind, item.split, item.file) for item in found] == [('unreadable', 'val', '001.png')]
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"images": 3}', '{"images": [{"id": []}], "annotations": {}}', ''])
