@@ -16,7 +16,7 @@ from pickle import UnpicklingError
 
 import torch
 
-from mmmamba.errors import InputError, PartialResultError
+from mmmamba.errors import InputError, PartialResultError, process_rank
 
 _BAD_INPUT = 2
 _PARTIAL_RESULT = 3
@@ -207,18 +207,14 @@ def _one_line(text: str) -> str:
     return ' '.join(text.split())
 
 
-def _rank() -> int:
-    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
-
-
 def _end_interrupted(how_to_go_on: str) -> None:
-    if not _rank():  # all processes were interrupted; one says so
+    if not process_rank():  # all processes were interrupted; one says so
         print(f'error: interrupted; {how_to_go_on or _START_OVER}', file=sys.stderr, flush=True)
     sys.exit(_INTERRUPTED)
 
 
 def _fail(message: str, status: int) -> None:
-    rank = _rank()
+    rank = process_rank()
     if rank:
         time.sleep(_OTHERS_WAIT)
         message = f'{message} (process {rank})'
