@@ -49,7 +49,8 @@ def under_recipe(cfg: Config, data: str | DataFolder, test_split: str = 'val') -
     Args:
         cfg: With a ``model``; not changed.
         data: A name of :data:`RECIPES`, or a data set of the user's in any format that ``find_data`` takes, or what
-            that has returned: it is trained under BCCD's recipe. ``'demo'`` composes its images where they are not there yet.
+            that has returned: it is trained under BCCD's recipe. ``'demo'`` composes its images where they are not
+            there yet.
         test_split: The split of the user's data set that tests are made on.
 
     Raises:
@@ -57,7 +58,7 @@ def under_recipe(cfg: Config, data: str | DataFolder, test_split: str = 'val') -
             without masks for a detector that learns them.
     """
     folder = data if isinstance(data, DataFolder) else find_folder(data)
-    name = FOLDER_RECIPE if folder else data
+    name = FOLDER_RECIPE if folder else str(data)
     if test_split != 'val' and not folder:
         raise InputError(f'--split is for data of your own: the tests of --data {data} have a split of their own')
     recipe = Config.fromfile(CONFIGS / '_base_' / RECIPES[name])

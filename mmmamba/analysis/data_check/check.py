@@ -223,12 +223,12 @@ def _find_unlisted(data: DataFolder, contents: Mapping[str, dict], quick: bool) 
                 unlisted[path] = folder
     facts = read_images(list(unlisted), quick) if data.format != 'COCO' else {}
     for path, folder in unlisted.items():
-        split = folders[folder][0] if len(folders[folder]) == 1 else ''
+        owner = folders[folder][0] if len(folders[folder]) == 1 else ''
         file = str(path.relative_to(folder))
         if path in facts and facts[path].size is None:
-            yield _finding('unreadable', split, f'{facts[path].fault}; it is left out', file)
+            yield _finding('unreadable', owner, f'{facts[path].fault}; it is left out', file)
         else:
-            yield _finding('unlisted', split, f'{path} is not listed', file)
+            yield _finding('unlisted', owner, f'{path} is not listed', file)
 
 
 def _summarise(split: Split, content: dict, classes: Sequence[str], image_size: int) -> SplitSummary:
