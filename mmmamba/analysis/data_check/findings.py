@@ -30,7 +30,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                           'Training does not start. Put the files back, or take their entries out.'),
     'unusable': Kind('most images are unusable', ERROR, 'Training stops as soon as it has met that many.'),
     'unreadable': Kind('unreadable image', WARNING,
-                       'Training replaces it by another; a validation stops at it. Save it anew, or take it out.'),
+                       'Training does without it; a validation on COCO files stops at it. Save it anew, or take it '
+                       'out.'),
     'size_differs': Kind('image of another size than annotated', WARNING,
                          'Its boxes are at wrong places. Training replaces it by another; a validation stops at it.'),
     'too_thin': Kind('image too thin to be scaled', WARNING,
