@@ -17,7 +17,7 @@ from mmmamba.datasets.formats.image_sizes import read_sizes
 from mmmamba.datasets.formats.listing import Listing, name_order
 from mmmamba.errors import InputError, first_names
 
-VERSION = 1
+VERSION = 2
 """Of what is written into the cache: another one makes conversions anew."""
 VAL_SHARE = 0.2
 """Part of the images that becomes val where a data set has none."""

@@ -95,7 +95,12 @@ def _share(word: str, where: str) -> float:
 
 
 def _shortest(value: float, error: float) -> float:
-    """Returns the number with the fewest decimals that lies no farther than ``error`` from ``value``."""
+    """Returns the number with the fewest decimals that lies no farther than ``error`` from ``value``.
+
+    Where a share ends exactly between two that can be written, as odd numbers of 128 or 256 pixels do, all of the
+    error is used up, and the arithmetic adds a little.
+    """
+    error += 1e-9
     for decimals in range(DECIMALS):
         short = round(value, decimals)
         if abs(short - value) <= error:

@@ -125,6 +125,16 @@ def test_a_list_of_both_is_train(root: Path) -> None:
     assert 'VOC (Annotations/), 2 + 1 images' in find_data(root).remarks[0]
 
 
+def test_a_name_in_a_list_may_have_words_and_end_with_a_number(root: Path) -> None:
+    for stem, name in (('000', 'train 1'), ('001', 'train 2'), ('002', 'the third one')):
+        for file in [*root.glob(f'*/{stem}.*')]:
+            file.rename(file.with_stem(name))
+    lists = root / 'ImageSets' / 'Main'
+    (lists / 'train.txt').write_text('train 1\ntrain 2  -1\nthe third one 0\n')
+    assert {name for name, *_ in boxes(find_data(root), 'train')} == {
+        'train 1.png', 'train 2.png', 'the third one.png'}
+
+
 def test_what_was_left_out_is_said(root: Path) -> None:
     shutil.rmtree(root / 'ImageSets')
     (root / 'Annotations' / '000.xml').unlink()
