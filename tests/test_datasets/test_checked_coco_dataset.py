@@ -31,6 +31,15 @@ def build(root, **arguments):
         data_prefix=dict(img='train'), metainfo=dict(classes=CLASSES), pipeline=LOAD), **arguments})
 
 
+@pytest.mark.parametrize('palette, classes', [
+    ({'palette': [(1, 2, 3), (4, 5, 6)]}, CLASSES), ({}, tuple(map(str, range(81))))], ids=['inherited', "COCO's"])
+def test_every_class_has_a_colour(coco_folder, palette, classes):
+    root, own = coco_folder(), [(1, 2, 3)] * 3
+    dataset = build(root, metainfo=dict(classes=classes, **palette), lazy_init=True)
+    assert len(set(dataset.metainfo['palette'])) == len(classes)
+    assert build(root, metainfo=dict(classes=CLASSES, palette=own), lazy_init=True).metainfo['palette'] == own
+
+
 def edit(root, change):
     path = root / 'annotations' / 'train.json'
     content = json.loads(path.read_text())
