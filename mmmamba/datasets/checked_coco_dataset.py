@@ -54,7 +54,8 @@ class CheckedCocoDataset(CheckedImages, CocoDataset):
         metainfo = super()._load_metainfo(metainfo)
         palette, classes = metainfo.get('palette'), metainfo['classes']
         if isinstance(palette, (list, tuple)) and len(palette) < len(classes):
-            metainfo['palette'] = get_palette('random', len(classes))
+            # Not NumPy's numbers: checkpoints keep the palette, and are read without running code of theirs.
+            metainfo['palette'] = [tuple(map(int, colour)) for colour in get_palette('random', len(classes))]
         return metainfo
 
     def load_data_list(self) -> list[dict]:

@@ -36,7 +36,8 @@ def build(root, **arguments):
 def test_every_class_has_a_colour(coco_folder, palette, classes):
     root, own = coco_folder(), [(1, 2, 3)] * 3
     dataset = build(root, metainfo=dict(classes=classes, **palette), lazy_init=True)
-    assert len(set(dataset.metainfo['palette'])) == len(classes)
+    drawn = dataset.metainfo['palette']
+    assert len(set(drawn)) == len(classes) and json.loads(json.dumps(drawn)) == [list(colour) for colour in drawn]
     assert build(root, metainfo=dict(classes=CLASSES, palette=own), lazy_init=True).metainfo['palette'] == own
 
 
