@@ -35,7 +35,8 @@ STEPS = ('check-data', 'train', 'test', 'predict', 'export', 'test export')
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)  # abbreviations may be of options of pip
     parser.add_argument('--data', type=Path, help='a data set in any format, with train and val; default: one is made')
     return parser.parse_known_args()  # the rest is for pip
 
