@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +57,8 @@ def run(main: Callable[[], None]) -> None:
         main: The tool, without arguments.
     """
     interruptions = _Interruptions()
+    # Of mmdet's, which nobody can act upon who runs a tool.
+    warnings.filterwarnings('ignore', r'torch\.meshgrid: in an upcoming release')
     try:
         main()
         sys.stdout.flush()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
     else:
         group.add_argument('--batch-size', type=_whole, metavar='N', help='images of a process and step')
     group.add_argument('--workers', type=int, metavar='N', help='processes of each data loader')
-    group.add_argument('--classes', type=_names, metavar='A,B', help="some of the data set's classes, with commas")
+    group.add_argument('--classes', type=names, metavar='A,B', help="some of the data set's classes, with commas")
     if device:
         group.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
 
@@ -151,6 +152,22 @@ def learning_rate_note(cfg: Config) -> str:
     return f'learning rate {cfg.optim_wrapper.optimizer.lr:g} for {cfg.train_dataloader.batch_size} images{note}'
 
 
+def names(text: str) -> list[str]:
+    """Returns names for argparse, which commas separate."""
+    found = [name.strip() for name in text.split(',') if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError('must be names, with commas between them')
+    return found
+
+
+def score(text: str) -> float:
+    """Returns a score for argparse, from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'must be a score from 0 to 1, not {text!r}')
+
+
 def _with(cfg: Config, option: str, function: Callable[..., Config], value: Any, *more: Any) -> Config:
     """Returns a config with an option's value, if it has one."""
     if value is None:
@@ -184,7 +201,3 @@ def _stages(text: str) -> int | str:
     if text != 'backbone' and not text.isdecimal():
         raise argparse.ArgumentTypeError(f'must be backbone or a number of stages, not {text!r}')
     return text if text == 'backbone' else int(text)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(',') if name.strip()]
