@@ -13,6 +13,7 @@ import torch
 
 from mmmamba.analysis.detector import build_detector, count_detector
 from mmmamba.analysis.measure import Table
+from mmmamba.commands.options import whole
 from mmmamba.commands.zoo import model_table, weights_table
 from mmmamba.ops.info import describe
 from mmmamba.package_files import CONFIGS, find_config
@@ -26,8 +27,8 @@ PACKAGES = ('torch', 'triton', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', '
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', nargs='?', help='config file, or the name of one of ours')
-    parser.add_argument('--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'),
+    parser.add_argument('config', nargs='?', help='config file, or the name of one of ours: mamba-yolo_t')
+    parser.add_argument('--shape', type=whole, nargs=2, default=(640, 640), metavar=('H', 'W'),
                         help='image that FLOPs are counted on, in pixels; default: 640 640')
     args = parser.parse_args()
     print(model_card(args.config, *args.shape) if args.config else installation())

@@ -45,7 +45,7 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
                            help='images of a process and step; auto: the largest power of two that fits into '
                            f'{100 * SHARE:.0f} %% of the free memory, measured')
     else:
-        group.add_argument('--batch-size', type=_whole, metavar='N', help='images of a process and step')
+        group.add_argument('--batch-size', type=whole, metavar='N', help='images of a process and step')
     group.add_argument('--workers', type=int, metavar='N', help='processes of each data loader')
     group.add_argument('--classes', type=names, metavar='A,B', help="some of the data set's classes, with commas")
     if device:
@@ -72,8 +72,8 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--freeze', type=_stages, metavar='backbone|N',
                        help='train neither the stem nor any stage of the backbone, or not the first N')
     group.add_argument('--early-stop', nargs='?', type=int, const=_PATIENCE, metavar='PATIENCE',
-                       help='end when AP has not improved in so many validations; default: %(const)s')
-    group.add_argument('--seed', type=int, metavar='N', help='of initial weights, order and augmentation')
+                       help='end when AP has not improved in so many validations; without a number, in %(const)s')
+    group.add_argument('--seed', type=_seed, metavar='N', help='of initial weights, order and augmentation')
 
 
 def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] = ('train_dataloader',)) -> Config:
@@ -152,6 +152,13 @@ def learning_rate_note(cfg: Config) -> str:
     return f'learning rate {cfg.optim_wrapper.optimizer.lr:g} for {cfg.train_dataloader.batch_size} images{note}'
 
 
+def whole(text: str) -> int:
+    """Returns a number from 1 for argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'must be a whole number from 1, not {text!r}')
+    return int(text)
+
+
 def names(text: str) -> list[str]:
     """Returns names for argparse, which commas separate."""
     found = [name.strip() for name in text.split(',') if name.strip()]
@@ -179,7 +186,7 @@ def _with(cfg: Config, option: str, function: Callable[..., Config], value: Any,
 
 
 def _side(text: str) -> int:
-    side = _whole(text)
+    side = whole(text)
     if side % STRIDE:
         lower = side // STRIDE * STRIDE
         near = f'{lower} or {lower + STRIDE}' if lower else f'{STRIDE}'
@@ -187,14 +194,14 @@ def _side(text: str) -> int:
     return side
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1, not {text!r}')
-    return int(text)
-
-
 def _batch_size(text: str) -> int | str:
-    return text if text == AUTO else _whole(text)
+    return text if text == AUTO else whole(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f'must be a whole number from 0 to 2**32 - 1, not {text!r}')
+    return int(text)
 
 
 def _stages(text: str) -> int | str:

@@ -40,7 +40,7 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='checkpoint file, or an exported file')
     if not source_first:
         parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
+    parser.add_argument('--out-dir', type=Path, metavar='FOLDER', default=Path('outputs'), help='default: %(default)s')
     parser.add_argument('--score', '--score-thr', type=score, default=0.3, help='least score; default: %(default)s')
     parser.add_argument('--classes', type=names, metavar='A,B', help='only these classes, with commas')
     parser.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
