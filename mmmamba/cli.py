@@ -222,7 +222,7 @@ def _end_interrupted(how_to_go_on: str) -> None:
 
 
 def _output_is_unread() -> bool:
-    """Tells whether nobody reads what is printed; the rest of it then goes nowhere, so that the process ends quietly."""
+    """Tells whether nobody reads what is printed; if so, the rest goes nowhere, and the process can end quietly."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
