@@ -57,8 +57,8 @@ def run(main: Callable[[], None]) -> None:
         main: The tool, without arguments.
     """
     interruptions = _Interruptions()
-    # Of mmdet's, which nobody can act upon who runs a tool.
-    warnings.filterwarnings('ignore', r'torch\.meshgrid: in an upcoming release')
+    # Of mmdet's and mmengine's, which nobody can act upon who runs a tool.
+    warnings.filterwarnings('ignore', r'torch\.meshgrid: in an upcoming release|pkg_resources is deprecated as an API')
     try:
         main()
         sys.stdout.flush()
