@@ -224,7 +224,7 @@ def _end_interrupted(how_to_go_on: str) -> None:
 def _output_is_unread() -> bool:
     """Tells whether nobody reads what is printed; if so, the rest goes nowhere, and the process can end quietly."""
     try:
-        sys.stdout.flush()
+        print(flush=True)  # what was refused may be forgotten already
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

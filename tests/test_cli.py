@@ -186,12 +186,13 @@ def test_bugs_keep_their_traceback(error):
         cli.run(main)
 
 
-def test_an_output_that_nobody_reads_ends_it_quietly(capfd, monkeypatch):
+@pytest.mark.parametrize('lines', [1, 10_000])
+def test_an_output_that_nobody_reads_ends_it_quietly(capfd, monkeypatch, lines):
     read, write = os.pipe()
     os.close(read)
     with pytest.raises(SystemExit) as ended, open(write, 'w') as output:
         monkeypatch.setattr(sys, 'stdout', output)
-        cli.run(lambda: print('a table'))
+        cli.run(lambda: print('a table\n' * lines))
     assert ended.value.code == 141 and capfd.readouterr().err == ''
 
 

@@ -17,7 +17,7 @@ from mmmamba.analysis.media import write_picture
 from mmmamba.analysis.prediction_run import warn
 from mmmamba.analysis.sources import Source, Sources, find_sources
 from mmmamba.cli import require_device
-from mmmamba.commands.options import score
+from mmmamba.commands.argument_types import score
 from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
 from mmmamba.errors import InputError, PartialResultError
 

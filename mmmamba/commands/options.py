@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from mmengine.config import Config, DictAction
 
 from mmmamba.analysis.batch_size import SHARE, largest_batch
 from mmmamba.cli import require_device
+from mmmamba.commands.argument_types import names, seed, whole
 from mmmamba.errors import InputError
 from mmmamba.settings import (
     with_batch_size,
@@ -73,7 +73,7 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
                        help='train neither the stem nor any stage of the backbone, or not the first N')
     group.add_argument('--early-stop', nargs='?', type=int, const=_PATIENCE, metavar='PATIENCE',
                        help='end when AP has not improved in so many validations; without a number, in %(const)s')
-    group.add_argument('--seed', type=_seed, metavar='N', help='of initial weights, order and augmentation')
+    group.add_argument('--seed', type=seed, metavar='N', help='of initial weights, order and augmentation')
 
 
 def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] = ('train_dataloader',)) -> Config:
@@ -152,29 +152,6 @@ def learning_rate_note(cfg: Config) -> str:
     return f'learning rate {cfg.optim_wrapper.optimizer.lr:g} for {cfg.train_dataloader.batch_size} images{note}'
 
 
-def whole(text: str) -> int:
-    """Returns a number from 1 for argparse."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1, not {text!r}')
-    return int(text)
-
-
-def names(text: str) -> list[str]:
-    """Returns names for argparse, which commas separate."""
-    found = [name.strip() for name in text.split(',') if name.strip()]
-    if not found:
-        raise argparse.ArgumentTypeError('must be names, with commas between them')
-    return found
-
-
-def score(text: str) -> float:
-    """Returns a score for argparse, from 0 to 1."""
-    with suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f'must be a score from 0 to 1, not {text!r}')
-
-
 def _with(cfg: Config, option: str, function: Callable[..., Config], value: Any, *more: Any) -> Config:
     """Returns a config with an option's value, if it has one."""
     if value is None:
@@ -196,12 +173,6 @@ def _side(text: str) -> int:
 
 def _batch_size(text: str) -> int | str:
     return text if text == AUTO else whole(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f'must be a whole number from 0 to 2**32 - 1, not {text!r}')
-    return int(text)
 
 
 def _stages(text: str) -> int | str:

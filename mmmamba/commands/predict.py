@@ -26,7 +26,7 @@ from mmmamba.analysis.sources import find_sources
 from mmmamba.analysis.video_file import has_h264
 from mmmamba.analysis.window import Window
 from mmmamba.cli import require_device
-from mmmamba.commands.options import names, score
+from mmmamba.commands.argument_types import names, score
 from mmmamba.errors import InputError, PartialResultError, did_you_mean, first_names
 
 _SLICE = 640

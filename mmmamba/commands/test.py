@@ -89,6 +89,9 @@ def report_of(args: argparse.Namespace, config: str, cfg: Config, truth: dict, m
               prefix: str, metrics: dict[str, float]) -> Results:
     """Writes the report of a test."""
     annotations, images = truth_of(cfg)
+    trained = Path(args.checkpoint).with_name(args.config.name)
+    if args.data and trained.is_file():  # the named one has other classes than the detector
+        config = str(trained)
     title = f'{model_name(args.config)} on {data_name(args.data) if args.data else annotations.stem}'
     run = EvaluatedRun(title, config, args.checkpoint, cli.call_again(sys.argv), truth, images,
                        Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
