@@ -31,6 +31,12 @@ def test_a_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_config('mamba-yolo_t') == Path('mamba-yolo_t')
 
 
+def test_weights_are_no_config(tmp_path: Path) -> None:
+    (tmp_path / 'epoch_1.pth').touch()
+    with pytest.raises(InputError, match=r'epoch_1.pth is no config, which ends with .py'):
+        find_config(tmp_path / 'epoch_1.pth')
+
+
 @pytest.mark.parametrize('name, words', [
     ('mamba-yolo-t', 'did you mean mamba-yolo_t'),
     ('mask-rcnn_vmamba-t_fpn', 'the name of 2 configs: mask-rcnn_vmamba-t_fpn_1x_coco, '),

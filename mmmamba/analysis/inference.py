@@ -39,20 +39,22 @@ class Detector(DetInferencer):
         weights: A checkpoint, or an exported file; the class names stored with them win over those of the config's
             data set.
         device: Where it runs; None for CUDA if there is one, else the CPU.
+        fused: Whether layers are fused, which is faster; the model's own are needed for gradients and hooks.
 
     Raises:
         InputError: There is no such config, or the checkpoint is of another architecture.
     """
 
     def __init__(self, model: str | Path | Config, weights: str | Path,
-                 device: str | torch.device | None = None) -> None:
+                 device: str | torch.device | None = None, fused: bool = True) -> None:
         config = copy.deepcopy(model) if isinstance(model, Config) else load_config(model)
         self._checkpoint = str(weights)
         if self._checkpoint.endswith(SUFFIXES):
             use_exported_file(config, self._checkpoint)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         super().__init__(config, device=str(device), scope=config.get('default_scope', 'mmdet'), show_progress=False)
-        fuse_layers(self.model)
+        if fused:
+            fuse_layers(self.model)
         set_encode_masks(self.model, True)  # of a large image, bitmaps would take gigabytes
 
     def _load_weights_to_model(self, model: Any, checkpoint: None, cfg: Config) -> None:

@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 
 from mmmamba.analysis.batch_size import SHARE, largest_batch
 from mmmamba.cli import require_device
+from mmmamba.commands.argument_types import names, seed, whole
 from mmmamba.errors import InputError
 from mmmamba.settings import (
     with_batch_size,
@@ -44,9 +45,9 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
                            help='images of a process and step; auto: the largest power of two that fits into '
                            f'{100 * SHARE:.0f} %% of the free memory, measured')
     else:
-        group.add_argument('--batch-size', type=_whole, metavar='N', help='images of a process and step')
+        group.add_argument('--batch-size', type=whole, metavar='N', help='images of a process and step')
     group.add_argument('--workers', type=int, metavar='N', help='processes of each data loader')
-    group.add_argument('--classes', type=_names, metavar='A,B', help="some of the data set's classes, with commas")
+    group.add_argument('--classes', type=names, metavar='A,B', help="some of the data set's classes, with commas")
     if device:
         group.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
 
@@ -71,8 +72,8 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--freeze', type=_stages, metavar='backbone|N',
                        help='train neither the stem nor any stage of the backbone, or not the first N')
     group.add_argument('--early-stop', nargs='?', type=int, const=_PATIENCE, metavar='PATIENCE',
-                       help='end when AP has not improved in so many validations; default: %(const)s')
-    group.add_argument('--seed', type=int, metavar='N', help='of initial weights, order and augmentation')
+                       help='end when AP has not improved in so many validations; without a number, in %(const)s')
+    group.add_argument('--seed', type=seed, metavar='N', help='of initial weights, order and augmentation')
 
 
 def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] = ('train_dataloader',)) -> Config:
@@ -162,7 +163,7 @@ def _with(cfg: Config, option: str, function: Callable[..., Config], value: Any,
 
 
 def _side(text: str) -> int:
-    side = _whole(text)
+    side = whole(text)
     if side % STRIDE:
         lower = side // STRIDE * STRIDE
         near = f'{lower} or {lower + STRIDE}' if lower else f'{STRIDE}'
@@ -170,21 +171,11 @@ def _side(text: str) -> int:
     return side
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1, not {text!r}')
-    return int(text)
-
-
 def _batch_size(text: str) -> int | str:
-    return text if text == AUTO else _whole(text)
+    return text if text == AUTO else whole(text)
 
 
 def _stages(text: str) -> int | str:
     if text != 'backbone' and not text.isdecimal():
         raise argparse.ArgumentTypeError(f'must be backbone or a number of stages, not {text!r}')
     return text if text == 'backbone' else int(text)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(',') if name.strip()]

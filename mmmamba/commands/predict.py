@@ -19,16 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from mmmamba.analysis.inference import Detector
 from mmmamba.analysis.prediction_outputs import Outputs
 from mmmamba.analysis.prediction_run import Run, warn
 from mmmamba.analysis.sources import find_sources
 from mmmamba.analysis.video_file import has_h264
 from mmmamba.analysis.window import Window
+from mmmamba.cli import require_device
+from mmmamba.commands.argument_types import names, score
 from mmmamba.errors import InputError, PartialResultError, did_you_mean, first_names
-from mmmamba.models.dense_heads import set_encode_masks
 
 _SLICE = 640
 
@@ -41,10 +40,10 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='checkpoint file, or an exported file')
     if not source_first:
         parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
-    parser.add_argument('--score', '--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
-    parser.add_argument('--classes', metavar='A,B', help='only these classes, by name')
-    parser.add_argument('--device', help='default: cuda if there is one, else cpu')
+    parser.add_argument('--out-dir', type=Path, metavar='FOLDER', default=Path('outputs'), help='default: %(default)s')
+    parser.add_argument('--score', '--score-thr', type=score, default=0.3, help='least score; default: %(default)s')
+    parser.add_argument('--classes', type=names, metavar='A,B', help='only these classes, with commas')
+    parser.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
     parser.add_argument('--slice', type=int, nargs='?', const=_SLICE, metavar='SIZE',
                         help=f'for small objects in large images: search parts of SIZE x SIZE pixels (default: '
@@ -56,10 +55,6 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     parser.add_argument('--no-save-vis', action='store_true', help='draw nothing, which is faster')
     parser.add_argument('--show', action='store_true', help='show what is drawn in a window; q ends')
     args = parser.parse_intermixed_args()
-    try:
-        args.device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError as error:
-        parser.error(f'--device: {error}')
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
     if args.slice is not None and args.slice < 32:
@@ -69,15 +64,17 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     return args
 
 
-def labels_of(names: str, classes: Sequence[str]) -> list[int]:
-    """Returns the numbers of classes that are named, separated by commas."""
-    labels = []
-    for name in names.split(','):
-        if name.strip() not in classes:
-            hint = did_you_mean(name.strip(), classes, otherwise=f'; there are {first_names(classes, 10)}')
-            raise InputError(f'--classes: no class {name.strip()!r}{hint}')
-        labels.append(list(classes).index(name.strip()))
-    return labels
+def labels_of(chosen: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Returns the numbers of classes that are named.
+
+    Raises:
+        InputError: There is no such class.
+    """
+    for name in chosen:
+        if name not in classes:
+            hint = did_you_mean(name, classes, otherwise=f'; there are {first_names(classes, 10)}')
+            raise InputError(f'--classes: no class {name!r}{hint}')
+    return [list(classes).index(name) for name in chosen]
 
 
 def report(run: Run, seconds: float, failed_sources: int) -> None:
@@ -103,10 +100,12 @@ def report(run: Run, seconds: float, failed_sources: int) -> None:
 
 def main(source_first: bool = False) -> None:
     args = parse_args(source_first)
+    device = require_device(args.device) if args.device else None
     with TemporaryDirectory(prefix='mmmamba') as downloads:
         sources = find_sources(args.source, Path(downloads))
-        detector = Detector(args.config, args.checkpoint, args.device)
-        set_encode_masks(detector.model, True)  # of a large image, bitmaps would take gigabytes
+        if args.track and not (sources.videos or sources.live):
+            raise InputError('--track is for videos, cameras and streams, and there are images alone: leave it out')
+        detector = Detector(args.config, args.checkpoint, device)
         labels = labels_of(args.classes, detector.classes) if args.classes else None
         window = Window() if args.show else None
         outputs = Outputs(args.out_dir, detector.classes, drawn=not args.no_save_vis, text=args.save_txt,

@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 def predict(files: tuple[Path, Path, Path], tmp_path: Path, run_command: Callable[..., int]) -> Callable[..., int]:
     """A function that runs the command with sources and options, into ``tmp_path / 'out'``."""
     def call(*arguments: object) -> int:
-        return run_command('predict', *files[:2], *arguments, '--device', 'cpu', '--out-dir', tmp_path / 'out')
+        return run_command('predict', *files[:2], '--device', 'cpu', '--out-dir', tmp_path / 'out', *arguments)
     return call
 
 
@@ -150,6 +150,11 @@ def test_a_camera_until_ctrl_c(files: tuple[Path, Path, Path], predict: Callable
 @pytest.mark.parametrize('options, message', [
     (['--classes', 'digit 11'], 'did you mean digit 1'),
     (['--classes', 'person'], 'there are digit 0, digit 1'),
+    (['--classes', ' , '], 'must be names, with commas'),
+    (['--score', '2'], 'must be a score from 0 to 1'),
+    (['--score', 'nan'], 'must be a score from 0 to 1'),
+    (['--device', 'gpu'], '--device gpu: must be cpu, cuda or cuda:N'),
+    (['--track'], '--track is for videos'),
     (['--save-conf'], '--save-txt'),
     (['--slice', '8'], 'must be at least 32'),
     (['--show'], 'OpenCV opens no window here'),

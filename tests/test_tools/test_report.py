@@ -22,6 +22,17 @@ def test_report_of_a_detector(tiny_config, tiny_checkpoint, run_tool, tmp_path, 
     assert len(pickle.loads(dump.read_bytes())) == 4
 
 
+def test_the_reports_call_has_the_config_that_training_left(tiny_config, tiny_checkpoint, shared_coco_folder, run_tool,
+                                                            tmp_path):
+    elsewhere = tmp_path / 'named' / tiny_config.name  # for other data, say
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(tiny_config.read_bytes())
+    assert run_tool('test', elsewhere, tiny_checkpoint, '--data', shared_coco_folder, '--work-dir', tmp_path / 'test',
+                    '--report', tmp_path / 'report') == 0
+    text = (tmp_path / 'report' / 'report.json').read_text()
+    assert json.loads(text)['config'] == str(tiny_config)
+
+
 @pytest.mark.parametrize('option', ['--out', '--report'])
 def test_a_report_needs_cocos_evaluation(tiny_config, run_tool, tmp_path, capsys, option):
     assert run_tool('test', tiny_config, tmp_path / 'none.pth', option, tmp_path / 'report', '--cfg-options',

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import html
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -120,8 +121,9 @@ def _facts(run: EvaluatedRun, results: Results) -> str:
     summary, least = results.summary(), f'score > {results.score:.2f}'
     facts += [('Precision', percent(summary['precision']), least), ('Recall', percent(summary['recall']), least)]
     cells = [f'<div><span>{name}</span><b>{value}</b><span>{note}</span></div>' for name, value, note in facts]
-    cells.append(f'<div class="chosen"><span>Best score</span><b>{results.score:.2f}</b><span>F1 '
-                 f'{percent(summary["f1"])}</span></div>')
+    best = f'{results.score:.2f}' if summary['f1'] > 0 else '–'
+    cells.append(f'<div class="chosen"><span>Best score</span><b>{best}</b><span>F1 {percent(summary["f1"])}</span>'
+                 '</div>')
     return f'<div class="facts">{"".join(cells)}</div>'
 
 
@@ -129,11 +131,12 @@ def _scores(run: EvaluatedRun, results: Results) -> str:
     if not results.summary()['f1'] > 0:
         said = '<p>No detection finds an object at any score.</p>'
     else:
+        call = shlex.join(['mmmamba', 'predict', run.config, run.checkpoint, 'SOURCE',
+                           '--score', f'{results.score:.2f}'])
         said = (f'<p>F1, the mean over classes, is best where detections with a score above '
                 f'<b>{results.score:.2f}</b> count. Take a higher one for fewer false detections, a lower one to miss '
                 f'fewer objects.</p>'
-                f'<pre>mmmamba predict {html.escape(run.config)} {html.escape(run.checkpoint)} SOURCE '
-                f'--score {results.score:.2f}</pre>')
+                f'<pre>{html.escape(call)}</pre>')
     curves = results.curves
     charts = [svg.chart(svg.class_lines(results.names, SCORES, values, mean, 'mean of classes'), 'least score', name,
                         mark=results.score)
@@ -269,8 +272,8 @@ def _training(history: History) -> str:
 def _origin(run: EvaluatedRun) -> str:
     table = Table(('setting', 'value'), list(run.settings.items()), words=('setting', 'value')).html()
     return (f'<pre>{html.escape(run.command)}</pre><div class="card scroll">{table}</div>'
-            '<p class="muted below">Next to this page: classes.csv, report.json and the detections in the format of '
-            'COCO results.</p>'
+            '<p class="muted below">Next to this page are classes.csv and report.json; the detections, in the '
+            f'format of COCO results, are in {html.escape(str(run.detections))}.</p>'
             f'<details><summary>The whole config</summary><pre>{html.escape(run.config_text)}</pre></details>')
 
 

@@ -47,7 +47,8 @@ class Checked(HTMLParser):
 @pytest.fixture
 def written(tmp_path: Path):
     """A function that writes the report of detections on two images: an object each of two classes and two more."""
-    def write(boxes: list[dict], metrics: dict | None = None, classes: int = 2) -> tuple[Results, str]:
+    def write(boxes: list[dict], metrics: dict | None = None, classes: int = 2,
+              config: str = 'config.py') -> tuple[Results, str]:
         truth = truth_of([thing(1, (0, 0, 100, 100)), thing(2, (200, 0, 20, 20)), thing(1, (0, 0, 60, 60), image=2)])
         truth['categories'] += [{'id': number, 'name': f'class {number}'} for number in range(3, classes + 1)]
         truth['categories'][0]['name'] = STRANGE
@@ -57,7 +58,7 @@ def written(tmp_path: Path):
             cv2.imwrite(str(images / image['file_name']), np.full((480, 640, 3), 99, np.uint8))
         detections = tmp_path / 'detections.bbox.json'
         detections.write_text(json.dumps(boxes))
-        run = EvaluatedRun(f'{STRANGE} report', 'config.py', str(tmp_path / 'work' / 'epoch_1.pth'), f'test {STRANGE}',
+        run = EvaluatedRun(f'{STRANGE} report', config, str(tmp_path / 'work' / 'epoch_1.pth'), f'test {STRANGE}',
                       truth, images, detections, metrics or {}, {'detector': STRANGE}, f'a = "{STRANGE}"')
         results = write_report(run, tmp_path / 'report')
         return results, (tmp_path / 'report' / 'report.html').read_text(encoding='utf-8')
@@ -99,6 +100,14 @@ def test_a_detector_that_finds_nothing_has_a_report(written):
     results, text = written([])
     assert results.summary()['f1'] == 0 and np.isnan(results.summary()['precision'])
     assert 'No detection finds an object at any score' in text and 'nan' not in text.lower()
+    assert '<span>Best score</span><b>–</b>' in text
+    assert [record['own_best_score'] for record in results.class_records()] == [None, None]
+
+
+def test_the_call_with_the_best_score_can_be_typed(written, tmp_path):
+    text = html.unescape(written(BOXES, config='my config.py')[1])
+    assert f"mmmamba predict 'my config.py' {tmp_path}/work/epoch_1.pth SOURCE --score 0." in text
+    assert f'are in {tmp_path}/detections.bbox.json.' in text
 
 
 def test_a_detector_without_errors_has_no_pictures(written):
