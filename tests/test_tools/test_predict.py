@@ -16,10 +16,10 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
+from pycocotools import mask as mask_util
 from tiny_demo import compose_tiny, write_tiny_config
 
 from mmmamba import Detector
@@ -216,18 +216,18 @@ class FindsBright:
         number, spots, facts, _ = cv2.connectedComponentsWithStats((image[..., 0] > 99).astype(np.uint8))
         boxes = [(x, y, x + width, y + height) for x, y, width, height, _ in facts[1:]]
         masks = np.array([spots == spot for spot in range(1, number)]).reshape(-1, *image.shape[:2])
+        runs = [mask_util.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
         return DetDataSample(pred_instances=InstanceData(
             bboxes=torch.tensor(boxes).float().reshape(-1, 4), scores=torch.full((number - 1,), 0.5),
             labels=torch.zeros(number - 1, dtype=torch.long),
-            masks=EncodedMasks(encode_mask_results(masks), *image.shape[:2]) if self.encoded else
-            torch.from_numpy(masks)))
+            masks=EncodedMasks(runs, *image.shape[:2]) if self.encoded else torch.from_numpy(masks)))
 
 
 @pytest.mark.parametrize('encoded', [True, False])
 def test_masks_of_parts_are_those_of_the_whole_picture(encoded: bool) -> None:
     pytest.importorskip('supervision')
     image = np.zeros((70, 150, 3), np.uint8)
-    spots = [((10, 12), 4), ((57, 40), 5), ((120, 60), 6)]  # the second is in the overlap of two parts
+    spots = [((10, 12), 4), ((57, 40), 5), ((135, 50), 6)]  # the second is in the overlap of two parts
     for centre, radius in spots:
         cv2.circle(image, centre, radius, (255, 255, 255), -1)
     detector = SlicedDetector(FindsBright(encoded), 64)
