@@ -12,7 +12,6 @@ from mmmamba.analysis.report.matching import ImageOutcome
 from mmmamba.datasets.transforms.load_checked_image import load_annotated_image
 
 IMAGES = 12
-"""Pictures in a report, unless another number is asked for."""
 _LABELS = 8  # of a picture: more would hide it
 _SIDE = 640  # the longer one, in pixels
 _QUALITY = 80
