@@ -127,7 +127,9 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _one_line(f'no space left on the disk: {error.filename or text}')
     if isinstance(error, UnpicklingError) or 'PytorchStreamReader' in text:
-        return _one_line(f'the checkpoint is damaged or holds more than weights: {text.strip().splitlines()[0]}')
+        refused = re.search(r'GLOBAL (\S+) was not an allowed global', text)  # torch.load advises to allow it
+        reason = f'it names {refused[1]}, which is not run' if refused else text.strip().splitlines()[0]
+        return _one_line(f'the checkpoint is damaged or holds more than weights: {reason}')
     library = type(error).__module__.partition('.')[0]
     if library in _LOGGERS:
         return _one_line(f'{library}: {text}{_LOGGERS[library]}')

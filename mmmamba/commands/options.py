@@ -38,8 +38,7 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
         device: Whether it runs on one device.
     """
     group = parser.add_argument_group('settings by name', 'instead of those in the config; --cfg-options comes last')
-    group.add_argument('--image-size', nargs='+', type=_side, metavar='N',
-                       help=f'N, or H W: height and width that images are fitted into; multiples of {STRIDE}')
+    add_image_size(group, 'images are fitted into these')
     if measured:
         group.add_argument('--batch-size', type=_batch_size, metavar='N|auto',
                            help='images of a process and step; auto: the largest power of two that fits into '
@@ -50,6 +49,26 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
     group.add_argument('--classes', type=names, metavar='A,B', help="some of the data set's classes, with commas")
     if device:
         group.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
+
+
+def add_image_size(parser: argparse._ActionsContainer, effect: str) -> None:
+    """Adds ``--image-size N`` or ``H W``; ``effect`` is the end of its help."""
+    parser.add_argument('--image-size', nargs='+', type=_side, metavar='N',
+                        help=f'N, or H W: height and width, multiples of {STRIDE}; {effect}')
+
+
+def image_size_of(args: argparse.Namespace) -> tuple[int, int] | None:
+    """Returns the width and height that ``--image-size`` has, if it was given.
+
+    Raises:
+        InputError: It has more than two sides.
+    """
+    sides = args.image_size
+    if sides is None:
+        return None
+    if len(sides) > 2:
+        raise InputError(f'--image-size takes one side or two (H W), got {len(sides)}')
+    return sides[-1], sides[0]
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -87,10 +106,7 @@ def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] 
     Raises:
         InputError: A value that this config cannot have; the line begins with the option.
     """
-    if args.image_size:
-        if len(args.image_size) > 2:
-            raise InputError(f'--image-size takes one side or two (H W), got {len(args.image_size)}')
-        cfg = _with(cfg, '--image-size', with_image_size, args.image_size[-1], args.image_size[0])
+    cfg = _with(cfg, '--image-size', lambda cfg, size: with_image_size(cfg, *size), image_size_of(args))
     if args.batch_size != AUTO:
         cfg = _with(cfg, '--batch-size', with_batch_size, args.batch_size, loaders)
     cfg = _with(cfg, '--workers', with_workers, args.workers)

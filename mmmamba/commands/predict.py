@@ -1,7 +1,11 @@
 """Detects objects in images, videos, cameras and streams; writes drawn pictures and json.
 
     mmmamba predict CONFIG CHECKPOINT photos/ clip.mp4 'more/**/*.jpg' https://host/picture.jpg
-    mmmamba predict CONFIG CHECKPOINT 0 --track
+    mmmamba predict --weights work_dirs/mine/epoch_30.pth 0 --track
+
+CONFIG is a config file, or the name of one of ours: mamba-yolo_t. CHECKPOINT is a checkpoint, or an exported file.
+With --weights no config is named: for a checkpoint it is the one that training left next to it, and an exported file
+needs none.
 
 SOURCE is an image, a video, a folder of them, a pattern in quotes, an address (http or https: of an image, a video or
 a stream; rtsp or rtmp: of a stream), or the number of a camera. A camera or a stream ends with Ctrl-C.
@@ -33,13 +37,10 @@ _SLICE = 640
 
 
 def parse_args(source_first: bool) -> argparse.Namespace:
+    form = 'SOURCE ... CONFIG CHECKPOINT' if source_first else 'CONFIG CHECKPOINT SOURCE ...'
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    if source_first:
-        parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
-    parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
-    parser.add_argument('checkpoint', type=Path, help='checkpoint file, or an exported file')
-    if not source_first:
-        parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
+    parser.add_argument('words', nargs='*', metavar='WORD', help=f'{form}; with --weights, SOURCE ...')
+    parser.add_argument('--weights', metavar='CHECKPOINT', help='a checkpoint in its work dir, or an exported file')
     parser.add_argument('--out-dir', type=Path, metavar='FOLDER', default=Path('outputs'), help='default: %(default)s')
     parser.add_argument('--score', '--score-thr', type=score, default=0.3, help='least score; default: %(default)s')
     parser.add_argument('--classes', type=names, metavar='A,B', help='only these classes, with commas')
@@ -55,6 +56,14 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     parser.add_argument('--no-save-vis', action='store_true', help='draw nothing, which is faster')
     parser.add_argument('--show', action='store_true', help='show what is drawn in a window; q ends')
     args = parser.parse_intermixed_args()
+    if len(args.words) < (3 if args.weights is None else 1):
+        parser.error(f'it takes {form}, or --weights CHECKPOINT SOURCE ...; got {" ".join(args.words) or "none"}')
+    if args.weights is not None:
+        args.config, args.checkpoint, args.source = None, args.weights, args.words
+    elif source_first:
+        *args.source, args.config, args.checkpoint = args.words
+    else:
+        args.config, args.checkpoint, *args.source = args.words
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
     if args.slice is not None and args.slice < 32:

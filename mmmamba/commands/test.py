@@ -58,11 +58,16 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         metavar='FOLDER',
         help='write FOLDER/report.html: which score to use, classes, confusion matrix, errors, worst images')
+    parser.add_argument('--no-pictures', action='store_true',
+                        help='leave images out of the report: the licence of a data set may not let you pass them on')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
     parser.add_argument('--show-dir', metavar='FOLDER', help='draw detections next to the ground truth into it')
     add_settings(parser)
     add_run_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.no_pictures and not args.report:
+        parser.error('--no-pictures is about the page of --report')
+    return args
 
 
 def use_tta(cfg: Config) -> None:
@@ -96,7 +101,7 @@ def report_of(args: argparse.Namespace, config: str, cfg: Config, truth: dict, m
     run = EvaluatedRun(title, config, args.checkpoint, cli.call_again(sys.argv), truth, images,
                        Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
                        cfg.pretty_text)
-    return write_report(run, args.report)
+    return write_report(run, args.report, pictures=not args.no_pictures)
 
 
 def check_classes(meta: dict, classes: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ import mmdet
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
-from mmmamba.errors import InputError, process_rank
+from mmmamba.errors import InputError, first_names, process_rank
 from mmmamba.model_config import set_num_classes
 from mmmamba.package_files import CONFIGS, find_config
 from mmmamba.settings.data import with_data_root, with_metainfo
@@ -44,6 +45,11 @@ CARRIED = tuple(_FORMS)
 """Variables at the top level of a config that reach what it inherits."""
 _SHIPPED = (CONFIGS, Path(mmdet.__file__).resolve().parent)
 """Folders of configs that set all places of a variable themselves."""
+_PLAIN = (ast.Assign, ast.Name, ast.Call, ast.keyword, ast.Dict, ast.List, ast.Tuple, ast.Constant, ast.UnaryOp,
+          ast.USub, ast.expr_context)
+"""What the text of a config consists of that mmengine has written; its calls are of ``dict``."""
+_OF_A_TEST = re.compile(r'\d{8}_\d{6}')
+"""Names of the configs that tests leave in a work dir: the times at which they started."""
 
 
 def load_config(name: str | Path) -> Config:
@@ -71,6 +77,30 @@ def load_config(name: str | Path) -> Config:
         if told and not process_rank():
             print(f'{path.name}: carried over to what it inherits: {"; ".join(told)}', file=sys.stderr, flush=True)
     return cfg
+
+
+def config_next_to(checkpoint: str | Path) -> Path:
+    """Returns the config that training has left in its work dir, next to its checkpoints.
+
+    The config in the checkpoint itself is not used. A file of weights may come from anywhere, and a config is a
+    program even where it is nothing but settings: some are evaluated as Python when the detector is built.
+
+    Args:
+        checkpoint: The file.
+
+    Raises:
+        InputError: There is no such file, or not one such config next to it.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise InputError(f'no such file: {checkpoint}')
+    found = [file for file in sorted(path.absolute().parent.glob('*.py'))
+             if not _OF_A_TEST.fullmatch(file.stem) and _is_left_by_training(file)]
+    if len(found) == 1:
+        return found[0]
+    there = f'are {len(found)} ({first_names([file.name for file in found])})' if found else 'is none'
+    raise InputError(f'{checkpoint} needs the config that training leaves next to it, and there {there}: name it, as '
+                     'in mmmamba predict CONFIG CHECKPOINT SOURCE, or Detector(CONFIG, CHECKPOINT)')
 
 
 def require_carried_over(cfg: Config) -> None:
@@ -220,6 +250,19 @@ def _bases(path: Path) -> list[str]:
     value = eval(compile(ast.Expression(statement.value), str(path), 'eval'), {})  # as mmengine has done before
     return [name if '::' in name else str((path.parent / name).resolve())
             for name in ([value] if isinstance(value, str) else value)]
+
+
+def _is_left_by_training(path: Path) -> bool:
+    """Tells whether a file is a whole config of plain settings, as mmengine writes it, and nothing else."""
+    try:
+        statements = ast.parse(path.read_text(encoding='utf-8')).body
+    except (OSError, SyntaxError, ValueError):
+        return False
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    assigned = {ast.unparse(target) for node in statements if isinstance(node, ast.Assign) for target in node.targets}
+    return (all(isinstance(node, _PLAIN) for node in nodes) and calls <= {'dict'}
+            and {'model', 'test_dataloader'} <= assigned)
 
 
 def _base_statement(path: Path) -> ast.Assign | None:

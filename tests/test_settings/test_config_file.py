@@ -13,7 +13,7 @@ from mmmamba.engine import ClassCountHook
 from mmmamba.errors import InputError
 from mmmamba.model_config import parts
 from mmmamba.package_files import find_config
-from mmmamba.settings import load_config, require_carried_over
+from mmmamba.settings import config_next_to, load_config, require_carried_over
 from mmmamba.settings.data import LOADERS
 
 BCCD = f"_base_ = '{CONFIGS}/mamba_yolo/mamba-yolo_t_1xb16-30e_bccd.py'\n"
@@ -152,3 +152,20 @@ def test_a_run_that_would_not_follow_the_file_is_refused(write, setting, place):
     cfg = load_config(path)
     cfg.train_cfg.max_epochs = 1  # as --cfg-options do
     require_carried_over(cfg)
+
+
+def test_the_config_next_to_a_checkpoint_is_the_one_that_training_left(write, tmp_path):
+    checkpoint = write('weights', 'epoch_1.pth')
+    write(BCCD)  # what was trained, and a script: neither is a whole config of plain settings
+    write("model = dict(type='A')\ntest_dataloader = dict(batch_size=exit(3))\n", 'script.py')
+    write('model = (\n', 'broken.py')
+    with pytest.raises(InputError, match='and there is none: name it, as in mmmamba predict CONFIG'):
+        config_next_to(checkpoint)
+    for name in ('left.py', '20260131_235959.py'):  # a test leaves the second
+        Config.fromfile(tmp_path / 'mine.py').dump(tmp_path / name)
+    assert config_next_to(str(checkpoint)) == tmp_path / 'left.py'
+    Config.fromfile(tmp_path / 'left.py').dump(tmp_path / 'other.py')
+    with pytest.raises(InputError, match=r'there are 2 \(left.py, other.py\)'):
+        config_next_to(checkpoint)
+    with pytest.raises(InputError, match=r'no such file: .*absent\.pth'):
+        config_next_to(tmp_path / 'absent.pth')

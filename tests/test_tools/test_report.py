@@ -10,10 +10,10 @@ import pytest
 def test_report_of_a_detector(tiny_config, tiny_checkpoint, run_tool, tmp_path, capsys):
     report, dump = tmp_path / 'report', tmp_path / 'results.pkl'
     assert run_tool('test', tiny_config, tiny_checkpoint, '--work-dir', tmp_path / 'test', '--out', dump, '--report',
-                    report) == 0
+                    report, '--no-pictures') == 0
     assert str(report / 'report.html') in capsys.readouterr().out
     text = (report / 'report.html').read_text(encoding='utf-8')
-    assert 'on val' in text and '1 epochs, 4 iterations' in text
+    assert 'data:image' not in text and 'on val' in text and '1 epochs, 4 iterations' in text
     assert 'SingleStageDetector, ODMamba, ODSSPAFPN, YOLOv8Head' in text
     numbers = json.loads((report / 'report.json').read_text())
     detections = json.loads((report / 'detections.bbox.json').read_text())
@@ -38,3 +38,8 @@ def test_a_report_needs_cocos_evaluation(tiny_config, run_tool, tmp_path, capsys
     assert run_tool('test', tiny_config, tmp_path / 'none.pth', option, tmp_path / 'report', '--cfg-options',
                     'test_evaluator.type=VOCMetric') == 2
     assert 'need a CocoMetric among the test evaluators' in capsys.readouterr().err
+
+
+def test_pictures_are_left_out_of_a_report_alone(tiny_config, run_tool, tmp_path, capsys):
+    assert run_tool('test', tiny_config, tmp_path / 'none.pth', '--no-pictures') == 2
+    assert '--no-pictures is about the page of --report' in capsys.readouterr().err

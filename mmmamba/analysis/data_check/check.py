@@ -47,12 +47,12 @@ class CheckedData(NamedTuple):
     contents: Mapping[str, dict]
 
 
-def check_data(path: Path, image_size: int, quick: bool = False) -> CheckedData:
+def check_data(path: Path, image_size: tuple[int, int], quick: bool = False) -> CheckedData:
     """Checks a data set as far as it can be read; what is wrong with it raises nothing.
 
     Args:
         path: The folder or file, as ``--data`` takes it.
-        image_size: Side in pixels of the square that training scales images into.
+        image_size: Width and height in pixels that training scales images into.
         quick: Read the headers of images alone: see ``read_images``.
     """
     findings: list[Finding] = []
@@ -79,7 +79,7 @@ def check_data(path: Path, image_size: int, quick: bool = False) -> CheckedData:
     splits = {name: _summarise(split, contents[name], classes, image_size) for name, split in data.splits.items()}
     findings += find_in_classes({name: summary.classes for name, summary in splits.items()}, classes)
     rank = {(severity, kind): place for place, (severity, kind, _) in enumerate(
-        DataReport('', '', 0, False, findings=findings).groups())}
+        DataReport('', '', image_size, quick, findings=findings).groups())}
     findings.sort(key=lambda item: rank[item.severity, item.kind])
     report = DataReport(shown(path), data.format, image_size, quick, classes, tuple(map(shown, data.remarks)), splits,
                         findings)
@@ -152,7 +152,8 @@ def _check_split(name: str, split: Split, content: dict, classes: Sequence[str])
             yield _finding('empty', name, f'{image["file_name"]} has no object', image['file_name'])
 
 
-def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: int, quick: bool) -> list[Finding]:
+def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: tuple[int, int],
+                    quick: bool) -> list[Finding]:
     """Returns the findings about image files; all of them are read."""
     findings: list[Finding] = []
     entries: list[tuple[str, dict, Path]] = []
@@ -185,7 +186,7 @@ def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: 
 
 
 def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotations: str,
-                 image_size: int) -> Iterator[Finding]:
+                 image_size: tuple[int, int]) -> Iterator[Finding]:
     """Yields what is wrong with an image; one that training would replace ends a validation."""
     def unusable(kind: str, sentence: str) -> Finding:
         return _finding(kind, split, sentence, file, None if split == 'train' else ERROR)
@@ -199,7 +200,7 @@ def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotat
         check_frame((height, width), image, str(path), annotations)
     except UnreadableImageError as error:
         yield unusable('size_differs', str(error))
-    if 0 in rescale_size(facts.size, (image_size, image_size)):
+    if 0 in rescale_size(facts.size, image_size):
         yield unusable('too_thin', f'image {path} ({width}x{height}) cannot be used: scaled, one of its sides has 0 '
                                    f'pixels')
     elif max(width, height) >= _ELONGATED * min(width, height):
@@ -231,7 +232,7 @@ def _find_unlisted(data: DataFolder, contents: Mapping[str, dict], quick: bool) 
             yield _finding('unlisted', owner, f'{path} is not listed', file)
 
 
-def _summarise(split: Split, content: dict, classes: Sequence[str], image_size: int) -> SplitSummary:
+def _summarise(split: Split, content: dict, classes: Sequence[str], image_size: tuple[int, int]) -> SplitSummary:
     objects = by_image(content)
     return SplitSummary(
         shown(split.annotations), shown(split.images), len(content['images']),

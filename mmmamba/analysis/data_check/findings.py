@@ -144,7 +144,7 @@ class DataReport:
     Args:
         path: What was checked.
         format: ``'COCO'``, ``'YOLO'`` or ``'VOC'``; empty where nothing was recognised.
-        image_size: Side in pixels of the square that training scales images into.
+        image_size: Width and height in pixels that training scales images into.
         quick: Whether only the headers of images were read.
         classes: In the order of labels.
         remarks: Of the format's reader.
@@ -153,7 +153,7 @@ class DataReport:
     """
     path: str
     format: str
-    image_size: int
+    image_size: tuple[int, int]
     quick: bool
     classes: Sequence[str] = ()
     remarks: Sequence[str] = ()

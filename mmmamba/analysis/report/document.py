@@ -16,7 +16,7 @@ from mmmamba.analysis.measure.tables import Table
 from mmmamba.analysis.page import page
 from mmmamba.analysis.report import gallery, svg
 from mmmamba.analysis.report.history import History, read_history
-from mmmamba.analysis.report.matching import SCORES
+from mmmamba.analysis.report.matching import SCORES, ImageOutcome
 from mmmamba.analysis.report.results import EvaluatedRun, Results, analyse
 from mmmamba.files import write_atomically, write_json
 
@@ -66,12 +66,13 @@ summary { cursor: pointer; color: var(--muted); margin-bottom: .5rem; }
 """
 
 
-def write_report(run: EvaluatedRun, folder: Path) -> Results:
+def write_report(run: EvaluatedRun, folder: Path, pictures: bool = True) -> Results:
     """Writes ``report.html``, ``report.json`` and ``classes.csv``.
 
     Args:
         run: What was tested.
         folder: Where to write; made if need be.
+        pictures: Whether the images with most errors are shown, or only listed.
 
     Returns:
         What the report shows.
@@ -83,11 +84,11 @@ def write_report(run: EvaluatedRun, folder: Path) -> Results:
     history = read_history(Path(run.checkpoint).parent)
     write_csv(folder / 'classes.csv', results.class_records())
     write_json(folder / 'report.json', _numbers(run, results), indent=2)
-    write_atomically(folder / 'report.html', compose(run, results, history).encode())
+    write_atomically(folder / 'report.html', compose(run, results, history, pictures).encode())
     return results
 
 
-def compose(run: EvaluatedRun, results: Results, history: History | None) -> str:
+def compose(run: EvaluatedRun, results: Results, history: History | None, pictures: bool) -> str:
     """Returns the page."""
     objects, images = int(results.matrix[:-1].sum()), len(run.truth['images'])
     parts = [
@@ -100,7 +101,7 @@ def compose(run: EvaluatedRun, results: Results, history: History | None) -> str
         _section('Precision and recall', _precision_recall(results)),
         _section('What goes wrong', _errors(results)),
         _section('Sizes of objects', _sizes(run, results)),
-        _section('Images with most errors', _worst(run, results)),
+        _section('Images with most errors', _worst(run, results, pictures)),
     ]
     if history:
         parts.append(_section('Training', _training(history)))
@@ -239,15 +240,21 @@ def _sizes(run: EvaluatedRun, results: Results) -> str:
             f'in the original image.</p>{_bars(rows)}')
 
 
-def _worst(run: EvaluatedRun, results: Results) -> str:
+def _worst(run: EvaluatedRun, results: Results, pictures: bool) -> str:
     shown = gallery.worst(results.outcomes)
     if not shown:
         return '<p>There is no image with an error.</p>'
     wrong = sum(result.errors > 0 for result in results.outcomes)
-    return (f'<p>{len(shown)} of {wrong} images with errors, at scores above {results.score:.2f}. Each is shown '
-            f'with its objects, <span class="key right">found</span> or <span class="key wrong">not</span>, then with '
-            f'the detections, <span class="key right">right</span> or <span class="key wrong">wrong</span>. The class '
-            f'of a box is shown under the pointer.</p>' + gallery.gallery(shown, run.truth, run.images))
+    lead = f'{len(shown)} of {wrong} images with errors, at scores above {results.score:.2f}.'
+    if not pictures:
+        names = {image['id']: image['file_name'] for image in run.truth['images']}
+        rows = [[names[result.image], *map(str, _counts(result).values())] for result in shown]
+        table = Table(('image', *(name.replace('_', ' ') for name in _counts(shown[0]))), rows, words=('image',))
+        return f'<p>{lead}</p><div class="card scroll">{table.html()}</div>'
+    return (f'<p>{lead} Each is shown with its objects, <span class="key right">found</span> or '
+            '<span class="key wrong">not</span>, then with the detections, <span class="key right">right</span> or '
+            '<span class="key wrong">wrong</span>. The class of a box is shown under the pointer.</p>'
+            + gallery.gallery(shown, run.truth, run.images))
 
 
 def _training(history: History) -> str:
@@ -301,7 +308,10 @@ def _numbers(run: EvaluatedRun, results: Results) -> dict:
         'errors': {kind: {'count': results.errors.counts[kind], 'ap50_cost': results.errors.costs[kind]}
                    for kind in ERROR_TYPES},
         'sizes': {name: {'objects': objects, 'found': found} for name, (objects, found) in results.sizes.items()},
-        'worst_images': [{'image_id': result.image, 'found': len(result.found), 'missed': len(result.missed),
-                          'false': len(result.false), 'wrong_class': len(result.confused)}
-                         for result in gallery.worst(results.outcomes)],
+        'worst_images': [{'image_id': result.image, **_counts(result)} for result in gallery.worst(results.outcomes)],
     }
+
+
+def _counts(result: ImageOutcome) -> dict[str, int]:
+    return {'found': len(result.found), 'missed': len(result.missed), 'false': len(result.false),
+            'wrong_class': len(result.confused)}

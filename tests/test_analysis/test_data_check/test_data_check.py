@@ -27,7 +27,7 @@ from mmmamba.datasets import CheckedCocoDataset
 from mmmamba.datasets.formats import find_data
 from mmmamba.errors import InputError
 
-IMAGE_SIZE = 96
+IMAGE_SIZE = (96, 96)
 FILES = int(os.environ.get('MUTATED_FILES', '24'))
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>&'
 
@@ -47,7 +47,7 @@ def train(root: Path) -> None:
             metainfo={'classes': data.classes}, filter_cfg={'filter_empty_gt': False}, test_mode=name == 'val',
             serialize_data=False,
             pipeline=[{'type': 'LoadImageFromFile'},
-                      {'type': 'Resize', 'scale': (IMAGE_SIZE, IMAGE_SIZE), 'keep_ratio': True}])
+                      {'type': 'Resize', 'scale': IMAGE_SIZE, 'keep_ratio': True}])
         for index in range(len(dataset)):
             dataset.prepare_data(index)
 
@@ -259,12 +259,24 @@ def test_files_status_and_last_line_of_the_command(name, status, last, root, tmp
     if name:
         FAULTS[name][2](root)
     out = tmp_path / 'out'
-    assert call(monkeypatch, root, '--out', out, '--image-size', IMAGE_SIZE) == status
+    assert call(monkeypatch, root, '--out', out, '--image-size', *IMAGE_SIZE) == status
     assert capsys.readouterr().out.splitlines()[-1].startswith(last)
     report = json.loads((out / 'report.json').read_text())
     assert report['can_train'] == (status == 0) and report['verdict'].startswith(last)
     assert [item['kind'] for item in report['findings']] == ([FAULTS[name][0]] if name else [])
     assert '</html>' in (out / 'index.html').read_text()
+
+
+def test_sizes_of_objects_are_judged_in_a_rectangle(root, tmp_path, monkeypatch, capsys):
+    """Images of 96 x 64 fit into 32 x 32 at a third, and at their own size into a rectangle that lies or stands."""
+    sides = {}
+    for height, width in ((32, 32), (64, 96), (128, 64)):
+        assert call(monkeypatch, root, '--out', tmp_path, '--image-size', height, width) == 0
+        report = json.loads((tmp_path / 'report.json').read_text())
+        assert report['image_size'] == [width, height]
+        sides[height, width] = report['splits']['train']['scaled_sides']
+        assert f'at {width} x {height}.' in (tmp_path / 'index.html').read_text()
+    assert sides[64, 96] == sides[128, 64] != sides[32, 32]
 
 
 def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys):
@@ -273,5 +285,8 @@ def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').touch()
     assert call(monkeypatch, tmp_path, '--out', tmp_path / 'file' / 'out') == 2
     assert capsys.readouterr().err.startswith('error: --out: cannot make the folder ')
-    assert call(monkeypatch, tmp_path, '--image-size', 0) == 2
-    assert capsys.readouterr().err.endswith('--image-size must be positive\n')
+    for sides, problem in (([0], "must be a whole number from 1, not '0'\n"),
+                           ([640, 100], 'must be a multiple of 32, such as 96 or 128, not 100\n'),
+                           ([32, 64, 96], '--image-size takes one side or two (H W), got 3\n')):
+        assert call(monkeypatch, tmp_path, '--image-size', *sides) == 2
+        assert capsys.readouterr().err.endswith(problem)

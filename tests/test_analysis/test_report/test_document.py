@@ -48,7 +48,7 @@ class Checked(HTMLParser):
 def written(tmp_path: Path):
     """A function that writes the report of detections on two images: an object each of two classes and two more."""
     def write(boxes: list[dict], metrics: dict | None = None, classes: int = 2,
-              config: str = 'config.py') -> tuple[Results, str]:
+              config: str = 'config.py', pictures: bool = True) -> tuple[Results, str]:
         truth = truth_of([thing(1, (0, 0, 100, 100)), thing(2, (200, 0, 20, 20)), thing(1, (0, 0, 60, 60), image=2)])
         truth['categories'] += [{'id': number, 'name': f'class {number}'} for number in range(3, classes + 1)]
         truth['categories'][0]['name'] = STRANGE
@@ -60,7 +60,7 @@ def written(tmp_path: Path):
         detections.write_text(json.dumps(boxes))
         run = EvaluatedRun(f'{STRANGE} report', config, str(tmp_path / 'work' / 'epoch_1.pth'), f'test {STRANGE}',
                       truth, images, detections, metrics or {}, {'detector': STRANGE}, f'a = "{STRANGE}"')
-        results = write_report(run, tmp_path / 'report')
+        results = write_report(run, tmp_path / 'report', pictures)
         return results, (tmp_path / 'report' / 'report.html').read_text(encoding='utf-8')
     return write
 
@@ -94,6 +94,14 @@ def test_of_many_classes_those_that_are_mixed_up_are_listed(written):
     text = written(BOXES, classes=20)[1]
     row = f'<td class="words">class 2</td><td class="words">{html.escape(STRANGE)}</td><td>1</td>'
     assert row in text and row not in written(BOXES)[1]
+
+
+def test_without_pictures_the_images_with_most_errors_are_listed(written):
+    text = written(BOXES, pictures=False)[1]
+    assert '<image ' not in text and 'data:' not in text
+    assert '1 of 1 images with errors' in text
+    assert re.search(r'<td class="words">1\.\w+</td>(<td>\d</td>){4}', text)[0].endswith(
+        '<td>1</td><td>0</td><td>1</td><td>1</td>')
 
 
 def test_a_detector_that_finds_nothing_has_a_report(written):
