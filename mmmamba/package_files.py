@@ -30,8 +30,8 @@ def find_config(name: str | Path) -> Path:
         InputError: There is neither a file nor one config of that name (the line names those that are close), or the
             file is of another kind.
     """
-    if Path(name).is_file():
-        if Path(name).suffix not in ('', *_ENDINGS):
+    if Path(name).is_file() and Path(name).suffix:
+        if Path(name).suffix not in _ENDINGS:
             raise InputError(f'{name} is no config, which ends with {", ".join(_ENDINGS)}')
         return Path(name)
     text = str(name)

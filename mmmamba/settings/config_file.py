@@ -62,7 +62,7 @@ def load_config(name: str | Path) -> Config:
         name: A file, or a name of ours (:func:`mmmamba.package_files.find_config`).
 
     Raises:
-        InputError: There is no such config, it is not valid, or a variable cannot be carried over.
+        InputError: There is no such config, it is not one of a detector, or a variable cannot be carried over.
     """
     path = find_config(name)
     try:
@@ -72,6 +72,8 @@ def load_config(name: str | Path) -> Config:
                          f'{(error.text or "").strip()}') from error
     except ConfigParsingError as error:
         raise InputError(f'{path}: {error}') from error
+    if 'model' not in cfg:
+        raise InputError(f'{path} has no model: it is no config of a detector')
     if cfg is not raw:
         told = _carried(raw, cfg)
         if told and not process_rank():
