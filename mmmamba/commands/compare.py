@@ -30,7 +30,9 @@ from mmmamba.analysis.compare.plan import epochs_within, facts, run_config, trut
 from mmmamba.analysis.compare.report import require_matplotlib, write_report
 from mmmamba.analysis.compare.results import AP, Comparison, RunResult
 from mmmamba.analysis.compare.runs import Launch, OtherConfigError, Run, execute_all, launches, read_run
+from mmmamba.commands.argument_types import seed
 from mmmamba.commands.options import add_settings, with_settings
+from mmmamba.datasets.formats import DataFolder
 from mmmamba.errors import InputError
 from mmmamba.package_files import TOOLS, find_config, model_name
 from mmmamba.recipes import RECIPES, data_name, find_folder
@@ -44,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, or names of ours: mamba-yolo_t')
     parser.add_argument('--data', required=True, metavar='|'.join([*RECIPES, 'PATH']),
                         help='data set and recipe; or a path of your own data in COCO, YOLO or VOC format')
-    parser.add_argument('--seeds', type=int, nargs='+', metavar='N', default=[0],
+    parser.add_argument('--seeds', type=seed, nargs='+', metavar='N', default=[0],
                         help='a run of each detector with each; default: 0')
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument('--epochs', type=int, metavar='N', help="default: those of the data set's recipe")
@@ -83,7 +85,7 @@ def main() -> None:
 def compare(args: argparse.Namespace) -> None:
     """Trains what is not trained yet, and writes the report."""
     names = detector_names(args)
-    find_folder(args.data)
+    data = find_folder(args.data) or args.data  # once, so that all detectors get the same
     require_matplotlib()
     init_default_scope('mmdet')
     places = launches(TOOLS, args.jobs, args.slurm)
@@ -93,7 +95,7 @@ def compare(args: argparse.Namespace) -> None:
     configs, parameters, broken = {}, {}, {}
     for path, name in zip(args.configs, names):
         try:
-            cfg = make_config(args, path, name, None if args.report_only else places[0])
+            cfg = make_config(args, data, path, name, None if args.report_only else places[0])
             detector = MODELS.build(copy.deepcopy(cfg.model))  # detectors write into their configs
         except OtherConfigError:
             raise
@@ -153,11 +155,20 @@ def detector_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def make_config(args: argparse.Namespace, path: Path, name: str, place: Launch | None) -> Config:
-    """Makes a detector's config under the comparison's conditions and within its budget."""
+def make_config(args: argparse.Namespace, data: str | DataFolder, path: Path, name: str,
+                place: Launch | None) -> Config:
+    """Makes a detector's config under the comparison's conditions and within its budget.
+
+    Args:
+        args: Of this call.
+        data: The data set as ``find_folder`` found it, or a name.
+        path: The detector's config.
+        name: Of its folder.
+        place: Where a few iterations are timed, if the budget is in minutes.
+    """
 
     def config(epochs: int | None) -> Config:
-        return run_config(path, args.data, args.work_dir / 'truth.json', epochs=epochs,
+        return run_config(path, data, args.work_dir / 'truth.json', epochs=epochs,
                           scratch=args.from_scratch, options=args.cfg_options,
                           settings=partial(with_settings, args=args))
 

@@ -8,7 +8,6 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mmmamba.datasets.formats import DataFolder, coco_datasets
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically, write_json
 from mmmamba.model_config import merge_options
-from mmmamba.recipes import find_folder, from_scratch, under_recipe
+from mmmamba.recipes import from_scratch, under_recipe
 from mmmamba.settings import load_config, with_epochs
 
 VALIDATIONS = 10
@@ -32,7 +31,7 @@ VALIDATIONS = 10
 TRIAL_ITERATIONS = 8
 
 
-def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratch: bool,
+def run_config(path: Path, data: str | DataFolder, truth: Path, *, epochs: int | None, scratch: bool,
                options: Mapping[str, Any], settings: Callable[[Config], Config] = lambda cfg: cfg) -> Config:
     """Makes a detector's config under the conditions of a comparison; all seeds and all detectors get the same.
 
@@ -40,7 +39,7 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
 
     Args:
         path: The detector's config.
-        data: See :func:`mmmamba.recipes.under_recipe`.
+        data: See :func:`mmmamba.recipes.under_recipe`; a data set that was found is not looked at again.
         truth: Where the test set's annotations are written, if they are not in COCO's format.
         epochs: Length of the training; None for that of the data set's recipe.
         scratch: Whether pretrained weights are left out.
@@ -50,7 +49,7 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
     Raises:
         InputError: The options change the number of epochs or the seed; or as ``under_recipe``.
     """
-    cfg = settings(under_recipe(load_config(path), _looked_at(data)))
+    cfg = settings(under_recipe(load_config(path), data))
     if epochs is not None:
         cfg = with_epochs(cfg, epochs)
     if scratch:
@@ -67,12 +66,6 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
     cfg.custom_hooks += [dict(type='TrainingClockHook'), dict(type='MissedValidationHook')]
     use_coco_metric(cfg, truth)
     return cfg
-
-
-@cache
-def _looked_at(data: str) -> str | DataFolder:
-    """Looks at a data set of the user's once, so that all detectors get the same, and large ones are read once."""
-    return find_folder(data) or data
 
 
 def with_seed(text: str, seed: int) -> str:

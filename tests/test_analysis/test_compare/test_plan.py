@@ -55,11 +55,10 @@ def make(path: Path, data: str, epochs: int | None = 4, scratch: bool = True, **
                       options=options)
 
 
-def test_a_data_set_is_looked_at_once_for_all_detectors(data):
-    with mock.patch.object(recipes, 'find_data', wraps=recipes.find_data) as find:
-        for path in (YOLO, DINO):
-            make(path, data)
-    assert find.call_count == 1
+def test_a_data_set_that_was_found_is_not_looked_at_again(data):
+    expected, found = make(YOLO, data), recipes.find_folder(data)
+    with mock.patch.object(recipes, 'find_data', side_effect=AssertionError):
+        assert make(YOLO, found).to_dict() == expected.to_dict()
 
 
 def test_every_detector_gets_the_same_conditions(data):
