@@ -60,7 +60,7 @@ def check_data(path: Path, image_size: tuple[int, int], quick: bool = False) -> 
         data = find_data(path)
     except FaultyLabelsError as error:
         findings += [_finding('labels', split, line) for split, lines in error.faults.items() for line in lines]
-        data = _guess_folder(path)
+        data = DataFolder(path, error.format, {}, ())
     except InputError as error:
         findings.append(_finding('data', '', str(error)))
         data = _guess_folder(path)

@@ -64,6 +64,8 @@ def find_coco(path: Path, listing: Listing, seed: int) -> DataFolder:
 
 def guess_coco(path: Path) -> dict[str, Split]:
     """Returns what there is of a data set that :func:`find_coco` refuses: files, and the folders of their images."""
+    if path.is_file() and path.suffix.lower() != '.json':  # YOLO's data.yaml
+        return {}
     listing = Listing()
     root, files = _locate(path, listing)
     splits = {}

@@ -121,17 +121,18 @@ class Source:
 
 
 class FaultyLabelsError(InputError):
-    """Label files are malformed: the message names the first of them.
+    """Label files are malformed, or a split has no image: the message has the first of the faults.
 
     Args:
-        faults: Split → a line for each of its files that is malformed.
+        format: ``'YOLO'`` or ``'VOC'``.
+        faults: Split → a line for each of its faults.
     """
 
-    def __init__(self, faults: Mapping[str, Sequence[str]]) -> None:
-        lines = [line for found in faults.values() for line in found]
-        more = f' (and {len(lines) - 1} more label files are faulty: check-data names them)' if lines[1:] else ''
-        super().__init__(f'{lines[0]}{more}')
-        self.faults = faults
+    def __init__(self, format: str, faults: Mapping[str, Sequence[str]]) -> None:
+        first, *others = (line for found in faults.values() for line in found)
+        more = f' (and {len(others)} more error{"s" * (len(others) > 1)}: check-data names them)' if others else ''
+        super().__init__(f'{first}{more}')
+        self.format, self.faults = format, faults
 
 
 class _Entry(NamedTuple):
@@ -151,8 +152,8 @@ def convert(source: Source, seed: int) -> DataFolder:
         seed: Of the draw of val, where there is none.
 
     Raises:
-        FaultyLabelsError: Label files of train or val are malformed; test would be left out.
-        InputError: A split has no image, or there is no object at all.
+        FaultyLabelsError: Label files of train or val are malformed, or one has no image; test would be left out.
+        InputError: There is no image at all, or no object.
     """
     if not any(source.splits.values()):
         raise InputError(f'{source.root}: there is no image in this data set ({source.format}: {source.evidence})')
@@ -200,10 +201,10 @@ def _read(source: Source, notes: list[str]) -> tuple[dict[str, str], dict[str, l
                                  f'{source.evidence})')
     of_test = faults.pop('test', [])
     if of_test:
-        notes.append(f'test is left out: {FaultyLabelsError({"test": of_test})}')
+        notes.append(f'test is left out: {FaultyLabelsError(source.format, {"test": of_test})}')
         entries.pop('test', None)
     if any(faults.values()):
-        raise FaultyLabelsError(faults)
+        raise FaultyLabelsError(source.format, faults)
     return {split: images[split] for split in entries}, entries
 
 

@@ -135,11 +135,19 @@ def test_every_faulty_label_file_is_told_with_its_split(tmp_path):
     root = write_yolo(tmp_path / 'set', pictures)
     for name in ('train/000', 'train/002', 'val/001'):
         (root / 'labels' / f'{name}.txt').write_text('0 5 5 5 5')
-    report = check_data(root, IMAGE_SIZE).report
-    assert [(item.kind, item.split) for item in report.findings] == [
-        ('labels', 'train'), ('labels', 'train'), ('labels', 'val')]
-    with pytest.raises(InputError, match='000.txt, line 1: 5 is outside .* 2 more label files are faulty'):
+    for path in (root, root / 'data.yaml'):
+        report = check_data(path, IMAGE_SIZE).report
+        assert report.format == 'YOLO' and [(item.kind, item.split) for item in report.findings] == [
+            ('labels', 'train'), ('labels', 'train'), ('labels', 'val')]
+    with pytest.raises(InputError, match='000.txt, line 1: 5 is outside .*2 more errors: '):
         find_data(root)
+
+
+def test_a_data_yaml_that_is_refused_is_not_read_as_cocos(tmp_path):
+    path = write_yolo(tmp_path / 'set', {'train': compose_pictures(2)}) / 'data.yaml'
+    path.write_text('train: images/train\nnames: [a, b, a]')
+    report = check_data(path, IMAGE_SIZE).report
+    assert [item.kind for item in report.findings] == ['data'] and not report.format and not report.splits
 
 
 @pytest.mark.parametrize('quick', [False, True])
