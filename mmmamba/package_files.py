@@ -32,7 +32,7 @@ def find_config(name: str | Path) -> Path:
     """
     if Path(name).is_file() and Path(name).suffix:
         if Path(name).suffix not in _ENDINGS:
-            raise InputError(f'{name} is no config, which ends with {", ".join(_ENDINGS)}')
+            raise InputError(f'{name} is no config: configs end with {", ".join(_ENDINGS)}')
         return Path(name)
     text = str(name)
     ours = {path.stem: path for path in sorted(CONFIGS.glob('[!_]*/**/*.py'))}

@@ -35,7 +35,7 @@ def test_a_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_weights_are_no_config(tmp_path: Path) -> None:
     (tmp_path / 'epoch_1.pth').touch()
-    with pytest.raises(InputError, match=r'epoch_1.pth is no config, which ends with .py'):
+    with pytest.raises(InputError, match=r'epoch_1.pth is no config: configs end with .py'):
         find_config(tmp_path / 'epoch_1.pth')
 
 

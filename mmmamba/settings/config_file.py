@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 import mmdet
+import yaml
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
@@ -70,7 +72,7 @@ def load_config(name: str | Path) -> Config:
     except SyntaxError as error:
         raise InputError(f'{path}, or what it inherits, is not valid Python: {error.msg}, line {error.lineno}: '
                          f'{(error.text or "").strip()}') from error
-    except ConfigParsingError as error:
+    except (ConfigParsingError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise InputError(f'{path}: {error}') from error
     if 'model' not in cfg:
         raise InputError(f'{path} has no model: it is no config of a detector')

@@ -142,6 +142,12 @@ def test_what_cannot_be_carried_over_is_one_line(write, text, words):
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('name, text', [('mine.json', '{"model": '), ('mine.yaml', 'model: {a: [')])
+def test_a_config_that_is_no_json_or_yaml_is_one_line(write, name, text):
+    with pytest.raises(InputError, match=f'{name}: '):
+        load_config(write(text, name))
+
+
 @pytest.mark.parametrize('setting, place', [
     ("data_root = 'mine/'", 'data_root'), ('max_epochs = 6', 'train_cfg.max_epochs'), ('img_scale = 256', 'scale'),
 ])

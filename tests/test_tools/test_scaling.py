@@ -199,7 +199,7 @@ def test_bad_configs_are_one_line(tool, config, tmp_path, capsys):
     (tmp_path / 'again/tiny.py').write_text(CONFIG)
     for configs, message in (([tmp_path / 'absent.py'], 'absent.py'), ([tmp_path / 'empty.py'], 'has no model'),
                              ([ROOT / 'README.md'], 'README.md is no config'),
-                             ([config, tmp_path / 'broken.py'], 'broken.py is no config'),
+                             ([config, tmp_path / 'broken.py'], "is not valid Python: '(' was never closed"),
                              ([config, tmp_path / 'unnamed.py'], "unnamed.py is no config: name 'nonsense'"),
                              ([config, tmp_path / 'again/tiny.py'], 'two configs have the same file name')):
         assert tool(*configs) == 2
