@@ -89,6 +89,10 @@ METHODS: Mapping[str, Callable[[Activation], Tensor]] = MappingProxyType(
 """Name → what makes a map of an activation."""
 
 
+class NothingDetectedError(InputError):
+    """An image has no detection that a gradient could be of."""
+
+
 class CamDetector(Detector):
     """A trained detector whose layers can be looked at.
 
@@ -141,7 +145,8 @@ class CamDetector(Detector):
             The activations of each layer, and the detections in pixels of the picture.
 
         Raises:
-            InputError: A layer returns no map (N, C, H, W), or nothing is detected that gradients could be of.
+            NothingDetectedError: There is nothing that gradients could be of.
+            InputError: A layer returns no map (N, C, H, W), or the detector's scores have no gradient.
         """
         batch = self.model.data_preprocessor(self.collate_fn([prepared]), False)
         inputs = batch['inputs'].requires_grad_(gradients)
@@ -205,7 +210,7 @@ class CamDetector(Detector):
         else:
             raise InputError(f'the scores of {type(self.model).__name__} have no gradient: try --method eigencam')
         if not len(scores):
-            raise InputError('nothing is detected that a gradient could be of: try --method eigencam')
+            raise NothingDetectedError('nothing is detected that a gradient could be of: try --method eigencam')
         chosen = scores[scores > score] if (scores > score).any() else scores.max()
         slopes = torch.autograd.grad(chosen.sum(), outputs, allow_unused=True)
         return [torch.zeros_like(output[0]) if slope is None else slope[0].float()

@@ -42,7 +42,7 @@ def draw_instances(image: np.ndarray, instances: InstanceData, classes: Sequence
         image: RGB (H, W, 3) uint8.
         instances: With ``bboxes``, ``labels`` and, if any, ``scores``, ``masks`` and ``track_ids`` (-1: none).
         classes: Their names.
-        palette: A colour for each class, RGB, or what mmdet calls one.
+        palette: A colour for each class, RGB, or what mmdet calls one; one of too few colours is not used.
 
     Returns:
         Another RGB picture of the same size.
@@ -52,7 +52,9 @@ def draw_instances(image: np.ndarray, instances: InstanceData, classes: Sequence
         return image
     side = sum(image.shape[:2]) / 2
     line = max(1, round(_LINE * side))
-    colours = [tuple(map(int, colour)) for colour in get_palette(palette or 'random', len(classes))]
+    if not palette or not isinstance(palette, str) and len(palette) < len(classes):  # another data set's
+        palette = 'random'
+    colours = [tuple(map(int, colour)) for colour in get_palette(palette, len(classes))]
     scores = instances.get('scores', np.ones(len(instances)))
     order = np.argsort(np.asarray(scores), kind='stable')
     drawn_as = [colours[label] for label in instances.labels.tolist()]

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmmamba.analysis.cam import METHODS, CamDetector, blended, draw_map
+from mmmamba.analysis.cam import METHODS, CamDetector, NothingDetectedError, blended, draw_map
 from mmmamba.analysis.media import write_picture
 from mmmamba.analysis.prediction_run import warn
 from mmmamba.analysis.sources import Source, Sources, find_sources
@@ -65,10 +65,11 @@ def draw(detector: CamDetector, source: Source, args: argparse.Namespace) -> Non
 
 
 def draw_all(detector: CamDetector, sources: Sources, args: argparse.Namespace) -> None:
-    """Writes the maps of all images, with a warning about each that cannot be read.
+    """Writes the maps of all images, with a warning about each source that has none.
 
     Raises:
-        PartialResultError: Some sources could not be used.
+        PartialResultError: Some sources have none.
+        InputError: None has any.
     """
     left_out = [*sources.failed]
     for source in sources.images:
@@ -76,7 +77,10 @@ def draw_all(detector: CamDetector, sources: Sources, args: argparse.Namespace) 
             draw(detector, source, args)
         except UnreadableImageError as error:
             left_out.append(str(error).replace(str(source.path), source.given))
-    for message in [*left_out, *sources.ignored, *(f'{video.given}: a video' for video in sources.videos)]:
+        except NothingDetectedError as error:
+            left_out.append(f'{source.given}: {error}')
+    moving = [f'{source.given}: not an image' for source in (*sources.videos, *sources.live)]
+    for message in [*left_out, *sources.ignored, *moving]:
         warn(f'{message}; left out')
     if len(left_out) == len(sources.failed) + len(sources.images):
         raise InputError('nothing is done; the warnings say why')

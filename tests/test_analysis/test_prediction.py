@@ -86,6 +86,13 @@ def test_lines_and_labels_are_as_large_as_the_picture_asks_for(size: tuple[int, 
     assert draw_instances(picture, instances([], []), ['thing'], None).any() == 0
 
 
+def test_a_palette_of_fewer_colours_than_classes_is_not_used() -> None:
+    """As of an exported file or an older checkpoint, whose classes are not those that the config has colours for."""
+    found = instances([[2, 2, 20, 20]], [0.9])
+    found.labels += 1
+    assert draw_instances(np.zeros((30, 30, 3), np.uint8), found, ['a', 'b'], [(250, 200, 10)]).any()
+
+
 def test_labels_that_do_not_fit_stay_inside(tmp_path: Path) -> None:
     found = instances([[0, 0, 30, 20], [25, 15, 30, 20]], [0.9, 0.8], track_ids=torch.tensor([7, -1]))
     drawn = draw_instances(np.zeros((20, 30, 3), np.uint8), found, ['Straßenbahn, ein langes Wort'], None)

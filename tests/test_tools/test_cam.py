@@ -4,6 +4,8 @@ from __future__ import annotations
 import cv2
 import pytest
 
+from mmmamba.analysis.cam import CamDetector, NothingDetectedError
+
 
 @pytest.fixture
 def cam(run_command, tiny_config, tiny_checkpoint, shared_coco_folder, tmp_path):
@@ -28,6 +30,24 @@ def test_what_cannot_be_read_is_named_and_the_rest_done(cam, shared_coco_folder,
     assert printed.err.splitlines()[-1] == 'error: 2 source(s) could not be done; the warnings say why'
     assert cam(sources=(source / '0.jpg',)) == 2
     assert 'error: nothing is done' in capsys.readouterr().err
+
+
+def test_an_image_without_detections_and_a_camera_do_not_end_it(cam, shared_coco_folder, monkeypatch, capsys):
+    original, calls = CamDetector._slopes, []
+
+    def find_slopes(*arguments: object) -> list:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise NothingDetectedError('nothing is detected')
+        return original(*arguments)
+
+    images = [shared_coco_folder / 'val' / f'00000{number}.jpg' for number in (1, 2)]
+    monkeypatch.setattr(CamDetector, '_slopes', find_slopes)
+    assert cam('--method', 'gradcam', sources=(*images, 0)) == 3
+    printed = capsys.readouterr()
+    assert printed.out.count('.jpg') == 1
+    assert f'{images[0]}: nothing is detected; left out' in printed.err
+    assert 'camera 0: not an image; left out' in printed.err
 
 
 @pytest.mark.parametrize(('method', 'options'), [('eigencam', []), ('gradcam', ['--class', 'wide']), ('hirescam', [])])
