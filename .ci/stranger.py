@@ -63,7 +63,8 @@ def main() -> None:
             results = {form: try_format(environment.command, folder / config / form, config, chosen, form, masks)
                        for form in formats}
             for form in formats[1:]:
-                different = [key for key, value in results[form].items() if value != results[formats[0]][key]]
+                first, other = results[formats[0]], results[form]
+                different = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
                 if different:
                     sys.exit(f'error: {config} differs between {formats[0]} and {form} in: {", ".join(different)}')
         print('\nThe same in every format, to the last digit.')
