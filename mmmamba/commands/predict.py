@@ -30,7 +30,7 @@ from mmmamba.analysis.sources import find_sources
 from mmmamba.analysis.video_file import has_h264
 from mmmamba.analysis.window import Window
 from mmmamba.cli import require_device
-from mmmamba.commands.argument_types import names, score
+from mmmamba.commands.argument_types import names, score, whole
 from mmmamba.errors import InputError, PartialResultError, did_you_mean, first_names
 
 _SLICE = 640
@@ -38,14 +38,17 @@ _SLICE = 640
 
 def parse_args(source_first: bool) -> argparse.Namespace:
     form = 'SOURCE ... CONFIG CHECKPOINT' if source_first else 'CONFIG CHECKPOINT SOURCE ...'
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     usage=f'%(prog)s {form} [options]\n'
+                                     '       %(prog)s --weights CHECKPOINT SOURCE ... [options]')
     parser.add_argument('words', nargs='*', metavar='WORD', help=f'{form}; with --weights, SOURCE ...')
     parser.add_argument('--weights', metavar='CHECKPOINT', help='a checkpoint in its work dir, or an exported file')
     parser.add_argument('--out-dir', type=Path, metavar='FOLDER', default=Path('outputs'), help='default: %(default)s')
     parser.add_argument('--score', '--score-thr', type=score, default=0.3, help='least score; default: %(default)s')
     parser.add_argument('--classes', type=names, metavar='A,B', help='only these classes, with commas')
     parser.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
-    parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
+    parser.add_argument('--batch-size', type=whole, metavar='N', default=1,
+                        help='images at a time; default: %(default)s')
     parser.add_argument('--slice', type=int, nargs='?', const=_SLICE, metavar='SIZE',
                         help=f'for small objects in large images: search parts of SIZE x SIZE pixels (default: '
                         f'{_SLICE}), which overlap')
@@ -64,8 +67,6 @@ def parse_args(source_first: bool) -> argparse.Namespace:
         *args.source, args.config, args.checkpoint = args.words
     else:
         args.config, args.checkpoint, *args.source = args.words
-    if args.batch_size < 1:
-        parser.error('--batch-size must be at least 1')
     if args.slice is not None and args.slice < 32:
         parser.error('--slice: SIZE must be at least 32')
     if args.save_conf and not args.save_txt:

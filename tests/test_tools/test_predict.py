@@ -157,6 +157,7 @@ def test_a_camera_until_ctrl_c(files: tuple[Path, Path, Path], predict: Callable
     (['--classes', 'person'], 'there are digit 0, digit 1'),
     (['--classes', ' , '], 'must be names, with commas'),
     (['--score', '2'], 'must be a score from 0 to 1'),
+    (['--batch-size', '0'], 'must be a whole number from 1'),
     (['--score', 'nan'], 'must be a score from 0 to 1'),
     (['--device', 'gpu'], '--device gpu: must be cpu, cuda or cuda:N'),
     (['--track'], '--track is for videos'),
