@@ -57,7 +57,7 @@ def run(main: Callable[[], None]) -> None:
         main: The tool, without arguments.
     """
     interruptions = _Interruptions()
-    # Of mmdet's and mmengine's, which nobody can act upon who runs a tool.
+    # mmdet and mmengine cause these; whoever runs a tool can do nothing about them.
     warnings.filterwarnings('ignore', r'torch\.meshgrid: in an upcoming release|pkg_resources is deprecated as an API')
     try:
         main()
@@ -226,7 +226,7 @@ def _end_interrupted(how_to_go_on: str) -> None:
 def _output_is_unread() -> bool:
     """Tells whether nobody reads what is printed; if so, the rest goes nowhere, and the process can end quietly."""
     try:
-        print(flush=True)  # what was refused may be forgotten already
+        print(flush=True)  # a line, since what was refused may have left the buffer, and nothing would be written
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -211,7 +211,8 @@ def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotat
 
 
 def _find_unlisted(data: DataFolder, contents: Mapping[str, dict], quick: bool) -> Iterator[Finding]:
-    """Yields image files in the image folders that no split lists; of other formats than COCO, damaged ones are."""
+    """Yields findings about images that no split lists; YOLO's and VOC's damaged ones were left out by the conversion.
+    """
     folders: dict[str, list[str]] = {}
     for name, split in data.splits.items():
         folders.setdefault(os.path.realpath(split.images), []).append(name)

@@ -66,7 +66,7 @@ def image_names(content: Mapping) -> list[str]:
 
 
 def entries_of(content: Mapping, key: str) -> list[dict]:
-    """Returns the entries under a key of a content that may be malformed, without what is none."""
+    """Returns the entries (dicts) under a key of a content that may be malformed; anything else is passed over."""
     found = content.get(key)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
