@@ -23,7 +23,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = MappingProxyType({
     'data': Kind('not usable as it lies', ERROR, 'Bring it into a layout that the line names.'),
-    'labels': Kind('faulty label file', ERROR, 'Training does not start. Correct what the lines name.'),
+    'labels': Kind('faulty labels or images', ERROR, 'Training does not start. Correct what the lines name.'),
     'annotation': Kind('faulty annotation file', ERROR,
                        'Training refuses the file at the first of these. Correct or remove the entries.'),
     'missing_image': Kind('image missing on the disk', ERROR,
