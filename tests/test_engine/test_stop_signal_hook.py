@@ -116,7 +116,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_iteration(sh
     for work_dir, stops in (('stopped', ['5', '']), ('whole', [''])):
         for stop in stops:
             ended = subprocess.run(
-                [sys.executable, toy_training.__file__, 'two', str(shared_coco_folder), str(tmp_path / work_dir), stop],
+                [sys.executable, toy_training.__file__, 'two', shared_coco_folder, tmp_path / work_dir, stop],
                 capture_output=True, text=True)
             assert ended.returncode == 0, ended.stderr[-2000:]
             if stop:
