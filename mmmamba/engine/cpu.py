@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 
 import torch
 from mmengine.config import Config
@@ -23,18 +25,34 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        InputError: Another launcher than torchrun on a machine without a GPU.
+        InputError: A launcher that needs GPUs on a machine without one, or that has not started this process.
     """
     if launcher == 'none' or torch.cuda.is_available():
         return
-    if launcher != 'pytorch':
-        raise InputError(f'without a GPU, several processes need --launcher pytorch (torchrun), not {launcher}')
+    if launcher == 'slurm':
+        _take_slurms_names()
+    elif launcher != 'pytorch':
+        raise InputError(f'without a GPU, several processes need --launcher pytorch or slurm, not {launcher}')
     distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', dict(
         type='MMDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def _take_slurms_names() -> None:
+    """Sets the variables that PyTorch reads from those that ``srun`` sets; the first node is where processes meet."""
+    try:
+        names = {'RANK': 'SLURM_PROCID', 'LOCAL_RANK': 'SLURM_LOCALID', 'WORLD_SIZE': 'SLURM_NTASKS'}
+        os.environ.update({name: os.environ[slurms] for name, slurms in names.items()})
+        nodes = os.environ['SLURM_NODELIST']
+    except KeyError as error:
+        raise InputError(f'--launcher slurm: {error} is not set; start the processes with srun') from None
+    if 'MASTER_ADDR' not in os.environ:
+        listed = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+        os.environ['MASTER_ADDR'] = listed.stdout.split()[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
 
 
 def keep_freed_memory() -> bool:

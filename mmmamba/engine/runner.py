@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -25,7 +27,6 @@ from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook
 from mmmamba.engine.train_loop import ResumableTrainLoop
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
-_WORKERS_STAY = 60  # seconds
 
 
 @RUNNERS.register_module()
@@ -102,13 +103,20 @@ class CheckedRunner(Runner):
 
 
 def _start_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
-    """Prepares a data worker, and has it serve for a while after a signal that the main process handles.
+    """Prepares a data worker, and has it end with its main process alone.
 
     A scheduler signals all processes of a job. A worker that ended at once would end the main process with an error,
-    wherever it is just then.
+    wherever that is just then.
     """
-    if hasattr(signal, 'SIGUSR1'):
+    if hasattr(signal, 'sigwaitinfo'):  # Linux
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_WORKERS_STAY))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_for, args=(os.getppid(),), daemon=True).start()
     if prepare is not None:
         prepare(worker)
+
+
+def _end_for(sender: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != sender:
+        pass
+    os._exit(0)
