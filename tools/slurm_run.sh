@@ -25,10 +25,13 @@ if [ -z "${BATCH:-}" ]; then
     # shellcheck disable=SC2086  # SRUN_ARGS is several words
     exec srun "${options[@]}" ${SRUN_ARGS:-} "${step[@]}"
 fi
-# 138 is what the program ends with after SIGUSR1.
+# srun passes the signal on to the programs, which save and end.
 # shellcheck disable=SC2086,SC2016
-exec sbatch "${options[@]}" --requeue --open-mode=append --signal="USR1@${GRACE:-120}" ${SRUN_ARGS:-} \
-    --wrap "srun $(printf '%q ' "${step[@]}")"'
-status=$?
-[ $status = 138 ] && scontrol requeue "$SLURM_JOB_ID"
-exit $status'
+exec sbatch "${options[@]}" --requeue --open-mode=append --signal="B:USR1@${GRACE:-120}" ${SRUN_ARGS:-} \
+    --wrap "srun $(printf '%q ' "${step[@]}") &"'
+step=$! asked=
+trap "asked=yes; kill -USR1 $step" USR1
+wait $step || status=$?
+[ -z "$asked" ] || wait $step || status=$?
+[ -z "$asked" ] || [ -z "$status" ] || scontrol requeue "$SLURM_JOB_ID"
+exit ${status:-0}'
