@@ -13,6 +13,8 @@
 #   make wheels             builds an sdist and wheels for Linux (x86_64, aarch64) and for everywhere else into dist;
 #                           needs gcc-aarch64-linux-gnu (on aarch64: gcc-x86-64-linux-gnu)
 #   make try-wheels         installs them in an empty environment and uses them; the other machine's runs in an emulator
+#   make stranger           uses the wheel as a stranger would, on one data set in three formats, from check-data to an exported
+#                           file; all results must be the same in each; some 15 minutes (DATA=folder: on yours)
 #   make test-matrix        tests the wheel with every supported set of libraries: the table of docs/compatibility.md
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
 #   make help               this text
@@ -24,9 +26,9 @@
 #                           PyTorch's CUDA build of several GB; if you know an index of CPU builds:
 #                           make demo TORCH='torch==2.13.0 --index-url <address>'
 #   JOBS=2                  processes of the tests
-#   PIP_ARGS='...'          arguments for the pip of try-wheels and test-matrix, such as --extra-index-url
+#   PIP_ARGS='...'          arguments for the pip of try-wheels, stranger and test-matrix, such as --extra-index-url
 #   PYTEST_ARGS='...'       arguments for pytest: make test PYTEST_ARGS='tests/test_ops -x'
-#   DATA=folder             your data for the demo, as above
+#   DATA=folder             your data for demo and stranger, as above
 PYTHON ?= python3
 TORCH ?=
 JOBS ?= 2
@@ -38,7 +40,7 @@ INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
 # Libraries are compiled to bytecode at their first import and not in every process again, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint docs wheels try-wheels test-matrix install clean
+.PHONY: help demo test lint docs wheels try-wheels stranger test-matrix install clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -64,6 +66,9 @@ wheels: $(STAMP)
 try-wheels: $(STAMP)
 	$(BIN)/python .ci/try_wheels.py $(PIP_ARGS)
 	$(BIN)/python -m pytest -rs tests/test_ops/test_aarch64.py
+
+stranger: $(STAMP)
+	$(BIN)/python .ci/stranger.py $(if $(DATA),--data '$(DATA)') $(PIP_ARGS)
 
 test-matrix: $(STAMP)
 	$(BIN)/python .ci/matrix.py $(PIP_ARGS)

@@ -25,8 +25,7 @@ NAMES = {'mmdet': ('mmdet', 'onedl-mmdetection'), 'mmengine': ('mmengine', 'oned
 # Where OneDL's libraries differ on purpose, and nothing of ours can or should change that: see docs/compatibility.md.
 ONEDL_DIFFERS = (
     'tests/test_compat/test_install.py::test_mmengine_sees_that_nothing_is_compiled',
-    'tests/test_compat/test_package_lookup.py::test_a_config_inherits_mmdets',
-    'tests/test_compat/test_resume.py::test_a_malicious_checkpoint_is_not_resumed_from')
+    'tests/test_compat/test_package_lookup.py::test_a_config_inherits_mmdets')
 
 
 class Row(NamedTuple):

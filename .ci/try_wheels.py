@@ -7,14 +7,12 @@ Usage: try_wheels.py [ARGUMENTS OF PIP]     for example --extra-index-url with a
 """
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).resolve().parents[1]
+from empty_environment import DIST, EmptyEnvironment, run
+
 # A scan forward and backward, a config by its name built, and the OpenMP runtimes of the process.
 USE = """
 import sys
@@ -49,36 +47,20 @@ print('OpenMP:', *runtimes)
 
 
 def main() -> None:
-    dist = ROOT / 'dist'
-    ours = next(dist.glob(f'*{platform.machine()}.whl'), None)
-    if ours is None:
-        sys.exit('error: dist has no wheel of this machine; make wheels builds it')
-    torch = next(line for line in (ROOT / 'requirements/constraints.txt').read_text().splitlines()
-                 if line.startswith('torch=='))
-    with TemporaryDirectory() as folder:
-        _run([sys.executable, '-m', 'venv', folder], folder)
-        python, command = (str(Path(folder, 'bin', name)) for name in ('python', 'mmmamba'))
-        pip = [python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', *sys.argv[1:]]
-        constraints = str(ROOT / 'requirements/constraints.txt')
-        _run([*pip, torch], folder)
-        for package in (ours, next(dist.glob('*any.whl')), next(dist.glob('*.tar.gz'))):
-            if package is ours:
-                _run([*pip, '-c', constraints, f'mmmamba[lite] @ {package.as_uri()}'], folder)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = EmptyEnvironment(folder / 'environment', sys.argv[1:])
+        python, command = environment.python, environment.command
+        for package in (environment.wheel, next(DIST.glob('*any.whl')), next(DIST.glob('*.tar.gz'))):
+            if package is environment.wheel:
+                environment.install_wheel('lite')
             else:
-                _run([*pip, '--force-reinstall', '--no-deps', str(package)], folder)
+                environment.install('--force-reinstall', '--no-deps', str(package))
             print(f'== {package.name}', flush=True)
             for line in ([command, '--version'], [python, '-m', 'mmmamba.ops.info'], [command, 'train', '--help'],
                          [python, '-c', USE, str(not package.name.endswith('any.whl'))]):
-                printed = _run(line, folder)
+                printed = run(line, folder)
                 print(printed if line[-1] != '--help' else printed.partition('\n')[0], flush=True)
-
-
-def _run(command: list[str], folder: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f'{done.stdout}{done.stderr}error: failed: {" ".join(command)}')
-    return done.stdout.strip()
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from pickle import UnpicklingError
 
 import torch
 
-from mmmamba.errors import InputError, PartialResultError
+from mmmamba.errors import InputError, PartialResultError, process_rank
 
 _BAD_INPUT = 2
 _PARTIAL_RESULT = 3
 _INTERRUPTED = 130
+_NOT_READ = 141
 _START_OVER = 'the same call starts from the beginning'
 _OTHERS_WAIT = 10.0  # seconds
 DATA_ROOTS = ('BCCD', 'COCO', 'FRUITS_NUTS', 'VOC')
@@ -44,8 +46,8 @@ _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool's ``main`` and ends the process with status 0, 2 (bad input), 3 (of some inputs only) or 130
-    (interrupted).
+    """Runs a tool's ``main`` and ends the process with status 0, 2 (bad input), 3 (of some inputs only), 130
+    (interrupted) or 141 (whoever reads its output has stopped, as ``head`` does).
 
     Errors that are not the user's keep their traceback. Under a launcher, where several processes usually fail of the
     same cause, the first prints; another prints only if it is not ended meanwhile, which means the error is its own.
@@ -55,13 +57,18 @@ def run(main: Callable[[], None]) -> None:
         main: The tool, without arguments.
     """
     interruptions = _Interruptions()
+    # Of mmdet's and mmengine's, which nobody can act upon who runs a tool.
+    warnings.filterwarnings('ignore', r'torch\.meshgrid: in an upcoming release|pkg_resources is deprecated as an API')
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt as error:
         _end_interrupted(str(error))
     except Exception as error:
         if interruptions.number:  # a data worker was interrupted first
             _end_interrupted('')
+        if isinstance(error, BrokenPipeError) and _output_is_unread():
+            sys.exit(_NOT_READ)
         message = describe(error)
         if message is None:
             raise
@@ -120,7 +127,9 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _one_line(f'no space left on the disk: {error.filename or text}')
     if isinstance(error, UnpicklingError) or 'PytorchStreamReader' in text:
-        return _one_line(f'the checkpoint is damaged or holds more than weights: {text.strip().splitlines()[0]}')
+        refused = re.search(r'GLOBAL (\S+) was not an allowed global', text)  # torch.load advises to allow it
+        reason = f'it names {refused[1]}, which is not run' if refused else text.strip().splitlines()[0]
+        return _one_line(f'the checkpoint is damaged or holds more than weights: {reason}')
     library = type(error).__module__.partition('.')[0]
     if library in _LOGGERS:
         return _one_line(f'{library}: {text}{_LOGGERS[library]}')
@@ -167,18 +176,19 @@ def require_folder_of(path: Path) -> None:
         raise InputError(f'{path}: there is no folder {path.parent}')
 
 
-def require_device(name: str) -> None:
-    """Checks an argument ``--device``.
+def require_device(name: str) -> torch.device:
+    """Returns the device of an argument ``--device``.
 
     Raises:
         InputError: It is neither ``cpu`` nor ``cuda`` or ``cuda:0``, …, or this PyTorch does not see it.
     """
     if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
         raise InputError(f'--device {name}: must be cpu, cuda or cuda:N')
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, RuntimeError) as error:  # what PyTorch says to a device that is not there
-        raise InputError(f'--device {name}: {error}') from error
+    device, seen = torch.device(name), torch.cuda.device_count()
+    if device.type == 'cuda' and (device.index or 0) >= seen:
+        devices = ', '.join(f'cuda:{index}' for index in range(seen)) or 'no CUDA device'
+        raise InputError(f'--device {name}: this PyTorch sees {devices}')
+    return device
 
 
 def device_named(name: str) -> torch.device:
@@ -207,18 +217,24 @@ def _one_line(text: str) -> str:
     return ' '.join(text.split())
 
 
-def _rank() -> int:
-    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
-
-
 def _end_interrupted(how_to_go_on: str) -> None:
-    if not _rank():  # all processes were interrupted; one says so
+    if not process_rank():  # all processes were interrupted; one says so
         print(f'error: interrupted; {how_to_go_on or _START_OVER}', file=sys.stderr, flush=True)
     sys.exit(_INTERRUPTED)
 
 
+def _output_is_unread() -> bool:
+    """Tells whether nobody reads what is printed; if so, the rest goes nowhere, and the process can end quietly."""
+    try:
+        print(flush=True)  # what was refused may be forgotten already
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _fail(message: str, status: int) -> None:
-    rank = _rank()
+    rank = process_rank()
     if rank:
         time.sleep(_OTHERS_WAIT)
         message = f'{message} (process {rank})'

@@ -1,6 +1,7 @@
-"""The exceptions for a mistake in what the user gave us, and how their messages list and suggest names."""
+"""What users are told: exceptions for a mistake in what they gave us, how messages list names, and who speaks."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -32,3 +33,11 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3, otherwise: str 
     """
     close = get_close_matches(name, list(known), most)
     return f'; did you mean {" or ".join(close)}?' if close else otherwise
+
+
+def process_rank() -> int:
+    """Returns the number of this process among those that a launcher (torchrun, Slurm) has started.
+
+    The first, 0, speaks for all of them; so does a process that was started alone.
+    """
+    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)

@@ -13,6 +13,7 @@ CONFIGS = (_ROOT / 'configs').resolve()
 """The folder of configs."""
 TOOLS = (_ROOT / 'tools').resolve()
 """The folder of tools: ``train.py``, ``test.py`` and others."""
+_ENDINGS = ('.py', '.yaml', '.yml', '.json')
 # As in mamba-yolo_t_8xb64-300e_coco, mask-rcnn_vmamba-t_fpn_1x_coco.
 _RECIPE = re.compile(r'_(\d+xb\d+[^_]*|\d+x|amp-[^_]+|ms-crop-[^_]+|demo)(_[^_]+)?$')
 
@@ -26,9 +27,12 @@ def find_config(name: str | Path) -> Path:
             COCO's is meant.
 
     Raises:
-        InputError: There is neither a file nor one config of that name; the line names those that are close.
+        InputError: There is neither a file nor one config of that name (the line names those that are close), or the
+            file is of another kind.
     """
-    if Path(name).is_file():
+    if Path(name).is_file() and Path(name).suffix:
+        if Path(name).suffix not in _ENDINGS:
+            raise InputError(f'{name} is no config, which ends with {", ".join(_ENDINGS)}')
         return Path(name)
     text = str(name)
     ours = {path.stem: path for path in sorted(CONFIGS.glob('[!_]*/**/*.py'))}

@@ -33,7 +33,7 @@ SHORT = ('bccd', 'demo')
 """Data sets on which a run is some hundred iterations long."""
 
 
-def under_recipe(cfg: Config, data: str, test_split: str = 'val') -> Config:
+def under_recipe(cfg: Config, data: str | DataFolder, test_split: str = 'val') -> Config:
     """Puts the detector of a config on another data set, under that set's recipe.
 
     The model stays the config's. Images, augmentation, schedule, optimizer, EMA and evaluation become those of the
@@ -48,16 +48,17 @@ def under_recipe(cfg: Config, data: str, test_split: str = 'val') -> Config:
 
     Args:
         cfg: With a ``model``; not changed.
-        data: A name of :data:`RECIPES`, or a data set of the user's in any format that ``find_data`` takes, which is
-            trained under BCCD's recipe. ``'demo'`` composes its images where they are not there yet.
+        data: A name of :data:`RECIPES`, or a data set of the user's in any format that ``find_data`` takes, or what
+            that has returned: it is trained under BCCD's recipe. ``'demo'`` composes its images where they are not
+            there yet.
         test_split: The split of the user's data set that tests are made on.
 
     Raises:
         InputError: Neither a name nor a path, a path without a data set, or one without that split; or a data set
             without masks for a detector that learns them.
     """
-    folder = find_folder(data)
-    name = FOLDER_RECIPE if folder else data
+    folder = data if isinstance(data, DataFolder) else find_folder(data)
+    name = FOLDER_RECIPE if folder else str(data)
     if test_split != 'val' and not folder:
         raise InputError(f'--split is for data of your own: the tests of --data {data} have a split of their own')
     recipe = Config.fromfile(CONFIGS / '_base_' / RECIPES[name])

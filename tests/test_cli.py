@@ -186,6 +186,32 @@ def test_bugs_keep_their_traceback(error):
         cli.run(main)
 
 
+@pytest.mark.parametrize('lines', [1, 10_000])
+def test_an_output_that_nobody_reads_ends_it_quietly(capfd, monkeypatch, lines):
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(SystemExit) as ended, open(write, 'w') as output:
+        monkeypatch.setattr(sys, 'stdout', output)
+        cli.run(lambda: print('a table\n' * lines))
+    assert ended.value.code == 141 and capfd.readouterr().err == ''
+
+
+def test_a_broken_pipe_elsewhere_keeps_its_traceback():
+    def main():
+        raise BrokenPipeError(errno.EPIPE, 'to a data worker')
+    with pytest.raises(BrokenPipeError):
+        cli.run(main)
+
+
+@pytest.mark.parametrize('name, message', [
+    ('gpu', 'must be cpu, cuda or cuda:N'), ('cuda:x', 'must be cpu'), ('cuda:1', 'this PyTorch sees cuda:0$')])
+def test_a_device_that_is_not_there_is_one_line(monkeypatch, name, message):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    with pytest.raises(InputError, match=f'--device {name}: {message}'):
+        cli.require_device(name)
+    assert cli.require_device('cuda') == torch.device('cuda') and cli.require_device('cuda:0').index == 0
+
+
 def test_success_returns():
     assert cli.run(lambda: None) is None
 

@@ -1,6 +1,7 @@
 """The command ``mmmamba``: it finds the command, passes the arguments on, and says what it does not know."""
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import import_module
 
@@ -46,6 +47,29 @@ def test_an_unknown_command_is_one_line(monkeypatch, capsys):
 def test_bad_input_of_a_command_is_one_line(monkeypatch, capsys):
     assert call(monkeypatch, 'train', 'nothing.py') == 2
     assert capsys.readouterr().err == 'error: no such file: nothing.py\n'
+
+
+INFO_ALONE = """
+import sys
+
+class Blind:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        blind = name.split('.')[0] in ('mmcv', 'mmdet', 'mmengine')
+        return None if blind else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Blind, sys.meta_path)
+from mmmamba.__main__ import main
+main()
+"""
+
+
+def test_without_mmdet_the_installation_is_described():
+    done = subprocess.run([sys.executable, '-c', INFO_ALONE, 'info'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f'mmmamba {__version__}, Python ') and 'ss2d_scan' in done.stdout
 
 
 def test_without_mmdet_a_command_names_what_to_install(monkeypatch, capsys):

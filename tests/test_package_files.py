@@ -26,9 +26,17 @@ def test_a_short_name(name: str, found: str) -> None:
 
 
 def test_a_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / 'mamba-yolo_t').write_text('model = dict()')
+    (tmp_path / 'mamba-yolo_t.py').write_text('model = dict()')
+    (tmp_path / 'mamba-yolo_t').write_text('notes: without an ending, it cannot be read as a config')
     monkeypatch.chdir(tmp_path)
-    assert find_config('mamba-yolo_t') == Path('mamba-yolo_t')
+    assert find_config('mamba-yolo_t.py') == Path('mamba-yolo_t.py')
+    assert find_config('mamba-yolo_t').is_relative_to(CONFIGS)
+
+
+def test_weights_are_no_config(tmp_path: Path) -> None:
+    (tmp_path / 'epoch_1.pth').touch()
+    with pytest.raises(InputError, match=r'epoch_1.pth is no config, which ends with .py'):
+        find_config(tmp_path / 'epoch_1.pth')
 
 
 @pytest.mark.parametrize('name, words', [

@@ -15,23 +15,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmmamba.datasets.checked_images import blaming_the_image
-from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage
-from mmmamba.engine.checkpoint import load_checkpoint_checked
+from mmmamba.analysis.inference import Detector
+from mmmamba.engine.exported_detector import SUFFIXES
 from mmmamba.errors import InputError, did_you_mean
-from mmmamba.settings import class_names
 
 _MAP_SHARE = 0.5  # of the colours of a drawn map
-_PALE = (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -97,27 +89,28 @@ METHODS: Mapping[str, Callable[[Activation], Tensor]] = MappingProxyType(
 """Name → what makes a map of an activation."""
 
 
-class CamDetector:
+class CamDetector(Detector):
     """A trained detector whose layers can be looked at.
 
     Args:
-        cfg: Any detector's config.
-        checkpoint: Its weights.
-        device: Where it runs.
+        model: As of :class:`Detector`.
+        weights: A checkpoint.
+        device: As of :class:`Detector`.
 
     Raises:
-        InputError: The checkpoint is of another architecture.
+        InputError: There is no such config, or the checkpoint is of another architecture or an exported file.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, device: torch.device) -> None:
-        init_default_scope(cfg.get('default_scope', 'mmdet'))
-        self.model: Any = MODELS.build(cfg.model)
-        meta = load_checkpoint_checked(self.model, checkpoint)
-        self.model.to(device).eval()
-        self.classes = tuple(meta.get('dataset_meta', {}).get('classes') or class_names(cfg))
-        self.default_layer = 'neck' if getattr(self.model, 'with_neck', False) else 'backbone'
-        self._pipeline = Compose([step for step in get_test_pipeline_cfg(cfg)[1:]
-                                  if step['type'] != 'LoadAnnotations'])  # the first one loads the image
+    def __init__(self, model: str | Path | Config, weights: str | Path,
+                 device: str | torch.device | None = None) -> None:
+        if str(weights).endswith(SUFFIXES):
+            raise InputError(f'{weights}: an exported file has no layers to look at; name its checkpoint')
+        super().__init__(model, weights, device, fused=False)
+
+    @property
+    def default_layer(self) -> str:
+        """Returns the name of the neck or, without one, of the backbone."""
+        return 'neck' if self.model.with_neck else 'backbone'
 
     def layer(self, name: str) -> nn.Module:
         """Returns a module by its name.
@@ -132,27 +125,12 @@ class CamDetector:
         raise InputError(f'the detector has no layer {name!r}'
                          f'{did_you_mean(name, modules, otherwise=f"; it begins with one of {parts}")}')
 
-    def prepare(self, path: Path) -> tuple[np.ndarray, dict]:
-        """Applies the test pipeline to an image.
-
-        Returns:
-            The picture, BGR (H, W, 3) uint8, and its batch.
-
-        Raises:
-            UnreadableImageError: The image cannot be used.
-        """
-        results = LoadCheckedImage()({'img_path': str(path), 'img_id': 0})
-        picture = results['img'].copy()
-        with blaming_the_image(str(path), results):
-            data = self._pipeline(results)
-        return picture, self.model.data_preprocessor(pseudo_collate([data]), False)
-
-    def activations(self, batch: dict, layers: Sequence[str], score: float, label: int | None,
+    def activations(self, prepared: dict, layers: Sequence[str], score: float, label: int | None,
                     gradients: bool) -> tuple[dict[str, list[Activation]], DetDataSample]:
         """Runs the detector and keeps what layers return.
 
         Args:
-            batch: Of :meth:`prepare`.
+            prepared: What :meth:`prepare` returned of a picture.
             layers: Names of modules; one that returns several maps, or runs several times, has several activations.
             score: Gradients are of the sum of the scores above this one; of the largest if there is none. They are
                 those of the detections or, where mmdet cuts them off, of all cells of the head.
@@ -165,6 +143,7 @@ class CamDetector:
         Raises:
             InputError: A layer returns no map (N, C, H, W), or nothing is detected that gradients could be of.
         """
+        batch = self.model.data_preprocessor(self.collate_fn([prepared]), False)
         inputs = batch['inputs'].requires_grad_(gradients)
         with torch.set_grad_enabled(gradients), self._kept(layers) as kept, self._cell_scores() as cells:
             sample, = self.model.predict(inputs, batch['data_samples'])
@@ -255,28 +234,15 @@ def blended(maps: Sequence[Tensor], sample: DetDataSample) -> np.ndarray:
     return (total / total.max().clamp(min=1e-12)).numpy()
 
 
-def draw_map(picture: np.ndarray, heat: np.ndarray, sample: DetDataSample, classes: Sequence[str],
-             score: float) -> np.ndarray:
-    """Lays a map over a picture, with the boxes of the detections.
+def draw_map(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lays a map over a picture.
 
     Args:
         picture: BGR (H, W, 3) uint8.
         heat: (H, W), from 0 to 1.
-        sample: The detections, in pixels of the picture.
-        classes: Their names.
-        score: Detections above it are drawn.
 
     Returns:
         BGR (H, W, 3) uint8.
     """
     colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_TURBO)
-    drawn = cv2.addWeighted(colours, _MAP_SHARE, picture, 1 - _MAP_SHARE, 0)
-    found = sample.pred_instances
-    size = max(picture.shape[:2]) / 1000
-    for box, label, value in zip(found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist()):
-        if value > score:
-            left, top, right, bottom = map(round, box)
-            cv2.rectangle(drawn, (left, top), (right, bottom), _PALE, max(1, round(2 * size)), cv2.LINE_AA)
-            cv2.putText(drawn, f'{classes[label]} {value:.2f}', (left + 3, max(top, 0) + round(20 * size) + 4),
-                        cv2.FONT_HERSHEY_SIMPLEX, max(0.35, 0.7 * size), _PALE, max(1, round(1.4 * size)), cv2.LINE_AA)
-    return drawn
+    return cv2.addWeighted(colours, _MAP_SHARE, picture, 1 - _MAP_SHARE, 0)

@@ -41,10 +41,8 @@ def model_config(path: str) -> ConfigDict:
         config = load_config(path)
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, NameError) as error:  # the first is what mmengine says to a file of another kind
+    except (OSError, NameError) as error:  # the first is what mmengine says to a file of another kind
         raise InputError(f'{path} is no config: {error}') from error
-    if 'model' not in config:
-        raise InputError(f'{path} has no model')
     init_default_scope(config.get('default_scope', 'mmdet'))
     return config.model
 

@@ -26,33 +26,46 @@ from mmmamba.analysis.visualizer import PictureVisualizer, draw_instances
 from mmmamba.datasets.checked_images import blaming_the_image
 from mmmamba.deploy.fused_layers import fuse_layers
 from mmmamba.engine.checkpoint import load_checkpoint_checked
-from mmmamba.engine.exported_detector import SUFFIXES, ExportedDetector, use_exported_file
+from mmmamba.engine.exported_detector import SUFFIXES, ExportedDetector, facts_of_file, use_exported_file
+from mmmamba.errors import InputError
+from mmmamba.model_config import parts
 from mmmamba.models.dense_heads import set_encode_masks
-from mmmamba.settings import load_config
+from mmmamba.settings import config_next_to, load_config, with_image_size
 
 
 class Detector(DetInferencer):
     """A model with the test pipeline of its config; calling it is described at mmdet's ``DetInferencer``.
 
     Args:
-        model: Any detector's config: its file, the name of one of ours such as ``mamba-yolo_t``, or itself.
+        model: Any detector's config: its file, the name of one of ours such as ``mamba-yolo_t``, or itself. None for
+            the config that training left next to the checkpoint, and for what an exported file says of itself.
         weights: A checkpoint, or an exported file; the class names stored with them win over those of the config's
             data set.
         device: Where it runs; None for CUDA if there is one, else the CPU.
+        fused: Whether layers are fused, which is faster; the model's own are needed for gradients and hooks.
 
     Raises:
-        InputError: There is no such config, or the checkpoint is of another architecture.
+        InputError: There are no weights or no such config, or the checkpoint is of another architecture.
     """
 
-    def __init__(self, model: str | Path | Config, weights: str | Path,
-                 device: str | torch.device | None = None) -> None:
-        config = copy.deepcopy(model) if isinstance(model, Config) else load_config(model)
+    def __init__(self, model: str | Path | Config | None = None, weights: str | Path | None = None,
+                 device: str | torch.device | None = None, fused: bool = True) -> None:
+        if weights is None:
+            raise InputError('a Detector needs weights: a checkpoint, or an exported file')
         self._checkpoint = str(weights)
-        if self._checkpoint.endswith(SUFFIXES):
+        exported = self._checkpoint.endswith(SUFFIXES)
+        if isinstance(model, Config):
+            config = copy.deepcopy(model)
+        elif model is None:
+            config = _config_of_file(self._checkpoint) if exported else load_config(config_next_to(self._checkpoint))
+        else:
+            config = load_config(model)
+        if exported:
             use_exported_file(config, self._checkpoint)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         super().__init__(config, device=str(device), scope=config.get('default_scope', 'mmdet'), show_progress=False)
-        fuse_layers(self.model)
+        if fused:
+            fuse_layers(self.model)
         set_encode_masks(self.model, True)  # of a large image, bitmaps would take gigabytes
 
     def _load_weights_to_model(self, model: Any, checkpoint: None, cfg: Config) -> None:
@@ -138,3 +151,14 @@ class Detector(DetInferencer):
             'scores': [round(score, 4) for score in plain['scores']],
             **({'track_ids': found.track_ids.tolist()} if 'track_ids' in found else {}),
         }
+
+
+def _config_of_file(file: str) -> Config:
+    """Returns a config for an exported file: its size and padding, and the thresholds of all our YOLO detectors."""
+    facts = facts_of_file(file)
+    height, width = facts.size
+    config = with_image_size(load_config('mamba-yolo_t'), width, height)
+    for step in parts(get_test_pipeline_cfg(config)):
+        if step.get('type') == 'LetterboxPad':
+            step.pad_val = dict(img=(facts.pad_value,) * 3)
+    return config

@@ -1,6 +1,7 @@
 """Frames of video files, cameras and streams, and pictures that are written."""
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -170,6 +171,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 def _quietly_opened(place: int | str) -> cv2.VideoCapture:
     """Opens a video; of one that cannot be opened, OpenCV would print what each of its readers says."""
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # FFmpeg's "quiet"
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ def find_sources(words: Sequence[str], downloads: Path) -> Sources:
         InputError: None of them can be used, or several do not end by themselves.
     """
     sources = Sources()
-    for number, word in enumerate(words):
+    for number, word in enumerate(map(os.path.expanduser, words)):  # in quotes, the shell leaves ~ as it is
         try:
             if Path(word).exists():  # before all else: files may be called 0 or a[1].jpg
                 _add_path(sources, Path(word))

@@ -44,18 +44,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, or names of ours: mamba-yolo_t')
     parser.add_argument('--data', required=True, metavar='|'.join([*RECIPES, 'PATH']),
                         help='data set and recipe; or a path of your own data in COCO, YOLO or VOC format')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
+    parser.add_argument('--seeds', type=int, nargs='+', metavar='N', default=[0],
+                        help='a run of each detector with each; default: 0')
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument('--epochs', type=int, help="default: those of the data set's recipe")
-    budget.add_argument('--minutes', type=float, help='as many epochs as fit into these minutes of wall clock, '
-                        'validation not counted; a few iterations of each detector are timed first')
+    budget.add_argument('--epochs', type=int, metavar='N', help="default: those of the data set's recipe")
+    budget.add_argument('--minutes', type=float, metavar='N', help='as many epochs as fit into these minutes of wall '
+                        'clock, validation not counted; a few iterations of each detector are timed first')
     parser.add_argument('--from-scratch', action='store_true', help='leave pretrained weights out')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
                         help="settings instead of the recipe's, for all runs")
     add_settings(parser, device=False)
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time, on one GPU each or a share of the CPU')
+    parser.add_argument('--jobs', type=int, metavar='N', default=1,
+                        help='runs at a time, on one GPU each or a share of the CPU')
     parser.add_argument('--slurm', metavar='PARTITION', help='run on a GPU of this Slurm partition, through srun')
-    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/compare/<data>')
+    parser.add_argument('--work-dir', type=Path, metavar='FOLDER', help='default: work_dirs/compare/<data>')
     parser.add_argument('--report', type=Path, metavar='FOLDER', help='default: <work dir>/report')
     parser.add_argument('--report-only', action='store_true', help='report what has finished, and run nothing')
     parser.add_argument('--no-pictures', action='store_true',

@@ -42,10 +42,10 @@ TRAINING_SET = ''
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="the model's config")
-    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
+    parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', choices=EXPORTERS, default='onnx', help='default: %(default)s')
-    parser.add_argument('--out', type=Path, required=True, help='the file to write')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the file to write')
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
                         help="of the images; default: that of the config's test pipeline")
     parser.add_argument('--dynamic', action='store_true', help='leave batch, height and width open')

@@ -11,13 +11,11 @@ from importlib import metadata
 
 import torch
 
-from mmmamba.analysis.detector import build_detector, count_detector
 from mmmamba.analysis.measure import Table
-from mmmamba.commands.zoo import model_table, weights_table
+from mmmamba.commands.argument_types import whole
 from mmmamba.ops.info import describe
 from mmmamba.package_files import CONFIGS, find_config
 from mmmamba.version import __version__
-from mmmamba.zoo import zoo_models, zoo_weights
 
 PACKAGES = ('torch', 'triton', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'onedl-mmengine', 'onedl-mmcv',
             'onedl-mmdetection', 'numpy', 'opencv-python', 'opencv-python-headless', 'pycocotools', 'onnxruntime',
@@ -26,8 +24,8 @@ PACKAGES = ('torch', 'triton', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', '
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', nargs='?', help='config file, or the name of one of ours')
-    parser.add_argument('--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'),
+    parser.add_argument('config', nargs='?', help='config file, or the name of one of ours: mamba-yolo_t')
+    parser.add_argument('--shape', type=whole, nargs=2, default=(640, 640), metavar=('H', 'W'),
                         help='image that FLOPs are counted on, in pixels; default: 640 640')
     args = parser.parse_args()
     print(model_card(args.config, *args.shape) if args.config else installation())
@@ -46,6 +44,11 @@ def installation() -> str:
 
 def model_card(name: str, height: int, width: int) -> str:
     """Returns what a config's detector costs on an image, and what the zoo knows of it."""
+    # These need mmdet, and the installation is described without.
+    from mmmamba.analysis.detector import build_detector, count_detector
+    from mmmamba.commands.zoo import model_table, weights_table
+    from mmmamba.zoo import zoo_models, zoo_weights
+
     path = find_config(name)
     cost = count_detector(build_detector(str(path)), height, width)
     rows = [[part, f'{own.parameters / 1e6:.2f}', f'{(own.linear_flops + own.scan_flops) / 1e9:.2f}']

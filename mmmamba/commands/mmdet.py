@@ -1,4 +1,4 @@
-"""Runs a tool of MMDetection's with our models and data sets known to it.
+"""Runs a tool of MMDetection with our models and data sets known to it.
 
     mmmamba mmdet --data FOLDER browse_dataset mamba-yolo_t --not-show --output-dir pictures
     mmmamba mmdet print_config mamba-yolo_t
@@ -44,7 +44,10 @@ def parse_args(tools: Mapping[str, Path]) -> argparse.Namespace:
                         help='its arguments; configs are files, or names of ours: mamba-yolo_t')
     args = parser.parse_args()
     if args.tool not in tools:
-        raise InputError(f'MMDetection has no tool {args.tool}{did_you_mean(args.tool, tools, 1)}')
+        hint = did_you_mean(args.tool, tools, 1, otherwise='; mmmamba mmdet --help lists them')
+        raise InputError(f'MMDetection has no tool {args.tool}{hint}')
+    if '--data' in args.arguments:
+        raise InputError(f'--data comes before the name of the tool: mmmamba mmdet --data PATH {args.tool} ...')
     return args
 
 

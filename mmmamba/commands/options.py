@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 
 from mmmamba.analysis.batch_size import SHARE, largest_batch
 from mmmamba.cli import require_device
+from mmmamba.commands.argument_types import names, seed, whole
 from mmmamba.errors import InputError
 from mmmamba.settings import (
     with_batch_size,
@@ -37,18 +38,37 @@ def add_settings(parser: argparse.ArgumentParser, measured: bool = False, device
         device: Whether it runs on one device.
     """
     group = parser.add_argument_group('settings by name', 'instead of those in the config; --cfg-options comes last')
-    group.add_argument('--image-size', nargs='+', type=_side, metavar='N',
-                       help=f'N, or H W: height and width that images are fitted into; multiples of {STRIDE}')
+    add_image_size(group, 'images are fitted into these')
     if measured:
         group.add_argument('--batch-size', type=_batch_size, metavar='N|auto',
                            help='images of a process and step; auto: the largest power of two that fits into '
                            f'{100 * SHARE:.0f} %% of the free memory, measured')
     else:
-        group.add_argument('--batch-size', type=_whole, metavar='N', help='images of a process and step')
+        group.add_argument('--batch-size', type=whole, metavar='N', help='images of a process and step')
     group.add_argument('--workers', type=int, metavar='N', help='processes of each data loader')
-    group.add_argument('--classes', type=_names, metavar='A,B', help="some of the data set's classes, with commas")
+    group.add_argument('--classes', type=names, metavar='A,B', help="some of the data set's classes, with commas")
     if device:
         group.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
+
+
+def add_image_size(parser: argparse._ActionsContainer, effect: str) -> None:
+    """Adds ``--image-size N`` or ``H W``; ``effect`` is the end of its help."""
+    parser.add_argument('--image-size', nargs='+', type=_side, metavar='N',
+                        help=f'N, or H W: height and width, multiples of {STRIDE}; {effect}')
+
+
+def image_size_of(args: argparse.Namespace) -> tuple[int, int] | None:
+    """Returns the width and height that ``--image-size`` has, if it was given.
+
+    Raises:
+        InputError: It has more than two sides.
+    """
+    sides = args.image_size
+    if sides is None:
+        return None
+    if len(sides) > 2:
+        raise InputError(f'--image-size takes one side or two (H W), got {len(sides)}')
+    return sides[-1], sides[0]
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +91,8 @@ def add_training_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--freeze', type=_stages, metavar='backbone|N',
                        help='train neither the stem nor any stage of the backbone, or not the first N')
     group.add_argument('--early-stop', nargs='?', type=int, const=_PATIENCE, metavar='PATIENCE',
-                       help='end when AP has not improved in so many validations; default: %(const)s')
-    group.add_argument('--seed', type=int, metavar='N', help='of initial weights, order and augmentation')
+                       help='end when AP has not improved in so many validations; without a number, in %(const)s')
+    group.add_argument('--seed', type=seed, metavar='N', help='of initial weights, order and augmentation')
 
 
 def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] = ('train_dataloader',)) -> Config:
@@ -86,10 +106,7 @@ def with_settings(cfg: Config, args: argparse.Namespace, loaders: Sequence[str] 
     Raises:
         InputError: A value that this config cannot have; the line begins with the option.
     """
-    if args.image_size:
-        if len(args.image_size) > 2:
-            raise InputError(f'--image-size takes one side or two (H W), got {len(args.image_size)}')
-        cfg = _with(cfg, '--image-size', with_image_size, args.image_size[-1], args.image_size[0])
+    cfg = _with(cfg, '--image-size', lambda cfg, size: with_image_size(cfg, *size), image_size_of(args))
     if args.batch_size != AUTO:
         cfg = _with(cfg, '--batch-size', with_batch_size, args.batch_size, loaders)
     cfg = _with(cfg, '--workers', with_workers, args.workers)
@@ -162,7 +179,7 @@ def _with(cfg: Config, option: str, function: Callable[..., Config], value: Any,
 
 
 def _side(text: str) -> int:
-    side = _whole(text)
+    side = whole(text)
     if side % STRIDE:
         lower = side // STRIDE * STRIDE
         near = f'{lower} or {lower + STRIDE}' if lower else f'{STRIDE}'
@@ -170,21 +187,11 @@ def _side(text: str) -> int:
     return side
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f'must be a whole number from 1, not {text!r}')
-    return int(text)
-
-
 def _batch_size(text: str) -> int | str:
-    return text if text == AUTO else _whole(text)
+    return text if text == AUTO else whole(text)
 
 
 def _stages(text: str) -> int | str:
     if text != 'backbone' and not text.isdecimal():
         raise argparse.ArgumentTypeError(f'must be backbone or a number of stages, not {text!r}')
     return text if text == 'backbone' else int(text)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(',') if name.strip()]

@@ -1,7 +1,11 @@
 """Detects objects in images, videos, cameras and streams; writes drawn pictures and json.
 
     mmmamba predict CONFIG CHECKPOINT photos/ clip.mp4 'more/**/*.jpg' https://host/picture.jpg
-    mmmamba predict CONFIG CHECKPOINT 0 --track
+    mmmamba predict --weights work_dirs/mine/epoch_30.pth 0 --track
+
+CONFIG is a config file, or the name of one of ours: mamba-yolo_t. CHECKPOINT is a checkpoint, or an exported file.
+With --weights no config is named: for a checkpoint it is the one that training left next to it, and an exported file
+needs none.
 
 SOURCE is an image, a video, a folder of them, a pattern in quotes, an address (http or https: of an image, a video or
 a stream; rtsp or rtmp: of a stream), or the number of a camera. A camera or a stream ends with Ctrl-C.
@@ -19,32 +23,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from mmmamba.analysis.inference import Detector
 from mmmamba.analysis.prediction_outputs import Outputs
 from mmmamba.analysis.prediction_run import Run, warn
 from mmmamba.analysis.sources import find_sources
 from mmmamba.analysis.video_file import has_h264
 from mmmamba.analysis.window import Window
+from mmmamba.cli import require_device
+from mmmamba.commands.argument_types import names, score
 from mmmamba.errors import InputError, PartialResultError, did_you_mean, first_names
-from mmmamba.models.dense_heads import set_encode_masks
 
 _SLICE = 640
 
 
 def parse_args(source_first: bool) -> argparse.Namespace:
+    form = 'SOURCE ... CONFIG CHECKPOINT' if source_first else 'CONFIG CHECKPOINT SOURCE ...'
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    if source_first:
-        parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
-    parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
-    parser.add_argument('checkpoint', type=Path, help='checkpoint file, or an exported file')
-    if not source_first:
-        parser.add_argument('source', nargs='+', help='image, video, folder, pattern, address or camera')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'), help='default: %(default)s')
-    parser.add_argument('--score', '--score-thr', type=float, default=0.3, help='least score; default: %(default)s')
-    parser.add_argument('--classes', metavar='A,B', help='only these classes, by name')
-    parser.add_argument('--device', help='default: cuda if there is one, else cpu')
+    parser.add_argument('words', nargs='*', metavar='WORD', help=f'{form}; with --weights, SOURCE ...')
+    parser.add_argument('--weights', metavar='CHECKPOINT', help='a checkpoint in its work dir, or an exported file')
+    parser.add_argument('--out-dir', type=Path, metavar='FOLDER', default=Path('outputs'), help='default: %(default)s')
+    parser.add_argument('--score', '--score-thr', type=score, default=0.3, help='least score; default: %(default)s')
+    parser.add_argument('--classes', type=names, metavar='A,B', help='only these classes, with commas')
+    parser.add_argument('--device', help='cpu, cuda or cuda:N; default: cuda if there is one')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time; default: %(default)s')
     parser.add_argument('--slice', type=int, nargs='?', const=_SLICE, metavar='SIZE',
                         help=f'for small objects in large images: search parts of SIZE x SIZE pixels (default: '
@@ -56,10 +56,14 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     parser.add_argument('--no-save-vis', action='store_true', help='draw nothing, which is faster')
     parser.add_argument('--show', action='store_true', help='show what is drawn in a window; q ends')
     args = parser.parse_intermixed_args()
-    try:
-        args.device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError as error:
-        parser.error(f'--device: {error}')
+    if len(args.words) < (3 if args.weights is None else 1):
+        parser.error(f'it takes {form}, or --weights CHECKPOINT SOURCE ...; got {" ".join(args.words) or "none"}')
+    if args.weights is not None:
+        args.config, args.checkpoint, args.source = None, args.weights, args.words
+    elif source_first:
+        *args.source, args.config, args.checkpoint = args.words
+    else:
+        args.config, args.checkpoint, *args.source = args.words
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
     if args.slice is not None and args.slice < 32:
@@ -69,15 +73,17 @@ def parse_args(source_first: bool) -> argparse.Namespace:
     return args
 
 
-def labels_of(names: str, classes: Sequence[str]) -> list[int]:
-    """Returns the numbers of classes that are named, separated by commas."""
-    labels = []
-    for name in names.split(','):
-        if name.strip() not in classes:
-            hint = did_you_mean(name.strip(), classes, otherwise=f'; there are {first_names(classes, 10)}')
-            raise InputError(f'--classes: no class {name.strip()!r}{hint}')
-        labels.append(list(classes).index(name.strip()))
-    return labels
+def labels_of(chosen: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Returns the numbers of classes that are named.
+
+    Raises:
+        InputError: There is no such class.
+    """
+    for name in chosen:
+        if name not in classes:
+            hint = did_you_mean(name, classes, otherwise=f'; there are {first_names(classes, 10)}')
+            raise InputError(f'--classes: no class {name!r}{hint}')
+    return [list(classes).index(name) for name in chosen]
 
 
 def report(run: Run, seconds: float, failed_sources: int) -> None:
@@ -103,10 +109,12 @@ def report(run: Run, seconds: float, failed_sources: int) -> None:
 
 def main(source_first: bool = False) -> None:
     args = parse_args(source_first)
+    device = require_device(args.device) if args.device else None
     with TemporaryDirectory(prefix='mmmamba') as downloads:
         sources = find_sources(args.source, Path(downloads))
-        detector = Detector(args.config, args.checkpoint, args.device)
-        set_encode_masks(detector.model, True)  # of a large image, bitmaps would take gigabytes
+        if args.track and not (sources.videos or sources.live):
+            raise InputError('--track is for videos, cameras and streams, and there are images alone: leave it out')
+        detector = Detector(args.config, args.checkpoint, device)
         labels = labels_of(args.classes, detector.classes) if args.classes else None
         window = Window() if args.show else None
         outputs = Outputs(args.out_dir, detector.classes, drawn=not args.no_save_vis, text=args.save_txt,

@@ -1,4 +1,9 @@
-"""Evaluates a checkpoint, or an exported file."""
+"""Measures the AP of a checkpoint, or of an exported file.
+
+    mmmamba test CONFIG CHECKPOINT --data FOLDER --report FOLDER
+
+FOLDER/report.html shows which score to use, and what goes wrong; it opens without a server.
+"""
 from __future__ import annotations
 
 import argparse
@@ -32,7 +37,7 @@ from mmmamba.settings.data import TEST_LOADERS
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or the name of one of ours: mamba-yolo_t')
     parser.add_argument('checkpoint', help='checkpoint file, or an exported file')
     parser.add_argument(
@@ -41,7 +46,8 @@ def parse_args() -> argparse.Namespace:
         help="another data set than the config's: one of these names, or your own in COCO, YOLO or VOC format")
     parser.add_argument('--split', choices=['val', 'test'], default='val',
                         help='which split of your own --data to test on; default: %(default)s')
-    parser.add_argument('--work-dir', help='folder of logs; default: work_dirs/<name of the config>[_<data>]')
+    parser.add_argument('--work-dir', metavar='FOLDER',
+                        help='of logs; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
         '--out',
         metavar='PREFIX',
@@ -52,11 +58,16 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         metavar='FOLDER',
         help='write FOLDER/report.html: which score to use, classes, confusion matrix, errors, worst images')
+    parser.add_argument('--no-pictures', action='store_true',
+                        help='leave images out of the report: the licence of a data set may not let you pass them on')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")
-    parser.add_argument('--show-dir', help='draw detections next to the ground truth, into this folder')
+    parser.add_argument('--show-dir', metavar='FOLDER', help='draw detections next to the ground truth into it')
     add_settings(parser)
     add_run_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.no_pictures and not args.report:
+        parser.error('--no-pictures is about the page of --report')
+    return args
 
 
 def use_tta(cfg: Config) -> None:
@@ -83,11 +94,14 @@ def report_of(args: argparse.Namespace, config: str, cfg: Config, truth: dict, m
               prefix: str, metrics: dict[str, float]) -> Results:
     """Writes the report of a test."""
     annotations, images = truth_of(cfg)
+    trained = Path(args.checkpoint).with_name(args.config.name)
+    if args.data and trained.is_file():  # the named one has other classes than the detector
+        config = str(trained)
     title = f'{model_name(args.config)} on {data_name(args.data) if args.data else annotations.stem}'
     run = EvaluatedRun(title, config, args.checkpoint, cli.call_again(sys.argv), truth, images,
                        Path(f'{prefix}.bbox.json'), metrics, settings_of(cfg, model, meta, str(annotations)),
                        cfg.pretty_text)
-    return write_report(run, args.report)
+    return write_report(run, args.report, pictures=not args.no_pictures)
 
 
 def check_classes(meta: dict, classes: tuple[str, ...]) -> None:

@@ -1,5 +1,7 @@
 """Trains a detector.
 
+    mmmamba train mamba-yolo_t --data FOLDER --epochs 50
+
 A training that was stopped goes on with --resume: weights, averages, the optimizer's momentum and the epoch are the
 checkpoint's; all settings are those of this call, and one line names each that was another when the checkpoint was
 saved. Where nothing is left to train, that is said, and the exit status is 0. SIGTERM and SIGUSR1 have a checkpoint
@@ -57,7 +59,8 @@ def parse_args() -> argparse.Namespace:
         metavar='|'.join([*RECIPES, 'PATH']),
         help="another data set than the config's: one of these names, or your own in COCO, YOLO or VOC format")
     parser.add_argument(
-        '--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
+        '--work-dir', metavar='FOLDER',
+        help='of logs and checkpoints; default: work_dirs/<name of the config>[_<data>]')
     parser.add_argument(
         '--amp',
         nargs='?',

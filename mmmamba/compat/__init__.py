@@ -5,7 +5,8 @@
 - **mmcv's operators.** ``mmdet.models`` imports ``mmcv.ops``, which needs the compiled module ``mmcv._ext``. With full
   mmcv installed, nothing of it is touched. With mmcv-lite, :mod:`mmmamba.compat.mmcv_ext` takes the module's place.
   Modules that use ``mmcv.ops`` (``mmdet.models``, ``mmdet.apis``) thus have to be imported after ``mmmamba``.
-- **Resume.** ``torch.load`` refuses mmengine's checkpoints: :mod:`mmmamba.compat.safe_globals`.
+- **Resume.** ``torch.load`` refuses mmengine's checkpoints, and OneDL's mmengine runs the code in those it refuses:
+  :mod:`mmmamba.compat.safe_globals`.
 - **Configs that inherit mmdet's.** mmengine looks packages up with a module that current setuptools lacks:
   :mod:`mmmamba.compat.package_lookup`.
 """
@@ -13,7 +14,7 @@ import sys
 from importlib.util import find_spec
 
 from mmmamba.compat.package_lookup import supply_package_lookup
-from mmmamba.compat.safe_globals import allow_checkpoint_globals
+from mmmamba.compat.safe_globals import allow_checkpoint_globals, read_checkpoints_once
 
 
 def install() -> None:
@@ -23,4 +24,5 @@ def install() -> None:
 
         sys.modules['mmcv._ext'] = MMCVExtension()
     allow_checkpoint_globals()
+    read_checkpoints_once()
     supply_package_lookup()

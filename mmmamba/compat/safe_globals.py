@@ -4,6 +4,9 @@ mmengine's runner saves, with the weights, its message hub: histories of logged 
 NumPy arrays, NumPy scalars and references to their own statistics) that ``torch.load`` refuses, so that no checkpoint
 could be resumed. They are allowed here one by one; everything else is refused as before. Earlier versions of PyTorch
 read checkpoints without this check unless asked for it, and are left alone.
+
+OneDL's mmengine allows what its checkpoints hold too, ``getattr`` without limits among it, and reads a file that is
+refused a second time without the check, which runs any code in it. Here it refuses as mmengine's original does.
 """
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 
 DTYPES = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'float16', 'float32',
           'float64')
@@ -24,6 +28,12 @@ def allow_checkpoint_globals() -> None:
     """Allows what mmengine's checkpoints hold, under the names that NumPy 1 and NumPy 2 give it."""
     if torch.__version__ >= '2.6':  # compares as a version
         torch.serialization.add_safe_globals(_checkpoint_globals())
+
+
+def read_checkpoints_once() -> None:
+    """Has OneDL's mmengine read a checkpoint with ``torch.load`` alone, as mmengine's original does."""
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = torch.load
 
 
 def _checkpoint_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
+from mmdet.visualization.palette import get_palette
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
@@ -42,6 +43,20 @@ class CheckedCocoDataset(CheckedImages, CocoDataset):
     def __init__(self, *args: Any, by_name: bool = False, **kwargs: Any) -> None:
         self.by_name = by_name
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: dict | None = None) -> dict:
+        """Returns classes, palette and the like; a palette of fewer colours than classes is replaced.
+
+        COCO's own has 80, that of an inherited config as many as its classes, and mmdet draws with neither where there
+        are more classes.
+        """
+        metainfo = super()._load_metainfo(metainfo)
+        palette, classes = metainfo.get('palette'), metainfo['classes']
+        if isinstance(palette, (list, tuple)) and len(palette) < len(classes):
+            # Not NumPy's numbers: checkpoints keep the palette, and are read without running code of theirs.
+            metainfo['palette'] = [tuple(map(int, colour)) for colour in get_palette('random', len(classes))]
+        return metainfo
 
     def load_data_list(self) -> list[dict]:
         """Returns the samples in the order that is asked for."""

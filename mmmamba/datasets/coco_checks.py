@@ -201,6 +201,11 @@ def is_number(value: object, most: float = _MAX_SIDE) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most
 
 
+def is_text(value: object) -> bool:
+    """Tells whether a value of a JSON file is a text of one line that is not empty."""
+    return isinstance(value, str) and bool(value.strip()) and not _CONTROL.search(value)
+
+
 def _ids_of(entries: list) -> set:
     """Returns the ids that entries have, sound or not, without what no id can be."""
     keys = (entry.get('id') for entry in entries if isinstance(entry, dict))
@@ -214,7 +219,7 @@ def _by_id(entries: list, kind: str, keys: tuple[str, ...], path: str, found: di
             yield Fault(f'{path}: an entry of kind {kind} has no id: {entry!r:.80}', kind)
             continue
         key = entry['id']
-        if not (_is_text(key) or isinstance(key, int) and is_number(key, _MAX_ID)):
+        if not (is_text(key) or isinstance(key, int) and is_number(key, _MAX_ID)):
             yield Fault(f'{path}: an entry of kind {kind} has id {key!r:.80}: ids are whole numbers, such as 1', kind)
             continue
         lacking = [name for name in keys if name not in entry]
@@ -246,7 +251,7 @@ def _image_fault(image: dict, owners: dict[str, object]) -> str | None:
     for side in ('width', 'height'):
         if not is_number(image[side]) or image[side] < 1 or image[side] != int(image[side]):
             return f'image {key!r} has {side} {image[side]!r:.80}, not a whole number of pixels'
-    if not _is_text(name):
+    if not is_text(name):
         return f'image {key!r} has file_name {name!r:.80}'
     # ntpath takes both kinds of slash, so a file written for Windows is judged alike everywhere.
     place = ntpath.normpath(name)
@@ -264,7 +269,7 @@ def _check_categories(categories: dict, path: str, for_evaluation: bool) -> Iter
         name = category['name']
         if is_number(name, _MAX_ID) and not for_evaluation:
             category['name'] = name = str(int(name) if name == int(name) else name)
-        if not _is_text(name):
+        if not is_text(name):
             fault = 'is empty or has a line break or tab' if isinstance(name, str) else 'is no text: quote it'
             text = f'category {key!r} has the name {name!r:.80}, which {fault}'
         elif owners.setdefault(name, key) != key:
@@ -305,10 +310,6 @@ def _annotation_fault(annotation: dict, images: dict, categories: dict) -> str |
         if flag in annotation:
             annotation[flag] = int(value)
     return None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and not _CONTROL.search(value)
 
 
 def _quoted(names: Sequence[object], limit: int = 3) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmcv.ops import batched_nms
@@ -15,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmmamba.deploy.export.runtime import SESSIONS, RuntimeFileError, box_facts, open_file
+from mmmamba.deploy.export.runtime import SESSIONS, BoxFacts, RuntimeFileError, box_facts, open_file
 from mmmamba.engine.runner import CheckedRunner
 from mmmamba.errors import InputError
 from mmmamba.model_config import without_file
@@ -42,11 +43,7 @@ class ExportedDetector(BaseDetector):
     def __init__(self, file: str, test_cfg: dict, pad_value: int = 0) -> None:
         super().__init__(dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True,
                               pad_value=pad_value))
-        try:
-            self.session = open_file(file)
-            facts = box_facts(file, self.session.metadata)
-        except RuntimeFileError as error:
-            raise InputError(str(error)) from error
+        self.session, facts = _open(file)
         if self.session.metadata['task'] == 'segment':
             raise InputError(f'{file} was exported from a detector with masks, which are not made of a file here')
         self.classes, self.has_nms = tuple(facts.classes.values()), facts.has_nms
@@ -112,6 +109,23 @@ class ExportedDetector(BaseDetector):
     def extract_feat(self, batch_inputs: Tensor) -> tuple:
         """Refuses: a file has no maps."""
         raise InputError('an exported file has no maps')
+
+
+def facts_of_file(file: str) -> BoxFacts:
+    """Returns what an exported file says of its boxes and its input.
+
+    Raises:
+        InputError: The file cannot be read, or was not exported from a detector with boxes.
+    """
+    return _open(file)[1]
+
+
+def _open(file: str) -> tuple[Any, BoxFacts]:
+    try:
+        session = open_file(file)
+        return session, box_facts(file, session.metadata)
+    except RuntimeFileError as error:
+        raise InputError(str(error)) from error
 
 
 def use_exported_file(cfg: Config, file: str) -> None:

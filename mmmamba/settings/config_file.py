@@ -13,27 +13,43 @@ from __future__ import annotations
 
 import ast
 import copy
-import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import mmdet
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, first_names, process_rank
 from mmmamba.model_config import set_num_classes
 from mmmamba.package_files import CONFIGS, find_config
 from mmmamba.settings.data import with_data_root, with_metainfo
 from mmmamba.settings.image_size import with_image_size
 from mmmamba.settings.schedule import with_epochs
 
-CARRIED = ('data_root', 'metainfo', 'num_classes', 'img_scale', 'max_epochs')
+_FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
+    'data_root': ('a folder, as text', lambda value: isinstance(value, str)),
+    'metainfo': ("a dict, with a list of names as its 'classes'", lambda value: isinstance(value, dict) and (
+        'classes' not in value or isinstance(value['classes'], (list, tuple)) and len(value['classes']) > 0)),
+    'num_classes': ('a positive whole number', lambda value: type(value) is int and value > 0),
+    'img_scale': ('a side in pixels, or (width, height)', lambda value: type(value) is int or isinstance(
+        value, (list, tuple)) and [type(side) for side in value] == [int, int]),
+    'max_epochs': ('a positive whole number', lambda value: type(value) is int and value > 0),
+})
+CARRIED = tuple(_FORMS)
 """Variables at the top level of a config that reach what it inherits."""
 _SHIPPED = (CONFIGS, Path(mmdet.__file__).resolve().parent)
 """Folders of configs that set all places of a variable themselves."""
+_PLAIN = (ast.Assign, ast.Name, ast.Call, ast.keyword, ast.Dict, ast.List, ast.Tuple, ast.Constant, ast.UnaryOp,
+          ast.USub, ast.expr_context)
+"""What the text of a config consists of that mmengine has written; its calls are of ``dict``."""
+_OF_A_TEST = re.compile(r'\d{8}_\d{6}')
+"""Names of the configs that tests leave in a work dir: the times at which they started."""
 
 
 def load_config(name: str | Path) -> Config:
@@ -46,15 +62,47 @@ def load_config(name: str | Path) -> Config:
         name: A file, or a name of ours (:func:`mmmamba.package_files.find_config`).
 
     Raises:
-        InputError: There is no such config, or a variable cannot be carried over.
+        InputError: There is no such config, it is not one of a detector, or a variable cannot be carried over.
     """
     path = find_config(name)
-    raw, cfg = _load(path)
+    try:
+        raw, cfg = _load(path)
+    except SyntaxError as error:
+        raise InputError(f'{path}, or what it inherits, is not valid Python: {error.msg}, line {error.lineno}: '
+                         f'{(error.text or "").strip()}') from error
+    except ConfigParsingError as error:
+        raise InputError(f'{path}: {error}') from error
+    if 'model' not in cfg:
+        raise InputError(f'{path} has no model: it is no config of a detector')
     if cfg is not raw:
         told = _carried(raw, cfg)
-        if told and not int(os.environ.get('RANK', 0)):
+        if told and not process_rank():
             print(f'{path.name}: carried over to what it inherits: {"; ".join(told)}', file=sys.stderr, flush=True)
     return cfg
+
+
+def config_next_to(checkpoint: str | Path) -> Path:
+    """Returns the config that training has left in its work dir, next to its checkpoints.
+
+    The config in the checkpoint itself is not used. A file of weights may come from anywhere, and a config is a
+    program even where it is nothing but settings: some are evaluated as Python when the detector is built.
+
+    Args:
+        checkpoint: The file.
+
+    Raises:
+        InputError: There is no such file, or not one such config next to it.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise InputError(f'no such file: {checkpoint}')
+    found = [file for file in sorted(path.absolute().parent.glob('*.py'))
+             if not _OF_A_TEST.fullmatch(file.stem) and _is_left_by_training(file)]
+    if len(found) == 1:
+        return found[0]
+    there = f'are {len(found)} ({first_names([file.name for file in found])})' if found else 'is none'
+    raise InputError(f'{checkpoint} needs the config that training leaves next to it, and there {there}: name it, as '
+                     'in mmmamba predict CONFIG CHECKPOINT SOURCE, or Detector(CONFIG, CHECKPOINT)')
 
 
 def require_carried_over(cfg: Config) -> None:
@@ -74,7 +122,7 @@ def require_carried_over(cfg: Config) -> None:
              if name in now and now[name] == before[name] and before[name] != after.get(name)
              and name.split('.')[0] in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'model')]
     if stale:
-        variables = ', '.join(variable for variable in CARRIED if variable in _assigned(path)) or 'what it inherits'
+        variables = ' and '.join(_carried(raw, should))
         raise InputError(f"{path} sets {variables} at its top level, but {stale[0]} is still its base's "
                          f'({now[stale[0]]!r}): run it with mmmamba train, or tools/train.py, which carry it over, or '
                          'set this too')
@@ -86,9 +134,8 @@ def _load(path: Path) -> tuple[Config, Config]:
     if _is_shipped(path) or path.suffix != '.py':
         return cfg, cfg
     names = _bases(path)
-    own = [name for name in CARRIED if name in _assigned(path) and name in cfg]
     users = [name for name in names if '::' not in name and not _is_shipped(Path(name))]
-    if not names or not (own or users):
+    if not names or not (users or any(name in cfg for name in CARRIED)):
         return cfg, cfg
     base = inherited = Config.fromstring(f'_base_ = {names!r}', '.py')
     for name in users:
@@ -96,8 +143,8 @@ def _load(path: Path) -> tuple[Config, Config]:
         if carried is not raw:
             base = copy.deepcopy(base)
             base._cfg_dict.update(carried._cfg_dict)
-    for name in own:
-        if base.get(name) != cfg[name]:
+    for name in CARRIED:
+        if name in cfg and inherited.get(name) != cfg[name]:
             base = _with_variable(base, name, cfg[name])
     if base is inherited:
         return cfg, cfg
@@ -106,6 +153,9 @@ def _load(path: Path) -> tuple[Config, Config]:
 
 def _with_variable(base: Config, name: str, value: Any) -> Config:
     """Returns a base as if it had been written with another value of a variable."""
+    form, fits = _FORMS[name]
+    if not fits(value):
+        raise InputError(f'{name} = {value!r} at the top level of the config must be {form}')
     base = copy.deepcopy(base)
     loaders = any(base.get(loader) for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'))
     try:
@@ -120,9 +170,7 @@ def _with_variable(base: Config, name: str, value: Any) -> Config:
             base = with_image_size(base, width, height)
         elif name == 'max_epochs' and base.get('train_cfg'):
             base = with_epochs(base, value)
-    except InputError as error:
-        raise InputError(f'{name} = {value!r} at the top level of the config: {error}') from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # InputErrors among them
         raise InputError(f'{name} = {value!r} at the top level of the config: {error}') from error
     base[name] = value
     return base
@@ -201,27 +249,28 @@ def _bases(path: Path) -> list[str]:
     statement = _base_statement(path)
     if statement is None:
         return []
-    value = ast.literal_eval(statement.value)
+    value = eval(compile(ast.Expression(statement.value), str(path), 'eval'), {})  # as mmengine has done before
     return [name if '::' in name else str((path.parent / name).resolve())
             for name in ([value] if isinstance(value, str) else value)]
 
 
+def _is_left_by_training(path: Path) -> bool:
+    """Tells whether a file is a whole config of plain settings, as mmengine writes it, and nothing else."""
+    try:
+        statements = ast.parse(path.read_text(encoding='utf-8')).body
+    except (OSError, SyntaxError, ValueError):
+        return False
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    calls = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    assigned = {ast.unparse(target) for node in statements if isinstance(node, ast.Assign) for target in node.targets}
+    return (all(isinstance(node, _PLAIN) for node in nodes) and calls <= {'dict'}
+            and {'model', 'test_dataloader'} <= assigned)
+
+
 def _base_statement(path: Path) -> ast.Assign | None:
-    for statement in _statements(path):
-        if isinstance(statement, ast.Assign) and '_base_' in _names(statement):
+    # What mmengine replaces, {{ _base_.x }} or {{ fileDirname }}, is a set in a set for the parser, on one line.
+    for statement in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(statement, ast.Assign) and any(
+                isinstance(target, ast.Name) and target.id == '_base_' for target in statement.targets):
             return statement
     return None
-
-
-def _assigned(path: Path) -> set[str]:
-    """Returns the names that a file assigns at its top level."""
-    return {name for statement in _statements(path) if isinstance(statement, ast.Assign) for name in _names(statement)}
-
-
-def _names(statement: ast.Assign) -> list[str]:
-    return [target.id for target in statement.targets if isinstance(target, ast.Name)]
-
-
-def _statements(path: Path) -> list[ast.stmt]:
-    # What mmengine replaces, {{ _base_.x }} or {{ fileDirname }}, is a set in a set for the parser, on one line.
-    return ast.parse(path.read_text(encoding='utf-8')).body

@@ -42,9 +42,8 @@ def test_two_objects_keep_their_numbers_while_they_move() -> None:
 class BrightParts:
     """A detector that finds the bright rectangle in what it sees, and says how large that was."""
 
-    def __init__(self, **more: torch.Tensor) -> None:
+    def __init__(self) -> None:
         self.sizes: list[tuple[int, ...]] = []
-        self.more = more
 
     def prepare(self, image: np.ndarray, path: Path) -> dict:
         self.sizes.append(image.shape[:2])
@@ -55,7 +54,7 @@ class BrightParts:
         for picture in prepared:
             rows, columns = (picture['image'].max(axis=(axis, 2)).nonzero()[0] for axis in (1, 0))
             boxes = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]] if len(rows) else []
-            samples.append(DetDataSample(pred_instances=instances(boxes, [0.9] * len(boxes), **self.more)))
+            samples.append(DetDataSample(pred_instances=instances(boxes, [0.9] * len(boxes))))
         return samples
 
 
@@ -71,13 +70,6 @@ def test_an_object_is_found_once_in_the_parts_of_a_picture(size: tuple[int, int]
     assert max(max(seen) for seen in detector.sizes) == 64 and sample.ori_shape == size
     nothing, = sliced.detect([sliced.prepare(np.zeros((80, 80, 3), np.uint8), Path('a.png'))])
     assert len(nothing.pred_instances) == len(nothing.pred_instances.labels) == 0
-
-
-def test_parts_of_masks_are_refused() -> None:
-    pytest.importorskip('supervision')
-    sliced = SlicedDetector(BrightParts(masks=torch.zeros(1, 64, 64)), 64)
-    with pytest.raises(InputError, match='--slice is for boxes'):
-        sliced.detect([sliced.prepare(np.full((64, 64, 3), 255, np.uint8), Path('a.png'))])
 
 
 @pytest.mark.parametrize('size', [(100, 80), (640, 480), (2000, 1000)])

@@ -95,6 +95,11 @@ def test_patterns_files_with_signs_in_their_names_and_what_is_left_out(folder: P
     assert sources.failed == ['absent.jpg: no such file or folder']
 
 
+def test_a_pattern_in_quotes_begins_at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HOME', str(folder))
+    assert found(folder, '~/in/more/*.jpg') == [('0.jpg', '0.jpg'), ('1.jpg', '1.jpg')]
+
+
 @pytest.mark.parametrize('word, message', [
     ('absent.jpg', 'no such file or folder'),
     ('{folder}/*.webp', 'no image or video has such a name'),

@@ -12,12 +12,13 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import Runner, checkpoint
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import mmmamba  # noqa: F401  (allows what checkpoints hold)
-from mmmamba.compat.safe_globals import _checkpoint_globals
+from mmmamba.cli import describe
+from mmmamba.compat.safe_globals import _checkpoint_globals, read_checkpoints_once
 
 pytestmark = pytest.mark.skipif(torch.__version__ < '2.6', reason='torch.load does not check what it reads')
 
@@ -139,6 +140,27 @@ def test_a_malicious_checkpoint_is_not_resumed_from(tmp_path: Path):
     save(checkpoint, path)
     with pytest.raises(pickle.UnpicklingError):
         train(tmp_path, 2, resume=True)
+
+
+def test_onedls_mmengine_does_not_read_a_refused_checkpoint_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It tries once as it should and then without the check; this is how, in mmengine's original, too."""
+    def read_again(file: str, map_location: Any = None) -> Any:
+        try:
+            return torch.load(file, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(file, map_location=map_location, weights_only=False)
+
+    path = save(dict(state_dict={}, extra=Call(exec, 'raise SystemExit("executed")')), tmp_path / 'malicious.pth')
+    monkeypatch.setattr(checkpoint, '_safe_torch_load', read_again, raising=False)
+    with pytest.raises(SystemExit, match='executed'):
+        checkpoint._safe_torch_load(str(path), map_location='cpu')
+    read_checkpoints_once()
+    with pytest.raises(pickle.UnpicklingError) as refused:
+        checkpoint._safe_torch_load(str(path), map_location='cpu')
+    assert describe(refused.value) == ('the checkpoint is damaged or holds more than weights: it names exec, which is '
+                                       'not run')
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.load_checkpoint(nn.Linear(1, 1), str(path))
 
 
 def test_only_classes_and_pure_constructors_are_allowed():

@@ -7,11 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
-from mmengine.dataset import pseudo_collate
 from PIL import Image
-from torch.utils.data import DataLoader
 
-from mmmamba.datasets import SeededSampler
 from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError, load_annotated_image
 from mmmamba.engine import UnreadableImagesHook
 from mmmamba.errors import InputError
@@ -32,6 +29,16 @@ def build(root, **arguments):
     return DATASETS.build({**dict(
         type='CheckedCocoDataset', data_root=str(root), ann_file='annotations/train.json',
         data_prefix=dict(img='train'), metainfo=dict(classes=CLASSES), pipeline=LOAD), **arguments})
+
+
+@pytest.mark.parametrize('palette, classes', [
+    ({'palette': [(1, 2, 3), (4, 5, 6)]}, CLASSES), ({}, tuple(map(str, range(81))))], ids=['inherited', "COCO's"])
+def test_every_class_has_a_colour(coco_folder, palette, classes):
+    root, own = coco_folder(), [(1, 2, 3)] * 3
+    dataset = build(root, metainfo=dict(classes=classes, **palette), lazy_init=True)
+    drawn = dataset.metainfo['palette']
+    assert len(set(drawn)) == len(classes) and json.loads(json.dumps(drawn)) == [list(colour) for colour in drawn]
+    assert build(root, metainfo=dict(classes=CLASSES, palette=own), lazy_init=True).metainfo['palette'] == own
 
 
 def edit(root, change):
@@ -228,23 +235,6 @@ def test_no_usable_box_at_all(coco_folder):
     assert_refused(root, 'nothing to learn', 'thinner than a pixel (annotation 1, 2, 3, …)')
 
 
-def test_truncated_image_is_replaced_in_training_and_reported(coco_folder):
-    root = coco_folder()
-    for name in ('000002.jpg', '000005.jpg'):
-        content = (root / 'train' / name).read_bytes()
-        (root / 'train' / name).write_bytes(content[:len(content) // 2])
-    dataset = DATASETS.build(dict(type='SeededDataset', dataset=build(root)))
-    loader = DataLoader(dataset, batch_size=4, sampler=SeededSampler(dataset, seed=0), num_workers=2,
-                        collate_fn=pseudo_collate)
-    loaded = [sample.img_id for batch in loader for sample in batch['data_samples']]
-    assert len(loaded) == 8 and not {2, 5} & set(loaded)
-
-    lines = []
-    UnreadableImagesHook().after_train_epoch(SimpleNamespace(
-        train_dataloader=loader, epoch=0, logger=SimpleNamespace(warning=lines.append)))
-    assert lines == ['Epoch 1: 2 unreadable image(s) replaced by others so far: 000002.jpg, 000005.jpg']
-
-
 def test_no_report_where_nothing_is_wrong(coco_folder):
     dataset = DATASETS.build(dict(type='SeededDataset', dataset=build(coco_folder())))
     lines = []
@@ -252,14 +242,6 @@ def test_no_report_where_nothing_is_wrong(coco_folder):
                              logger=SimpleNamespace(warning=lines.append))
     UnreadableImagesHook().after_train_epoch(runner)
     assert lines == []
-
-
-def test_truncated_image_is_named_in_testing(coco_folder):
-    root = coco_folder()
-    content = (root / 'train' / '000002.jpg').read_bytes()
-    (root / 'train' / '000002.jpg').write_bytes(content[:len(content) // 2])
-    with pytest.raises(InputError, match=r'000002\.jpg is truncated'):
-        build(root, test_mode=True)[1]
 
 
 def test_mostly_unreadable_images_stop_training(coco_folder):

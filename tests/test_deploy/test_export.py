@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,21 @@ def test_boxes_are_those_of_the_detector(exported):
     np.testing.assert_allclose(rows[:, :4], raw.bboxes.numpy(), atol=1e-3)
     np.testing.assert_allclose(rows[:, 4], raw.scores.numpy(), atol=1e-5)
     assert rows[:, 5].tolist() == raw.labels.tolist() and len(rows) > 5
+
+
+@pytest.mark.parametrize('has_nms', [False, True])
+def test_boxes_in_the_padding_are_left_out_and_take_no_place(has_nms):
+    """As mmdet's ``min_bbox_size=0``; a picture of 32 x 96 fills the upper half of 64 x 96."""
+    outputs = np.zeros((1, 5, 301), np.float32)  # 300 boxes below the picture, and one in it
+    outputs[0, :, :300] = np.array([[20], [50], [30], [20], [0.9]])
+    outputs[0, 0, :300] += np.arange(300)
+    outputs[0, :, 300] = 20, 10, 30, 20, 0.5
+    rows = np.array([[[5, 40, 35, 60, 0.9, 0], [5, 0, 35, 20, 0.5, 0], [0] * 6]], np.float32)
+    detector = runtime.Detector.__new__(runtime.Detector)  # without a file
+    detector.__dict__.update(score=0.25, iou=0.7, has_nms=has_nms, classes={0: 'a'}, size=(64, 96), pad_value=114,
+                             session=SimpleNamespace(run=lambda _: [rows if has_nms else outputs]))
+    found = detector(np.zeros((32, 96, 3), np.uint8))
+    assert found.boxes.tolist() == [[5, 0, 35, 20]] and found.scores.tolist() == [0.5] and found.labels.tolist() == [0]
 
 
 def test_scans_are_nodes_with_a_function_of_standard_operators(exported):

@@ -103,8 +103,9 @@ def test_nms_is_the_runtimes_to_the_last_bit(run_rules):
 
 
 def test_rows_after_nms_are_brought_into_the_picture(run_rules):
-    rows = np.array([[-3, 2, 60, 50, 0.9, 1], [4, 4, 9, 9, 0.4, 0], [0, 0, 5, 5, 0.3, 2]], np.float32)
-    got, = run_rules([dict(rule='boxes', output=encoded(rows), dims=(1, 3, 6), info=dict(has_nms=True), score=0.3,
+    rows = np.array([[-3, 2, 60, 50, 0.9, 1], [55, 4, 60, 9, 0.8, 1],  # the second in the padding
+                     [4, 4, 9, 9, 0.4, 0], [0, 0, 5, 5, 0.3, 2]], np.float32)
+    got, = run_rules([dict(rule='boxes', output=encoded(rows), dims=(1, 4, 6), info=dict(has_nms=True), score=0.3,
                            scale=(0.5, 0.25), width=100, height=180)])
     assert got == [[0, 8, 100, 180, pytest.approx(0.9), 1], [8, 16, 18, 36, pytest.approx(0.4), 0]]
 

@@ -13,7 +13,7 @@ from mmmamba.engine import ClassCountHook
 from mmmamba.errors import InputError
 from mmmamba.model_config import parts
 from mmmamba.package_files import find_config
-from mmmamba.settings import load_config, require_carried_over
+from mmmamba.settings import config_next_to, load_config, require_carried_over
 from mmmamba.settings.data import LOADERS
 
 BCCD = f"_base_ = '{CONFIGS}/mamba_yolo/mamba-yolo_t_1xb16-30e_bccd.py'\n"
@@ -64,6 +64,26 @@ def test_the_number_of_classes_alone_reaches_the_heads(write):
     assert classes_of_heads(load_config(write(FASTER_RCNN + 'num_classes = 5\n'))) == {5}
 
 
+@pytest.mark.parametrize('text', [
+    "data_root: str = 'mine/'\n", "data_root, other = 'mine/', 1\n", "if True:\n    data_root = 'mine/'\n",
+    "data_root = 'mi'\ndata_root += 'ne/'\n"])
+def test_a_variable_may_be_set_by_any_statement_and_the_base_by_an_expression(write, text):
+    base = f"_base_ = ['{CONFIGS}/mamba_yolo/' + 'mamba-yolo_t_1xb16-30e_bccd.py']\n"
+    assert {dataset.data_root for dataset in datasets(load_config(write(base + text)))} == {'mine/'}
+
+
+def test_the_first_of_several_processes_says_what_was_carried_over(write, capsys, monkeypatch):
+    path = write(BCCD + 'max_epochs = 6\n')
+    for rank, said in (('', True), ('1', False), ('0', True)):
+        monkeypatch.setenv('RANK', rank)
+        load_config(path)
+        assert bool(capsys.readouterr().err) == said
+    monkeypatch.setenv('SLURM_PROCID', '1')
+    monkeypatch.delenv('RANK')
+    load_config(path)
+    assert not capsys.readouterr().err
+
+
 def test_what_the_file_sets_itself_wins(write, capsys):
     text = BCCD + '\n'.join([
         "data_root = 'mine/'", "metainfo = dict(classes=('bolt', 'nut'))", 'num_classes = 7', 'max_epochs = 6',
@@ -105,7 +125,15 @@ def test_configs_of_the_package_are_read_as_they_are(name, capsys):
     (BCCD + 'img_scale = (300, 300)\n', r'img_scale = \(300, 300\) at the top level .* multiples of 32'),
     (BCCD + "img_scale = 'large'\n", "img_scale = 'large' at the top level of the config"),
     (BCCD + 'max_epochs = 0\n', 'max_epochs = 0 at the top level .* positive'),
+    (BCCD + 'max_epochs = 2.5\n', 'max_epochs = 2.5 at the top level of the config must be a positive whole number'),
+    (BCCD + 'num_classes = "3"\n', "num_classes = '3' at the top level of the config must be a positive"),
+    (BCCD + 'data_root = None\n', 'data_root = None at the top level of the config must be a folder, as text'),
     (BCCD + 'metainfo = 3\n', 'metainfo = 3 at the top level'),
+    (BCCD + 'metainfo = dict(classes=("bolt"))\n', 'metainfo = .* must be a dict, with a list of names'),
+    (BCCD + 'metainfo = dict(classes=())\n', 'metainfo = .* must be a dict, with a list of names'),
+    (BCCD + 'img_scale = (640, 640, 3)\n', r'img_scale = \(640, 640, 3\) at .* must be a side in pixels, or \(width'),
+    (BCCD + 'max_epochs = (3\n', 'mine.py, or what it inherits, is not valid Python: .* line 2: max_epochs = .3'),
+    ('from a import b\n' + BCCD, 'mine.py: .*lazy_import'),
     (FASTER_RCNN + 'data_root = 3\n', 'data_root = 3 at the top level'),
 ])
 def test_what_cannot_be_carried_over_is_one_line(write, text, words):
@@ -119,8 +147,25 @@ def test_what_cannot_be_carried_over_is_one_line(write, text, words):
 ])
 def test_a_run_that_would_not_follow_the_file_is_refused(write, setting, place):
     path = write(f'{BCCD}{setting}\n')
-    with pytest.raises(InputError, match=f'{path} sets {setting.split()[0]} at its top level, but .*{place}'):
+    with pytest.raises(InputError, match=f'{path} sets {setting} at its top level, but .*{place}'):
         ClassCountHook().before_run(SimpleNamespace(cfg=Config.fromfile(path)))
     cfg = load_config(path)
     cfg.train_cfg.max_epochs = 1  # as --cfg-options do
     require_carried_over(cfg)
+
+
+def test_the_config_next_to_a_checkpoint_is_the_one_that_training_left(write, tmp_path):
+    checkpoint = write('weights', 'epoch_1.pth')
+    write(BCCD)  # what was trained, and a script: neither is a whole config of plain settings
+    write("model = dict(type='A')\ntest_dataloader = dict(batch_size=exit(3))\n", 'script.py')
+    write('model = (\n', 'broken.py')
+    with pytest.raises(InputError, match='and there is none: name it, as in mmmamba predict CONFIG'):
+        config_next_to(checkpoint)
+    for name in ('left.py', '20260131_235959.py'):  # a test leaves the second
+        Config.fromfile(tmp_path / 'mine.py').dump(tmp_path / name)
+    assert config_next_to(str(checkpoint)) == tmp_path / 'left.py'
+    Config.fromfile(tmp_path / 'left.py').dump(tmp_path / 'other.py')
+    with pytest.raises(InputError, match=r'there are 2 \(left.py, other.py\)'):
+        config_next_to(checkpoint)
+    with pytest.raises(InputError, match=r'no such file: .*absent\.pth'):
+        config_next_to(tmp_path / 'absent.pth')

@@ -52,8 +52,11 @@ def test_exported_file_has_the_ap_of_its_checkpoint(checkpoint, config, shared_c
     image = next((shared_coco_folder / 'val').iterdir())
     for name, weights in (('file', tmp_path / 'raw.onnx'), ('checkpoint', checkpoint)):
         assert run_tool('image_demo', image, config, weights, '--out-dir', tmp_path / name, '--score-thr', 0.001) == 0
-    found, own = (json.loads((tmp_path / name / 'preds' / f'{image.name}.json').read_text())
-                  for name in ('file', 'checkpoint'))
+        assert run_tool('image_demo', image, '--weights', weights, '--out-dir', tmp_path / f'{name}_alone',
+                        '--score-thr', 0.001) == 0
+    found, own, *alone = (json.loads((tmp_path / name / 'preds' / f'{image.name}.json').read_text())
+                          for name in ('file', 'checkpoint', 'file_alone', 'checkpoint_alone'))
+    assert alone == [found, own]
     assert len(own['scores']) > 3 and len(found['scores']) == len(own['scores'])
     assert found['scores'] == pytest.approx(own['scores'], abs=2e-4)  # four digits are written
     raw, nms, expected = (json.loads((tmp_path / f'{name}.metrics.json').read_text())

@@ -44,6 +44,8 @@ def test_confusion_matrix_of_our_results(run_command, run_tool, tiny_config, tin
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['browse_datset'], 'MMDetection has no tool browse_datset; did you mean browse_dataset?'),
+    (['nonsense'], 'mmmamba mmdet --help lists them'),
+    (['print_config', 'yolov8_n', '--data', 'none'], '--data comes before the name of the tool'),
     (['--data', 'none', 'print_config', 'yolov8_n'], 'none'),
 ])
 def test_mistakes_are_one_line(run_command, capsys, arguments, message):

@@ -15,14 +15,19 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from pycocotools import mask as mask_util
 from tiny_demo import compose_tiny, write_tiny_config
 
 from mmmamba import Detector
 from mmmamba.analysis import video_file
 from mmmamba.analysis.media import Video
+from mmmamba.analysis.slicing import SlicedDetector
 from mmmamba.errors import InputError
+from mmmamba.models.encoded_masks import EncodedMasks
 from mmmamba.package_files import find_config
 
 CLASSES = tuple(f'digit {number}' for number in range(10))
@@ -53,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 def predict(files: tuple[Path, Path, Path], tmp_path: Path, run_command: Callable[..., int]) -> Callable[..., int]:
     """A function that runs the command with sources and options, into ``tmp_path / 'out'``."""
     def call(*arguments: object) -> int:
-        return run_command('predict', *files[:2], *arguments, '--device', 'cpu', '--out-dir', tmp_path / 'out')
+        return run_command('predict', *files[:2], '--device', 'cpu', '--out-dir', tmp_path / 'out', *arguments)
     return call
 
 
@@ -150,6 +155,11 @@ def test_a_camera_until_ctrl_c(files: tuple[Path, Path, Path], predict: Callable
 @pytest.mark.parametrize('options, message', [
     (['--classes', 'digit 11'], 'did you mean digit 1'),
     (['--classes', 'person'], 'there are digit 0, digit 1'),
+    (['--classes', ' , '], 'must be names, with commas'),
+    (['--score', '2'], 'must be a score from 0 to 1'),
+    (['--score', 'nan'], 'must be a score from 0 to 1'),
+    (['--device', 'gpu'], '--device gpu: must be cpu, cuda or cuda:N'),
+    (['--track'], '--track is for videos'),
     (['--save-conf'], '--save-txt'),
     (['--slice', '8'], 'must be at least 32'),
     (['--show'], 'OpenCV opens no window here'),
@@ -195,6 +205,48 @@ def test_tracks_and_parts_of_a_video(predict: Callable[..., int], tmp_path: Path
     assert set(frames[0]['track_ids']) == {-1} and max(frames[2]['track_ids']) >= 0
 
 
+class FindsBright:
+    """Finds what is bright in a picture, a box and a mask for each spot: bitmaps, or run lengths."""
+
+    def __init__(self, encoded: bool) -> None:
+        self.encoded = encoded
+
+    def prepare(self, image: np.ndarray, path: Path) -> np.ndarray:
+        return image
+
+    def detect(self, images: list[np.ndarray]) -> list[DetDataSample]:
+        return [self.find(image) for image in images]
+
+    def find(self, image: np.ndarray) -> DetDataSample:
+        number, spots, facts, _ = cv2.connectedComponentsWithStats((image[..., 0] > 99).astype(np.uint8))
+        boxes = [(x, y, x + width, y + height) for x, y, width, height, _ in facts[1:]]
+        masks = np.array([spots == spot for spot in range(1, number)]).reshape(-1, *image.shape[:2])
+        runs = [mask_util.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+        return DetDataSample(pred_instances=InstanceData(
+            bboxes=torch.tensor(boxes).float().reshape(-1, 4), scores=torch.full((number - 1,), 0.5),
+            labels=torch.zeros(number - 1, dtype=torch.long),
+            masks=EncodedMasks(runs, *image.shape[:2]) if self.encoded else torch.from_numpy(masks)))
+
+
+@pytest.mark.parametrize('encoded', [True, False])
+def test_masks_of_parts_are_those_of_the_whole_picture(encoded: bool) -> None:
+    pytest.importorskip('supervision')
+    image = np.zeros((70, 150, 3), np.uint8)
+    spots = [((10, 12), 4), ((57, 40), 5), ((135, 50), 6)]  # the second is in the overlap of two parts
+    for centre, radius in spots:
+        cv2.circle(image, centre, radius, (255, 255, 255), -1)
+    detector = SlicedDetector(FindsBright(encoded), 64)
+    found, none = detector.detect([detector.prepare(picture, Path('a.png')) for picture in (image, image * 0)])
+    expected = FindsBright(encoded).find(image).pred_instances
+    masks = found.pred_instances.masks
+    order = found.pred_instances.bboxes[:, 0].argsort()
+    assert torch.equal(found.pred_instances.bboxes[order], expected.bboxes[expected.bboxes[:, 0].argsort()])
+    assert np.array_equal(np.max([*masks], axis=0), image[..., 0] > 99)
+    for box, mask in zip(found.pred_instances.bboxes.int().tolist(), masks):
+        assert cv2.boundingRect(mask) == (box[0], box[1], box[2] - box[0], box[3] - box[1])
+    assert len(none.pred_instances.masks) == len(none.pred_instances.bboxes) == 0
+
+
 @pytest.mark.parametrize('name', ['mamba-yolo_t', 'mamba-yolo-seg_t'])
 def test_results_in_python_go_to_supervision(files: tuple[Path, Path, Path], name: str, tmp_path: Path) -> None:
     supervision = pytest.importorskip('supervision')
@@ -205,6 +257,12 @@ def test_results_in_python_go_to_supervision(files: tuple[Path, Path, Path], nam
         'model.test_cfg.nms_pre': 100, 'model.test_cfg.max_per_img': 10})
     save_weights(thin, tmp_path / 'weights.pth', None)
     detector = Detector(thin, tmp_path / 'weights.pth', 'cpu')
+    if '-seg' in name:
+        image = cv2.imread(str(next(files[2].iterdir())))
+        sliced = SlicedDetector(detector, 64)
+        found = detector.choose(sliced.detect([sliced.prepare(image, Path('a.png'))])[0], 0.3)
+        assert len(found.masks) == len(found) > 0 and detector.draw(image, found).shape == image.shape
+        assert {tuple(mask['size']) for mask in detector.describe(found)['masks']} == {image.shape[:2]}
     paths = [str(path) for path in sorted(files[2].iterdir())[:2]]
     results = detector(paths, batch_size=2, return_datasamples=True)['predictions']
     assert len(results) == len(paths)
@@ -226,6 +284,29 @@ def test_a_detector_draws_and_describes_as_det_inferencer_does(files: tuple[Path
     drawn, original = (cv2.imread(str(path)) for path in (tmp_path / 'vis' / Path(image).name, image))
     assert drawn.shape == original.shape and np.abs(drawn.astype(int) - original).max() > 60
     assert (tmp_path / 'preds' / f'{Path(image).stem}.json').is_file()
+
+
+@pytest.mark.parametrize('words', [[], ['weights.pth', 'images'], ['--weights', 'weights.pth']], ids=str)
+def test_too_few_words_are_one_line(run_command: Callable[..., int], words: list[str],
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command('predict', *words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'it takes CONFIG CHECKPOINT SOURCE ..., or --weights CHECKPOINT SOURCE ...; got ' in error
+
+
+def test_a_checkpoint_runs_with_the_config_next_to_it(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    config, weights, images = files
+    alone = tmp_path / weights.name
+    alone.write_bytes(weights.read_bytes())
+    with pytest.raises(InputError, match='name it, as in .*Detector'):
+        Detector(weights=alone, device='cpu')
+    Config.fromfile(config).dump(tmp_path / config.name)
+    image = str(next(images.iterdir()))
+    found, expected = (detector(image)['predictions'] for detector in (
+        Detector(weights=alone, device='cpu'), Detector(config, weights, 'cpu')))
+    assert found == expected and found[0]['scores']
+    with pytest.raises(InputError, match='needs weights'):
+        Detector(config)
 
 
 def test_a_config_of_an_unknown_name_is_one_line_in_python() -> None:

@@ -71,6 +71,7 @@ def test_several_settings_then_fine_tuning_then_a_test(tiny_config, run_tool, tm
     (['--freeze', 'neck'], 'argument --freeze: must be backbone or a number of stages'),
     (['--freeze', 'backbone'], '--freeze: a frozen backbone needs trained weights'),
     (['--early-stop', '0'], '--early-stop: the patience'),
+    (['--seed', '-1'], 'argument --seed: must be a whole number from 0'),
     (['--device', 'gpu'], '--device gpu: must be cpu, cuda or cuda:N'),
     (['--device', 'cpu', '--launcher', 'pytorch'], 'each process has a device of its own'),
     (['--batch-size', 'auto', '--launcher', 'pytorch'], '--batch-size auto is measured for one process'),

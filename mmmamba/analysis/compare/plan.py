@@ -8,6 +8,7 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from mmengine.optim import AmpOptimWrapper
 
 from mmmamba.analysis.compare.runs import Launch, Run, read_records
 from mmmamba.analysis.measure import environment
-from mmmamba.datasets.formats import coco_datasets
+from mmmamba.datasets.formats import DataFolder, coco_datasets
 from mmmamba.errors import InputError
 from mmmamba.files import write_atomically, write_json
 from mmmamba.model_config import merge_options
-from mmmamba.recipes import from_scratch, under_recipe
+from mmmamba.recipes import find_folder, from_scratch, under_recipe
 from mmmamba.settings import load_config, with_epochs
 
 VALIDATIONS = 10
@@ -49,7 +50,7 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
     Raises:
         InputError: The options change the number of epochs or the seed; or as ``under_recipe``.
     """
-    cfg = settings(under_recipe(load_config(path), data))
+    cfg = settings(under_recipe(load_config(path), _looked_at(data)))
     if epochs is not None:
         cfg = with_epochs(cfg, epochs)
     if scratch:
@@ -66,6 +67,12 @@ def run_config(path: Path, data: str, truth: Path, *, epochs: int | None, scratc
     cfg.custom_hooks += [dict(type='TrainingClockHook'), dict(type='MissedValidationHook')]
     use_coco_metric(cfg, truth)
     return cfg
+
+
+@cache
+def _looked_at(data: str) -> str | DataFolder:
+    """Looks at a data set of the user's once, so that all detectors get the same, and large ones are read once."""
+    return find_folder(data) or data
 
 
 def with_seed(text: str, seed: int) -> str:

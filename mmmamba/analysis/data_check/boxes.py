@@ -20,13 +20,13 @@ RATIO_BINS = (0.2, 0.5, 0.8, 1.25, 2, 5)
 CROWDING_BINS = {0: '0', 1: '1', 2: '2 – 3', 4: '4 – 7', 8: '8 – 15', 16: '16 – 31', 32: '≥ 32'}
 
 
-def find_in_objects(split: str, content: dict, image_size: int) -> Iterator[Finding]:
+def find_in_objects(split: str, content: dict, image_size: tuple[int, int]) -> Iterator[Finding]:
     """Yields what is doubtful about the objects of a split.
 
     Args:
         split: Its name.
         content: Of its annotation file: sound entries.
-        image_size: Side in pixels of the square that training scales images into.
+        image_size: Width and height in pixels that training scales images into.
     """
     names = {category['id']: category['name'] for category in content['categories']}
     objects = by_image(content)
@@ -77,7 +77,8 @@ def by_image(content: dict) -> Mapping[object, list[dict]]:
     return found
 
 
-def count_objects(content: dict, classes: Sequence[str], image_size: int) -> dict[str, Mapping[str, int]]:
+def count_objects(content: dict, classes: Sequence[str],
+                  image_size: tuple[int, int]) -> dict[str, Mapping[str, int]]:
     """Counts the objects of a split, without crowds, as the fields of ``SplitSummary`` that are histograms."""
     images = {image['id']: image for image in content['images']}
     names = {category['id']: category['name'] for category in content['categories']}
@@ -110,8 +111,10 @@ def _histogram(values: Sequence[float], edges: Sequence[float]) -> dict[str, int
     return dict(zip(labels, numbers.tolist()))
 
 
-def _scale(image: dict, image_size: int) -> float:
-    return image_size / max(image['width'], image['height'])
+def _scale(image: dict, image_size: tuple[int, int]) -> float:
+    """Returns the factor by which mmdet's Resize makes an image fit: long side to long side, short to short."""
+    sides = image['width'], image['height']
+    return min(max(image_size) / max(sides), min(image_size) / min(sides))
 
 
 def _about(kind: str, split: str, image: dict, items: Sequence[dict], sentence: str) -> Finding:
@@ -132,12 +135,13 @@ def _box_fault(item: dict, image: dict, split: str) -> tuple[str, str] | None:
     return ('beyond', f'reaches {beyond:.0f} pixels beyond the border ({where})') if beyond > MOST_BEYOND else None
 
 
-def _doubts(item: dict, image: dict, split: str, name: str, image_size: int) -> Iterator[Finding]:
+def _doubts(item: dict, image: dict, split: str, name: str,
+            image_size: tuple[int, int]) -> Iterator[Finding]:
     _, _, width, height = item['bbox']
     scale = _scale(image, image_size)
     if min(width, height) * scale < LEAST_SIDE:
         yield _about('tiny', split, image, [item], f'{name} of {width:g} x {height:g} pixels has '
-                     f'{width * scale:.1f} x {height * scale:.1f} at {image_size}')
+                     f'{width * scale:.1f} x {height * scale:.1f} at {image_size[0]} x {image_size[1]}')
     elif max(width, height) > ELONGATED * min(width, height):
         yield _about('elongated_box', split, image, [item], f'{name} is {width:g} x {height:g}')
     if width * height >= WHOLE * image['width'] * image['height']:

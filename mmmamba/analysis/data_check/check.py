@@ -1,12 +1,12 @@
 """The check of a data set, with the functions that training itself reads its annotations and images with."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmcv.image import rescale_size
-from mmdet.utils.misc import IMG_EXTENSIONS
 
 from mmmamba.analysis.data_check.boxes import by_image, count_objects, find_in_classes, find_in_objects
 from mmmamba.analysis.data_check.findings import (
@@ -23,7 +23,9 @@ from mmmamba.analysis.data_check.images import ImageFacts, read_images
 from mmmamba.analysis.data_check.twins import find_twins
 from mmmamba.datasets.coco_checks import check_classes, find_faults, find_missing_images, read_json
 from mmmamba.datasets.coco_objects import check_objects
-from mmmamba.datasets.formats import DataFolder, Split, find_data
+from mmmamba.datasets.formats import DataFolder, FaultyLabelsError, Split, find_data, guess_coco
+from mmmamba.datasets.formats.coco_repairs import entries_of, repair
+from mmmamba.datasets.formats.listing import Listing
 from mmmamba.datasets.transforms.load_checked_image import UnreadableImageError, check_frame
 from mmmamba.errors import InputError
 
@@ -45,17 +47,20 @@ class CheckedData(NamedTuple):
     contents: Mapping[str, dict]
 
 
-def check_data(path: Path, image_size: int, quick: bool = False) -> CheckedData:
+def check_data(path: Path, image_size: tuple[int, int], quick: bool = False) -> CheckedData:
     """Checks a data set as far as it can be read; what is wrong with it raises nothing.
 
     Args:
         path: The folder or file, as ``--data`` takes it.
-        image_size: Side in pixels of the square that training scales images into.
+        image_size: Width and height in pixels that training scales images into.
         quick: Read the headers of images alone: see ``read_images``.
     """
     findings: list[Finding] = []
     try:
         data = find_data(path)
+    except FaultyLabelsError as error:
+        findings += [_finding('labels', split, line) for split, lines in error.faults.items() for line in lines]
+        data = _guess_folder(path)
     except InputError as error:
         findings.append(_finding('data', '', str(error)))
         data = _guess_folder(path)
@@ -74,7 +79,7 @@ def check_data(path: Path, image_size: int, quick: bool = False) -> CheckedData:
     splits = {name: _summarise(split, contents[name], classes, image_size) for name, split in data.splits.items()}
     findings += find_in_classes({name: summary.classes for name, summary in splits.items()}, classes)
     rank = {(severity, kind): place for place, (severity, kind, _) in enumerate(
-        DataReport('', '', 0, False, findings=findings).groups())}
+        DataReport('', '', image_size, quick, findings=findings).groups())}
     findings.sort(key=lambda item: rank[item.severity, item.kind])
     report = DataReport(shown(path), data.format, image_size, quick, classes, tuple(map(shown, data.remarks)), splits,
                         findings)
@@ -90,15 +95,8 @@ def _finding(kind: str, split: str, sentence: str, file: str = '', severity: str
 
 
 def _guess_folder(path: Path) -> DataFolder:
-    """Returns what can still be looked at of a folder that training refuses: usual places of COCO files."""
-    splits = {}
-    for name in ('train', 'val', 'test'):
-        files = [f'{start}{name}{end}.json' for start in ('instances_', '') for end in ('', '2017')]
-        file = next((path / 'annotations' / file for file in files if (path / 'annotations' / file).is_file()), None)
-        folders = (name, f'{name}2017', f'images/{name}', 'images')
-        folder = next((path / folder for folder in folders if (path / folder).is_dir()), None)
-        if file and folder:
-            splits[name] = Split(file, folder)
+    """Returns what can still be looked at of a data set that training refuses: that of COCO files."""
+    splits = guess_coco(path)
     return DataFolder(path, 'COCO' if splits else '', splits, ())
 
 
@@ -110,9 +108,10 @@ def _read_split(name: str, split: Split) -> tuple[dict, list[Finding]]:
     """Returns the sound entries of a split's file, and why the others are left out."""
     path = str(split.annotations)
     try:
-        content = read_json(path)
+        content = read_json(path, 'utf-8-sig')
     except InputError as error:
         return {'images': [], 'annotations': [], 'categories': []}, [_finding('annotation', name, str(error))]
+    repair(content, split.annotations, split.images)  # what training corrects is no fault
     files = _files_of(content)
     findings = []
     for fault in find_faults(content, path, for_evaluation=name != 'train'):
@@ -122,16 +121,12 @@ def _read_split(name: str, split: Split) -> tuple[dict, list[Finding]]:
 
 def _files_of(content: dict) -> dict:
     """Returns (kind of an entry, its id) → the file name of its image, as far as that can be told."""
-    def entries(key: str) -> list[dict]:
-        found = content.get(key)
-        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
     def is_id(value: object) -> bool:
         return isinstance(value, (int, str))
 
-    files: dict = {('image', item.get('id')): item['file_name'] for item in entries('images')
+    files: dict = {('image', item.get('id')): item['file_name'] for item in entries_of(content, 'images')
                    if is_id(item.get('id')) and isinstance(item.get('file_name'), str)}
-    for item in entries('annotations'):
+    for item in entries_of(content, 'annotations'):
         key, image = item.get('id'), item.get('image_id')
         if is_id(key) and is_id(image) and ('image', image) in files:
             files['annotation', key] = files['image', image]
@@ -157,7 +152,8 @@ def _check_split(name: str, split: Split, content: dict, classes: Sequence[str])
             yield _finding('empty', name, f'{image["file_name"]} has no object', image['file_name'])
 
 
-def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: int, quick: bool) -> list[Finding]:
+def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: tuple[int, int],
+                    quick: bool) -> list[Finding]:
     """Returns the findings about image files; all of them are read."""
     findings: list[Finding] = []
     entries: list[tuple[str, dict, Path]] = []
@@ -185,12 +181,12 @@ def _find_in_images(data: DataFolder, contents: Mapping[str, dict], image_size: 
         sentence = f'{one} is {"" if twin.exact else "nearly "}the same picture as {two}'
         findings.append(Finding(kind, KINDS[kind].severity, here, shown(sentence), image['file_name'],
                                 other=(there, other['file_name'])))
-    findings += _find_unlisted(data, contents)
+    findings += _find_unlisted(data, contents, quick)
     return findings
 
 
 def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotations: str,
-                 image_size: int) -> Iterator[Finding]:
+                 image_size: tuple[int, int]) -> Iterator[Finding]:
     """Yields what is wrong with an image; one that training would replace ends a validation."""
     def unusable(kind: str, sentence: str) -> Finding:
         return _finding(kind, split, sentence, file, None if split == 'train' else ERROR)
@@ -204,7 +200,7 @@ def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotat
         check_frame((height, width), image, str(path), annotations)
     except UnreadableImageError as error:
         yield unusable('size_differs', str(error))
-    if 0 in rescale_size(facts.size, (image_size, image_size)):
+    if 0 in rescale_size(facts.size, image_size):
         yield unusable('too_thin', f'image {path} ({width}x{height}) cannot be used: scaled, one of its sides has 0 '
                                    f'pixels')
     elif max(width, height) >= _ELONGATED * min(width, height):
@@ -214,23 +210,29 @@ def _check_image(split: str, image: dict, path: Path, facts: ImageFacts, annotat
         yield _finding(kind, split, f'{file}: {facts.oddity}', file)
 
 
-def _find_unlisted(data: DataFolder, contents: Mapping[str, dict]) -> Iterator[Finding]:
-    """Yields image files below the image folders that no split lists."""
-    folders: dict[Path, list[str]] = {}
+def _find_unlisted(data: DataFolder, contents: Mapping[str, dict], quick: bool) -> Iterator[Finding]:
+    """Yields image files in the image folders that no split lists; of other formats than COCO, damaged ones are."""
+    folders: dict[str, list[str]] = {}
     for name, split in data.splits.items():
-        folders.setdefault(split.images.resolve(), []).append(name)
-    named = {(split.images / image['file_name']).resolve() for name, split in data.splits.items()
+        folders.setdefault(os.path.realpath(split.images), []).append(name)
+    named = {os.path.realpath(split.images / image['file_name']) for name, split in data.splits.items()
              for image in contents[name]['images']}
-    for folder, names in folders.items():
-        if any(folder != other and other in folder.parents for other in folders):
-            continue  # its files are found from above
-        for path in sorted(folder.rglob('*')):
-            if path.suffix.lower() in IMG_EXTENSIONS and path.resolve() not in named:
-                file = str(path.relative_to(folder))
-                yield _finding('unlisted', names[0] if len(names) == 1 else '', f'{path} is not listed', file)
+    unlisted: dict[Path, str] = {}
+    for folder in sorted(folders):  # those inside others come later, and their own splits are named
+        for path in Listing().images(Path(folder)):
+            if os.path.realpath(path) not in named:
+                unlisted[path] = folder
+    facts = read_images(list(unlisted), quick) if data.format != 'COCO' else {}
+    for path, folder in unlisted.items():
+        owner = folders[folder][0] if len(folders[folder]) == 1 else ''
+        file = str(path.relative_to(folder))
+        if path in facts and facts[path].size is None:
+            yield _finding('unreadable', owner, f'{facts[path].fault}; it is left out', file)
+        else:
+            yield _finding('unlisted', owner, f'{path} is not listed', file)
 
 
-def _summarise(split: Split, content: dict, classes: Sequence[str], image_size: int) -> SplitSummary:
+def _summarise(split: Split, content: dict, classes: Sequence[str], image_size: tuple[int, int]) -> SplitSummary:
     objects = by_image(content)
     return SplitSummary(
         shown(split.annotations), shown(split.images), len(content['images']),

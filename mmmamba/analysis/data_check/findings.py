@@ -23,13 +23,15 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = MappingProxyType({
     'data': Kind('not usable as it lies', ERROR, 'Bring it into a layout that the line names.'),
+    'labels': Kind('faulty label file', ERROR, 'Training refuses it. Correct the lines, and check again.'),
     'annotation': Kind('faulty annotation file', ERROR,
                        'Training refuses the file at the first of these. Correct or remove the entries.'),
     'missing_image': Kind('image missing on the disk', ERROR,
                           'Training does not start. Put the files back, or take their entries out.'),
     'unusable': Kind('most images are unusable', ERROR, 'Training stops as soon as it has met that many.'),
     'unreadable': Kind('unreadable image', WARNING,
-                       'Training replaces it by another; a validation stops at it. Save it anew, or take it out.'),
+                       'Training does without it; a validation on COCO files stops at it. Save it anew, or take it '
+                       'out.'),
     'size_differs': Kind('image of another size than annotated', WARNING,
                          'Its boxes are at wrong places. Training replaces it by another; a validation stops at it.'),
     'too_thin': Kind('image too thin to be scaled', WARNING,
@@ -142,7 +144,7 @@ class DataReport:
     Args:
         path: What was checked.
         format: ``'COCO'``, ``'YOLO'`` or ``'VOC'``; empty where nothing was recognised.
-        image_size: Side in pixels of the square that training scales images into.
+        image_size: Width and height in pixels that training scales images into.
         quick: Whether only the headers of images were read.
         classes: In the order of labels.
         remarks: Of the format's reader.
@@ -151,7 +153,7 @@ class DataReport:
     """
     path: str
     format: str
-    image_size: int
+    image_size: tuple[int, int]
     quick: bool
     classes: Sequence[str] = ()
     remarks: Sequence[str] = ()

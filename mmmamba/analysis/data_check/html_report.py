@@ -59,7 +59,7 @@ def html_report(checked: CheckedData) -> str:
     images = sum(item.images for item in report.splits.values())
     read = 'headers of images alone were read' if report.quick else 'every image was decoded'
     lead = (f'{report.format or "Of no known format"} in <code>{html.escape(report.path)}</code>: '
-            f'{images:,} images, {read}; sizes are judged at {report.image_size} x {report.image_size}.')
+            f'{images:,} images, {read}; sizes are judged at {report.image_size[0]} x {report.image_size[1]}.')
     body = [f'<p class="lead">{lead}</p>', *(f'<p class="muted">{html.escape(text)}</p>' for text in report.remarks),
             f'<div class="verdict {tone}">{html.escape(report.verdict)}</div>']
     groups = report.groups()
@@ -117,7 +117,7 @@ def _charts(report: DataReport) -> str:
         ('Objects of each class', {name: item.classes for name, item in splits.items()}, rest,
          classes[:_MOST_CLASSES]),
         ('Size of objects', {name: item.scaled_sides for name, item in splits.items()},
-         f'Square root of the area in pixels, at {report.image_size} x {report.image_size}.', None),
+         f'Square root of the area in pixels, at {report.image_size[0]} x {report.image_size[1]}.', None),
         ('Width / height of objects', {name: item.aspect_ratios for name, item in splits.items()}, '', None),
         ('Objects an image', {name: item.crowding for name, item in splits.items()}, '', None)]
     legend = ''.join(f'<span><i class="{name}"></i>{name}</span>' for name in splits)

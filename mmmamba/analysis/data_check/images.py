@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mmmamba.datasets.formats.image_sizes import read_size
 from mmmamba.datasets.transforms.load_checked_image import LoadCheckedImage, UnreadableImageError
 
 THUMBNAIL = 32
 _HASH = (9, 8)  # columns, rows
-_EXIF_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 _PNG_START, _PNG_DEPTH = b'\x89PNG\r\n\x1a\n', 24
 _MODES = {'1': 'grey', 'L': 'grey', 'CMYK': 'CMYK', 'LA': 'transparency', 'RGBA': 'transparency',
           'PA': 'transparency', 'I;16': '16 bits', 'I;16B': '16 bits', 'I;16L': '16 bits', 'I': '16 bits'}
@@ -89,17 +89,14 @@ def _file_size(path: Path) -> int:
 
 
 def _read_header(path: Path, with_digest: bool) -> ImageFacts:
+    size, reason = read_size(path), 'is no image'
     try:
-        with Image.open(path) as image:
-            size = image.size
-            # Of a PNG, Pillow would read all the picture first.
-            if image.format != 'PNG' and image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
-                size = size[::-1]
-            oddity = _oddity(path, image.mode)
-        return ImageFacts(size, oddity=oddity, digest=_digest(path.read_bytes()) if with_digest else b'')
-    except Exception as error:  # what a damaged header makes Pillow raise is manifold
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else 'is no image'
-        return ImageFacts(None, f'image {path} cannot be read: {reason}')
+        if size is not None:
+            return ImageFacts(size, oddity=_oddity(path), digest=_digest(path.read_bytes()) if with_digest else b'')
+        path.open('rb').close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return ImageFacts(None, f'image {path} cannot be read: {reason}')
 
 
 def _decode(path: Path, load: LoadCheckedImage) -> ImageFacts:
@@ -107,12 +104,9 @@ def _decode(path: Path, load: LoadCheckedImage) -> ImageFacts:
         image = load({'img_path': str(path)})['img']
     except UnreadableImageError as error:
         return ImageFacts(None, str(error))
-    oddity = ''
-    with contextlib.suppress(Exception), Image.open(path) as header:  # OpenCV may know formats that Pillow does not
-        oddity = _oddity(path, header.mode)
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     small = cv2.resize(grey, _HASH, interpolation=cv2.INTER_AREA).astype(np.int16)
-    return ImageFacts(image.shape[1::-1], '', oddity, _digest(path.read_bytes()),
+    return ImageFacts(image.shape[1::-1], '', _oddity(path), _digest(path.read_bytes()),
                       (small[:, 1:] > small[:, :-1]).ravel(), grey)
 
 
@@ -120,7 +114,10 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _oddity(path: Path, mode: str) -> str:
+def _oddity(path: Path) -> str:
+    mode = ''
+    with contextlib.suppress(Exception), Image.open(path) as header:  # OpenCV may know formats that Pillow does not
+        mode = header.mode
     with path.open('rb') as file:
         start = file.read(_PNG_DEPTH + 1)
     if start.startswith(_PNG_START) and start[_PNG_DEPTH:] == b'\x10':  # Pillow reads colours of 16 bits as 8

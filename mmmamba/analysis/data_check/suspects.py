@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Suspects:
 
     def _path(self, split: str, file: str) -> Path | None:
         folders = [self._folders[split]] if split in self._folders else self._folders.values()
-        return next((folder / file for folder in folders if (folder / file).is_file()), None)
+        return next((folder / file for folder in folders if os.path.isfile(folder / file)), None)
 
 
 def _svg(image: np.ndarray, boxes: Sequence[tuple[Sequence[float], str, bool]], title: str) -> str:

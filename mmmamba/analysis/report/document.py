@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import html
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mmmamba.analysis.measure.tables import Table
 from mmmamba.analysis.page import page
 from mmmamba.analysis.report import gallery, svg
 from mmmamba.analysis.report.history import History, read_history
-from mmmamba.analysis.report.matching import SCORES
+from mmmamba.analysis.report.matching import SCORES, ImageOutcome
 from mmmamba.analysis.report.results import EvaluatedRun, Results, analyse
 from mmmamba.files import write_atomically, write_json
 
@@ -65,12 +66,13 @@ summary { cursor: pointer; color: var(--muted); margin-bottom: .5rem; }
 """
 
 
-def write_report(run: EvaluatedRun, folder: Path) -> Results:
+def write_report(run: EvaluatedRun, folder: Path, pictures: bool = True) -> Results:
     """Writes ``report.html``, ``report.json`` and ``classes.csv``.
 
     Args:
         run: What was tested.
         folder: Where to write; made if need be.
+        pictures: Whether the images with most errors are shown, or only listed.
 
     Returns:
         What the report shows.
@@ -82,11 +84,11 @@ def write_report(run: EvaluatedRun, folder: Path) -> Results:
     history = read_history(Path(run.checkpoint).parent)
     write_csv(folder / 'classes.csv', results.class_records())
     write_json(folder / 'report.json', _numbers(run, results), indent=2)
-    write_atomically(folder / 'report.html', compose(run, results, history).encode())
+    write_atomically(folder / 'report.html', compose(run, results, history, pictures).encode())
     return results
 
 
-def compose(run: EvaluatedRun, results: Results, history: History | None) -> str:
+def compose(run: EvaluatedRun, results: Results, history: History | None, pictures: bool) -> str:
     """Returns the page."""
     objects, images = int(results.matrix[:-1].sum()), len(run.truth['images'])
     parts = [
@@ -99,7 +101,7 @@ def compose(run: EvaluatedRun, results: Results, history: History | None) -> str
         _section('Precision and recall', _precision_recall(results)),
         _section('What goes wrong', _errors(results)),
         _section('Sizes of objects', _sizes(run, results)),
-        _section('Images with most errors', _worst(run, results)),
+        _section('Images with most errors', _worst(run, results, pictures)),
     ]
     if history:
         parts.append(_section('Training', _training(history)))
@@ -120,8 +122,9 @@ def _facts(run: EvaluatedRun, results: Results) -> str:
     summary, least = results.summary(), f'score > {results.score:.2f}'
     facts += [('Precision', percent(summary['precision']), least), ('Recall', percent(summary['recall']), least)]
     cells = [f'<div><span>{name}</span><b>{value}</b><span>{note}</span></div>' for name, value, note in facts]
-    cells.append(f'<div class="chosen"><span>Best score</span><b>{results.score:.2f}</b><span>F1 '
-                 f'{percent(summary["f1"])}</span></div>')
+    best = f'{results.score:.2f}' if summary['f1'] > 0 else '–'
+    cells.append(f'<div class="chosen"><span>Best score</span><b>{best}</b><span>F1 {percent(summary["f1"])}</span>'
+                 '</div>')
     return f'<div class="facts">{"".join(cells)}</div>'
 
 
@@ -129,11 +132,12 @@ def _scores(run: EvaluatedRun, results: Results) -> str:
     if not results.summary()['f1'] > 0:
         said = '<p>No detection finds an object at any score.</p>'
     else:
+        call = shlex.join(['mmmamba', 'predict', run.config, run.checkpoint, 'SOURCE',
+                           '--score', f'{results.score:.2f}'])
         said = (f'<p>F1, the mean over classes, is best where detections with a score above '
                 f'<b>{results.score:.2f}</b> count. Take a higher one for fewer false detections, a lower one to miss '
                 f'fewer objects.</p>'
-                f'<pre>mmmamba predict {html.escape(run.config)} {html.escape(run.checkpoint)} SOURCE '
-                f'--score {results.score:.2f}</pre>')
+                f'<pre>{html.escape(call)}</pre>')
     curves = results.curves
     charts = [svg.chart(svg.class_lines(results.names, SCORES, values, mean, 'mean of classes'), 'least score', name,
                         mark=results.score)
@@ -236,15 +240,21 @@ def _sizes(run: EvaluatedRun, results: Results) -> str:
             f'in the original image.</p>{_bars(rows)}')
 
 
-def _worst(run: EvaluatedRun, results: Results) -> str:
+def _worst(run: EvaluatedRun, results: Results, pictures: bool) -> str:
     shown = gallery.worst(results.outcomes)
     if not shown:
         return '<p>There is no image with an error.</p>'
     wrong = sum(result.errors > 0 for result in results.outcomes)
-    return (f'<p>{len(shown)} of {wrong} images with errors, at scores above {results.score:.2f}. Each is shown '
-            f'with its objects, <span class="key right">found</span> or <span class="key wrong">not</span>, then with '
-            f'the detections, <span class="key right">right</span> or <span class="key wrong">wrong</span>. The class '
-            f'of a box is shown under the pointer.</p>' + gallery.gallery(shown, run.truth, run.images))
+    lead = f'{len(shown)} of {wrong} images with errors, at scores above {results.score:.2f}.'
+    if not pictures:
+        names = {image['id']: image['file_name'] for image in run.truth['images']}
+        rows = [[names[result.image], *map(str, _counts(result).values())] for result in shown]
+        table = Table(('image', *(name.replace('_', ' ') for name in _counts(shown[0]))), rows, words=('image',))
+        return f'<p>{lead}</p><div class="card scroll">{table.html()}</div>'
+    return (f'<p>{lead} Each is shown with its objects, <span class="key right">found</span> or '
+            '<span class="key wrong">not</span>, then with the detections, <span class="key right">right</span> or '
+            '<span class="key wrong">wrong</span>. The class of a box is shown under the pointer.</p>'
+            + gallery.gallery(shown, run.truth, run.images))
 
 
 def _training(history: History) -> str:
@@ -269,8 +279,8 @@ def _training(history: History) -> str:
 def _origin(run: EvaluatedRun) -> str:
     table = Table(('setting', 'value'), list(run.settings.items()), words=('setting', 'value')).html()
     return (f'<pre>{html.escape(run.command)}</pre><div class="card scroll">{table}</div>'
-            '<p class="muted below">Next to this page: classes.csv, report.json and the detections in the format of '
-            'COCO results.</p>'
+            '<p class="muted below">Next to this page are classes.csv and report.json; the detections, in the '
+            f'format of COCO results, are in {html.escape(str(run.detections))}.</p>'
             f'<details><summary>The whole config</summary><pre>{html.escape(run.config_text)}</pre></details>')
 
 
@@ -298,7 +308,10 @@ def _numbers(run: EvaluatedRun, results: Results) -> dict:
         'errors': {kind: {'count': results.errors.counts[kind], 'ap50_cost': results.errors.costs[kind]}
                    for kind in ERROR_TYPES},
         'sizes': {name: {'objects': objects, 'found': found} for name, (objects, found) in results.sizes.items()},
-        'worst_images': [{'image_id': result.image, 'found': len(result.found), 'missed': len(result.missed),
-                          'false': len(result.false), 'wrong_class': len(result.confused)}
-                         for result in gallery.worst(results.outcomes)],
+        'worst_images': [{'image_id': result.image, **_counts(result)} for result in gallery.worst(results.outcomes)],
     }
+
+
+def _counts(result: ImageOutcome) -> dict[str, int]:
+    return {'found': len(result.found), 'missed': len(result.missed), 'false': len(result.false),
+            'wrong_class': len(result.confused)}

@@ -106,14 +106,14 @@ class Results:
     def class_records(self) -> list[dict[str, Any]]:
         """Returns a record for each class: counts, AP, and precision, recall and F1 at ``score``; shares in [0, 1].
 
-        What a class does not have, as it has no object or no detection, is None.
+        What a class does not have, as it has no object or no detection, or none that is right, is None.
         """
         records = []
         for row, name in enumerate(self.names):
             f1 = self.curves.f1[row]
             values = {'ap': self.ap[row], 'ap50': self.ap50[row], 'precision': self.curves.precision[row, self.index],
                       'recall': self.curves.recall[row, self.index], 'f1': f1[self.index],
-                      'own_best_score': float('nan') if np.isnan(f1).all() else best_score(f1)}
+                      'own_best_score': best_score(f1) if (f1 > 0).any() else float('nan')}
             records.append({'class': name, 'objects': int(self.matrix[row].sum()),
                             'detections': int(self.matrix[:, row].sum()),
                             **{key: None if np.isnan(value) else round(float(value), 4)

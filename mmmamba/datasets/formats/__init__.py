@@ -3,15 +3,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmmamba.datasets.formats.coco import LAYOUT, coco_evidence, find_coco
-from mmmamba.datasets.formats.conversion import convert
+from mmmamba.datasets.formats.coco import LAYOUT, coco_evidence, find_coco, guess_coco
+from mmmamba.datasets.formats.conversion import FaultyLabelsError, convert
 from mmmamba.datasets.formats.data_folder import DataFolder, Split, announce, coco_datasets, config_for_data
 from mmmamba.datasets.formats.listing import Listing
 from mmmamba.datasets.formats.voc import find_voc, voc_evidence
 from mmmamba.datasets.formats.yolo import find_yolo, yolo_evidence
 from mmmamba.errors import InputError
 
-__all__ = ['DataFolder', 'Split', 'announce', 'coco_datasets', 'config_for_data', 'find_data']
+__all__ = ['DataFolder', 'FaultyLabelsError', 'Split', 'announce', 'coco_datasets', 'config_for_data', 'find_data',
+           'guess_coco']
 _EXPECTED = (f'COCO: {LAYOUT}; YOLO: data.yaml, or images/ and labels/; VOC: JPEGImages/ and Annotations/; '
              'see docs/data.md')
 

@@ -45,7 +45,7 @@ def keep(name: str, contents: Mapping[str, Any]) -> Path:
 def find(name: str) -> Path | None:
     """Returns a folder of the cache; None if it is not there."""
     for root in (_home_root(), _temporary_root()):
-        if root and (root / name).is_dir():
+        if root and os.path.isdir(root / name):  # a home that may not be read has none
             return root / name
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,14 +48,10 @@ def find_coco(path: Path, listing: Listing, seed: int) -> DataFolder:
         InputError: If something is missing, in a line that names it and the layout that is expected; or the
             annotations are malformed.
     """
-    single = path.is_file()
-    root = path.parent if single else path
-    if single and root.name.lower() == 'annotations':
-        root = root.parent
-    files = {'train': path} if single else _files(root, listing)
+    root, files = _locate(path, listing)
     if 'train' not in files:
         raise InputError(f'{root / "annotations" / "train.json"}: no such file (expected: {LAYOUT})')
-    if 'val' not in files and not single:
+    if 'val' not in files and not path.is_file():
         _refuse_forgotten_val(root, listing)
     try:
         return _take(path, root, files, listing, seed)
@@ -63,6 +60,27 @@ def find_coco(path: Path, listing: Listing, seed: int) -> DataFolder:
             raise
         found = _take(path, root, {split: files[split] for split in files if split != 'test'}, listing, seed)
         return replace(found, remarks=(*found.remarks, f'test is left out: {error}'))
+
+
+def guess_coco(path: Path) -> dict[str, Split]:
+    """Returns what there is of a data set that :func:`find_coco` refuses: files, and the folders of their images."""
+    listing = Listing()
+    root, files = _locate(path, listing)
+    splits = {}
+    for split, file in files.items():
+        content = {}
+        with suppress(InputError):
+            content = read_json(str(file), 'utf-8-sig')
+        with suppress(InputError):
+            splits[split] = Split(file, _image_folder(root, file, split, content, listing))
+    return splits
+
+
+def _locate(path: Path, listing: Listing) -> tuple[Path, dict[str, Path]]:
+    """Returns the data set's folder, and the annotation files of its splits."""
+    if not path.is_file():
+        return path, _files(path, listing)
+    return path.parent.parent if path.parent.name.lower() == 'annotations' else path.parent, {'train': path}
 
 
 def _take(path: Path, root: Path, files: Mapping[str, Path], listing: Listing, seed: int) -> DataFolder:
@@ -85,7 +103,11 @@ def _take(path: Path, root: Path, files: Mapping[str, Path], listing: Listing, s
         corrected['val'] = [_DRAWN]
         notes.append(how)
     changed = {f'{split}.json': contents[split] for split in contents if corrected[split]}
-    kept = cache.keep(listing.digest(VERSION, str(path.absolute()), 'COCO', seed), changed) if changed else None
+    # Names and sizes may be those of images in folders that were not listed.
+    images = [(image['file_name'], image['width'], image['height'])
+              for content in changed.values() for image in content['images']]
+    name = listing.digest(VERSION, str(path.absolute()), 'COCO', seed, images)
+    kept = cache.keep(name, changed) if changed else None
     splits = {split: Split(kept / f'{split}.json' if corrected[split] else files[split], folders[split])
               for split in contents}
     counts = {split: len(content['images']) for split, content in contents.items()}
@@ -167,4 +189,5 @@ def _is_there(folder: Path, name: str, tails: bool) -> bool:
     if '..' in parts or name.startswith('/') and not tails:
         return False
     starts = range(len(parts)) if tails else [0]
-    return (folder / name).is_file() or any(os.path.isfile(folder.joinpath(*parts[start:])) for start in starts)
+    # Path.is_file would raise on a name that is too long.
+    return os.path.isfile(folder / name) or any(os.path.isfile(folder.joinpath(*parts[start:])) for start in starts)

@@ -26,7 +26,7 @@ def repair(content: dict, path: Path, folder: Path) -> list[str]:
     Returns:
         What was corrected, in words.
     """
-    images, annotations = _objects(content, 'images'), _objects(content, 'annotations')
+    images, annotations = entries_of(content, 'images'), entries_of(content, 'annotations')
     with open(path, 'rb') as file:
         marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     return [what for what, done in (
@@ -47,11 +47,11 @@ def drop_roboflow_root(contents: Mapping[str, dict]) -> list[str]:
     """
     had = []
     for split, content in contents.items():
-        categories = _objects(content, 'categories')
+        categories = entries_of(content, 'categories')
         roots = [item for item in categories if item.get('id') == 0 and item.get('supercategory') == 'none']
         others = [item for item in categories if item not in roots]
         if len(roots) == 1 and others and all(item.get('supercategory') == roots[0].get('name') for item in others):
-            if any(item.get('category_id') == 0 for item in _objects(content, 'annotations')):
+            if any(item.get('category_id') == 0 for item in entries_of(content, 'annotations')):
                 return []
             had.append(split)
     for split in had:
@@ -61,11 +61,12 @@ def drop_roboflow_root(contents: Mapping[str, dict]) -> list[str]:
 
 def image_names(content: Mapping) -> list[str]:
     """Returns the file names of a content that may be malformed."""
-    names = (image.get('file_name') for image in _objects(content, 'images'))
+    names = (image.get('file_name') for image in entries_of(content, 'images'))
     return [name for name in names if isinstance(name, str) and name and '\0' not in name]
 
 
-def _objects(content: Mapping, key: str) -> list[dict]:
+def entries_of(content: Mapping, key: str) -> list[dict]:
+    """Returns the entries under a key of a content that may be malformed, without what is none."""
     found = content.get(key)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
@@ -79,10 +80,11 @@ def _correct_names(images: Sequence[dict], folder: Path) -> bool:
             continue
         parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.')]
         foreign = '\\' in name or os.path.isabs(name) or bool(ntpath.splitdrive(name)[0])
-        if '..' in parts or not (foreign or len(parts) > 1) or (not os.path.isabs(name) and (folder / name).is_file()):
+        there = not os.path.isabs(name) and os.path.isfile(folder / name)
+        if '..' in parts or not (foreign or len(parts) > 1) or there:
             continue
         for start in range(len(parts)):
-            if folder.joinpath(*parts[start:]).is_file():
+            if os.path.isfile(folder.joinpath(*parts[start:])):
                 image['file_name'] = '/'.join(parts[start:])
                 changed = True
                 break
@@ -116,15 +118,16 @@ def _add_missing(annotations: Sequence[dict]) -> bool:
         if 'iscrowd' not in item:
             item['iscrowd'] = 0
             changed = True
-        if 'area' not in item and isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):
-            item['area'] = tidy(box[2] * box[3])
+        if 'area' not in item:
+            sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+            item['area'] = tidy(box[2] * box[3]) if sound else 0  # the check names what is wrong with the box
             changed = True
     return changed
 
 
 def _sort_categories(content: dict) -> bool:
     """Sorts the classes by their ids, in which order COCO's evaluation has them."""
-    categories = _objects(content, 'categories')
+    categories = entries_of(content, 'categories')
     ids = [item.get('id') for item in categories]
     if not all(type(key) is int for key in ids) or ids == sorted(ids) or len(ids) != len(content['categories']):
         return False

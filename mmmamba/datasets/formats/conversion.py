@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from mmmamba.datasets.coco_checks import is_text
 from mmmamba.datasets.formats import cache
 from mmmamba.datasets.formats.data_folder import DataFolder, Split
 from mmmamba.datasets.formats.image_sizes import read_sizes
 from mmmamba.datasets.formats.listing import Listing, name_order
 from mmmamba.errors import InputError, first_names
 
-VERSION = 1
+VERSION = 2
 """Of what is written into the cache: another one makes conversions anew."""
 VAL_SHARE = 0.2
 """Part of the images that becomes val where a data set has none."""
@@ -119,6 +120,20 @@ class Source:
     remarks: Remarks = field(default_factory=Remarks)
 
 
+class FaultyLabelsError(InputError):
+    """Label files are malformed: the message names the first of them.
+
+    Args:
+        faults: Split → a line for each of its files that is malformed.
+    """
+
+    def __init__(self, faults: Mapping[str, Sequence[str]]) -> None:
+        lines = [line for found in faults.values() for line in found]
+        more = f' (and {len(lines) - 1} more label files are faulty: check-data names them)' if lines[1:] else ''
+        super().__init__(f'{lines[0]}{more}')
+        self.faults = faults
+
+
 class _Entry(NamedTuple):
     name: str
     size: tuple[int, int]
@@ -136,10 +151,10 @@ def convert(source: Source, seed: int) -> DataFolder:
         seed: Of the draw of val, where there is none.
 
     Raises:
-        InputError: A label file is malformed, or there is no object at all.
+        FaultyLabelsError: Label files of train or val are malformed; test would be left out.
+        InputError: A split has no image, or there is no object at all.
     """
-    paths = [path for split in source.splits.values() for path in split]
-    if not paths:
+    if not any(source.splits.values()):
         raise InputError(f'{source.root}: there is no image in this data set ({source.format}: {source.evidence})')
     name = source.listing.digest(VERSION, str(source.root.absolute()), source.format, source.evidence, seed)
     folder = cache.find(name) or cache.keep(name, _contents(source, seed))
@@ -150,11 +165,8 @@ def convert(source: Source, seed: int) -> DataFolder:
 
 def _contents(source: Source, seed: int) -> dict[str, Any]:
     """Reads the data set, and returns the files for the cache."""
-    remarks, images = source.remarks, {}
-    entries: dict[str, list[_Entry]] = {}
-    for split, labels in source.splits.items():
-        images[split] = os.path.commonpath([path.parent.absolute() for path in labels])
-        entries[split] = _entries(labels, images[split], source.read, remarks)
+    remarks, notes = source.remarks, list(source.notes)
+    images, entries = _read(source, notes)
     objects = [item for split in entries.values() for entry in split for item in entry.objects]
     found = {item.key for item in objects}
     if not found:
@@ -163,7 +175,6 @@ def _contents(source: Source, seed: int) -> dict[str, Any]:
     classes = source.classes or {key: str(key) for key in sorted(found)}
     _note_mixture(objects, remarks)
     contents = {split: to_coco(found, classes, remarks) for split, found in entries.items()}
-    notes = list(source.notes)
     if 'val' not in contents:
         images['val'] = images['train']
         contents['train'], contents['val'], how = draw_val(contents['train'], seed)
@@ -173,6 +184,27 @@ def _contents(source: Source, seed: int) -> dict[str, Any]:
     lines = (summary(f'{source.format} ({source.evidence})', counts, names, notes), *remarks.lines())
     return {**{f'{split}.json': content for split, content in contents.items()},
             'data.json': {'splits': images, 'classes': names, 'remarks': lines}}
+
+
+def _read(source: Source, notes: list[str]) -> tuple[dict[str, str], dict[str, list[_Entry]]]:
+    """Returns the folder that holds the images of each split, and what their labels say."""
+    images: dict[str, str] = {}
+    entries: dict[str, list[_Entry]] = {}
+    faults: dict[str, list[str]] = {split: [] for split in source.splits}
+    for split, labels in source.splits.items():
+        if labels:
+            images[split] = os.path.commonpath([path.parent.absolute() for path in labels])
+            entries[split] = _entries(labels, images[split], source, faults[split])
+        if not faults[split] and not entries.get(split):
+            faults[split].append(f'{source.root}: there is no image for {split} that can be read ({source.format}: '
+                                 f'{source.evidence})')
+    of_test = faults.pop('test', [])
+    if of_test:
+        notes.append(f'test is left out: {FaultyLabelsError({"test": of_test})}')
+        entries.pop('test', None)
+    if any(faults.values()):
+        raise FaultyLabelsError(faults)
+    return {split: images[split] for split in entries}, entries
 
 
 def _note_mixture(objects: Sequence[LabelledObject], remarks: Remarks) -> None:
@@ -186,18 +218,24 @@ def _note_mixture(objects: Sequence[LabelledObject], remarks: Remarks) -> None:
             remarks.add(what, item.where)
 
 
-def _entries(labels: Mapping[Path, Path | None], root: str, read: ReadLabels, remarks: Remarks) -> list[_Entry]:
-    """Reads the sizes and the labels of a split's images."""
-    entries = []
+def _entries(labels: Mapping[Path, Path | None], root: str, source: Source, faults: list[str]) -> list[_Entry]:
+    """Reads the sizes and the labels of a split's images; what is wrong with label files goes to ``faults``."""
+    remarks, entries = source.remarks, []
     for path, size in zip(labels, read_sizes(list(labels))):
         label = labels[path]
         if size is None:
             remarks.add('images left out, which cannot be read', path)
             continue
-        found = read(label, size, remarks) if label else Labels([])
+        try:
+            found = source.read(label, size, remarks) if label else Labels([])
+        except InputError as error:
+            faults.append(str(error))
+            continue
         if found.size and found.size != size:
             remarks.add('images of another size than their labels say, which training leaves out', path)
         name = os.path.relpath(path.absolute(), root).replace(os.sep, '/')
+        if not is_text(name):
+            faults.append(f'{str(path)!r}: its name has a line break or a tab, or is not Unicode: rename the image')
         entries.append(_Entry(name, found.size or size, found.objects))
     return sorted(entries, key=lambda entry: name_order(entry.name))
 

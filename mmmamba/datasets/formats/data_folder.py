@@ -1,7 +1,6 @@
 """A data set of the user's, whatever format its files have, and how a config is pointed at it."""
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, process_rank
 from mmmamba.model_config import set_num_classes
 
 
@@ -50,7 +49,7 @@ def _print_once(lines: tuple[str, ...]) -> None:
 
 def announce(data: DataFolder) -> None:
     """Prints how a data set was taken, once, in the first of the processes that a launcher has started."""
-    if not int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0):
+    if not process_rank():
         _print_once(tuple(f'data: {line}' for line in data.remarks))
 
 

@@ -31,10 +31,11 @@ def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # very large images, odd EXIF data
         with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(_size, paths))
+            return list(pool.map(read_size, paths))
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Returns width and height of one image; see :func:`read_sizes`."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -52,6 +53,6 @@ def _decoded_size(path: Path) -> tuple[int, int] | None:
     try:
         content = np.fromfile(path, np.uint8)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error):
+    except (OSError, ValueError, cv2.error):  # the second is for a name that no file can have
         return None
     return None if image is None else (image.shape[1], image.shape[0])

@@ -31,8 +31,8 @@ def split_named(name: str) -> str | None:
 
 def name_order(name: str) -> tuple:
     """Returns a key to sort names by, in which numbers count as such: ``a-2.jpg`` comes before ``a-10.jpg``."""
-    parts = re.split('([0-9]+)', name)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+    parts = re.split('0*([0-9]+)', name)
+    return [(len(part), part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def is_image(name: str) -> bool:

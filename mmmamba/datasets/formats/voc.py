@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from mmmamba.datasets.coco_checks import is_number
 from mmmamba.datasets.formats.conversion import LabelledObject, Labels, Remarks, Source, finite_number
 from mmmamba.datasets.formats.listing import Listing, is_image
 from mmmamba.datasets.formats.safe_xml import Element, read_xml
@@ -123,7 +124,10 @@ def _size(top: Element, path: Path) -> tuple[int, int] | None:
     size = top.get('size')
     if size is None:
         return None
-    width, height = (int(_number(size, side, f'{path}, line {size.line}')) for side in ('width', 'height'))
+    where = f'{path}, line {size.line}'
+    width, height = (int(_number(size, side, where)) for side in ('width', 'height'))
+    if not (is_number(width) and is_number(height)):
+        raise InputError(f"{where}: the size {width:.3g} x {height:.3g} is not an image's")
     return (width, height) if width > 0 and height > 0 else None
 
 
@@ -200,13 +204,15 @@ def _lists(home: Path, listing: Listing) -> dict[str, Path]:
 
 
 def _listed(path: Path, pairs: Mapping[Path, Path | None], listing: Listing) -> dict[Path, Path | None]:
-    """Returns the images of a list in ImageSets/Main, a name without ending a line."""
+    """Returns the images of a list in ImageSets/Main: a line has a name without ending, and 1, -1 or 0 may follow."""
     by_stem = {label.stem: image for image, label in pairs.items()}
     found: dict[Path, Path | None] = {}
     for number, line in enumerate(listing.text(path).splitlines(), start=1):
-        name = line.split()[0] if line.split() and line.split()[-1] in ('1', '-1', '0') else line.strip()
+        name = line.strip()
         if not name:
             continue
+        if name not in by_stem and name.split()[-1] in ('1', '-1', '0'):  # a name may end like this itself
+            name = name.rpartition(name.split()[-1])[0].strip()
         stem = name if name in by_stem else os.path.splitext(ntpath.basename(name))[0]
         if stem not in by_stem:
             raise InputError(f'{path}, line {number}: {name:.80} has no XML file, or that has no image')

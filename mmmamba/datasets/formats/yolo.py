@@ -13,7 +13,7 @@ import yaml
 
 from mmmamba.datasets.formats.conversion import Source
 from mmmamba.datasets.formats.listing import Listing, is_image, split_named
-from mmmamba.datasets.formats.yolo_labels import YoloLabels
+from mmmamba.datasets.formats.yolo_labels import MOST_CLASSES, YoloLabels
 from mmmamba.errors import InputError, first_names
 
 _YAML = ('.yaml', '.yml')
@@ -297,12 +297,12 @@ def _keypoints(settings: Mapping[str, Any], path: Path | None) -> int:
 def _names(settings: Mapping[str, Any], path: Path) -> dict[int | str, str] | None:
     """Returns the names of a data.yaml by their numbers; of ``nc`` alone, the numbers are the names."""
     names, count = settings.get('names'), settings.get('nc')
-    if count is not None and not (isinstance(count, str) and count.isdecimal()):
+    if count is not None and not _is_class_number(count):
         raise InputError(f'{path}: nc is {count!r:.80}, not the number of classes')
     if names in (None, *_NOTHING):
         return None if count is None else {key: str(key) for key in range(int(count))}
     if isinstance(names, dict):
-        wrong = next((key for key in names if not (isinstance(key, str) and key.isdecimal())), None)
+        wrong = next((key for key in names if not _is_class_number(key)), None)
         if wrong is not None:
             raise InputError(f'{path}: names has the key {wrong!r:.80}: keys are the numbers of classes, from 0')
         found = {int(key): names[key] for key in sorted(names, key=int)}
@@ -313,6 +313,10 @@ def _names(settings: Mapping[str, Any], path: Path) -> dict[int | str, str] | No
     if count is not None and len(found) != int(count):
         raise InputError(f'{path}: names has {len(found)} names and nc is {count}: correct one of them')
     return _checked_names(found, path)
+
+
+def _is_class_number(text: object) -> bool:
+    return isinstance(text, str) and text.isdecimal() and len(text) < len(str(MOST_CLASSES))
 
 
 def _names_from_file(root: Path, folders: Mapping[Path, None], listing: Listing) -> dict[int | str, str] | None:

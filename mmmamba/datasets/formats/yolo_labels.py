@@ -8,6 +8,8 @@ from mmmamba.datasets.formats.conversion import DECIMALS, LabelledObject, Labels
 from mmmamba.datasets.formats.listing import Listing
 from mmmamba.errors import InputError
 
+MOST_CLASSES = 100_000
+"""A slip such as ``nc: 1000000000`` would fill the memory with names."""
 _FEWEST_DIGITS = 6
 """After the point, in what most tools write; fewer are written where zeros are left out at the end."""
 _TOLERANCE = 0.1
@@ -76,8 +78,9 @@ class YoloLabels:
 
     def _key(self, word: str, where: str) -> int:
         share = _share(word, where)
-        if share != int(share) or share < 0:
-            raise InputError(f'{where}: {word!r:.80} is no class number: they are whole numbers from 0')
+        if share != int(share) or not 0 <= share < MOST_CLASSES:
+            raise InputError(f'{where}: {word!r:.80} is no class number: they are whole numbers from 0 '
+                             f'to {MOST_CLASSES - 1}')
         if self.known is not None and int(share) not in self.known:
             raise InputError(f'{where}: class {int(share)} has no name; the classes are '
                              f'{_ranges(sorted(map(int, self.known)))}: add its name, or correct the line')
@@ -92,7 +95,12 @@ def _share(word: str, where: str) -> float:
 
 
 def _shortest(value: float, error: float) -> float:
-    """Returns the number with the fewest decimals that lies no farther than ``error`` from ``value``."""
+    """Returns the number with the fewest decimals that lies no farther than ``error`` from ``value``.
+
+    Where a share ends exactly between two that can be written, as odd numbers of 128 or 256 pixels do, all of the
+    error is used up, and the arithmetic adds a little.
+    """
+    error += 1e-9
     for decimals in range(DECIMALS):
         short = round(value, decimals)
         if abs(short - value) <= error:

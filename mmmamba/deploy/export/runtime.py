@@ -378,8 +378,13 @@ class Detector:
         limits = np.array([width, height] * 2)
         rows = output[output[:, 4] > self.score] if self.has_nms else nms(
             output, len(self.classes), self.score, self.iou, limits * scale)
-        boxes = (rows[:, :4] / scale).clip(0, limits)
-        return Detections(boxes, rows[:, 4], rows[:, 5].astype(int))
+        rows = _with_area(np.column_stack([(rows[:, :4] / scale).clip(0, limits), rows[:, 4:]]))
+        return Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int))
+
+
+def _with_area(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows x1, y1, x2, y2, … that have one: a box in the padding, clipped to the picture, has none."""
+    return rows[(rows[:, 2:4] > rows[:, :2]).all(axis=1)]
 
 
 def letterbox(image: np.ndarray, size: tuple[int, int], pad_value: int) -> tuple[np.ndarray, np.ndarray]:
@@ -415,7 +420,8 @@ def nms(output: np.ndarray, classes: int, score: float, iou: float, limits: np.n
         classes: How many.
         score: Boxes with a lower score are left out.
         iou: Largest overlap, as intersection over union.
-        limits: Of x1, y1, x2 and y2: boxes are clipped to the picture before they are compared, as mmdet does.
+        limits: Of x1, y1, x2 and y2: boxes are clipped to the picture before they are compared, as mmdet does, and
+            those outside of it are left out.
         most: Boxes at most.
 
     Returns:
@@ -426,6 +432,7 @@ def nms(output: np.ndarray, classes: int, score: float, iou: float, limits: np.n
     centre, sides = output[:2, cells].T, output[2:4, cells].T
     rows = np.column_stack([centre - sides / 2, centre + sides / 2, scores[labels, cells], labels])
     rows[:, :4] = rows[:, :4].clip(0, limits)
+    rows = _with_area(rows)  # before boxes are counted, as mmdet does
     left = rows[np.argsort(-rows[:, 4], kind='stable')]
     kept: list[np.ndarray] = []
     while len(left) and len(kept) < most:

@@ -48,7 +48,7 @@ def test_html_takes_everything_literally():
     reader = Reader(page)
     assert reader.text.count(HOSTILE) == 6  # title, heading, code, heading, paragraph, cell
     tags = [tag for tag, _ in reader.seen]
-    assert set(tags) == {'html', 'head', 'meta', 'title', 'style', 'body', 'h1', 'h2', 'p', 'pre', 'code', 'img',
-                         'table', 'thead', 'tbody', 'tr', 'th', 'td'}
+    assert set(tags) == {'html', 'head', 'meta', 'title', 'style', 'body', 'main', 'h1', 'h2', 'p', 'pre', 'code',
+                         'img', 'table', 'thead', 'tbody', 'tr', 'th', 'td'}
     assert ('img', {'src': 'a.png', 'alt': HOSTILE}) in reader.seen
     assert ('th', {'class': 'words'}) in reader.seen and ('th', {}) in reader.seen

@@ -5,6 +5,7 @@ import copy
 import json
 import re
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
+from mmmamba import recipes
 from mmmamba.analysis.compare.evaluation import read_truth
 from mmmamba.analysis.compare.plan import epochs_within, facts, run_config, truth_of, with_seed
 from mmmamba.analysis.compare.runs import Launch
@@ -51,6 +53,13 @@ def data(tmp_path) -> str:
 def make(path: Path, data: str, epochs: int | None = 4, scratch: bool = True, **options) -> Config:
     return run_config(path, data, Path('truth.json').absolute(), epochs=epochs, scratch=scratch,
                       options=options)
+
+
+def test_a_data_set_is_looked_at_once_for_all_detectors(data):
+    with mock.patch.object(recipes, 'find_data', wraps=recipes.find_data) as find:
+        for path in (YOLO, DINO):
+            make(path, data)
+    assert find.call_count == 1
 
 
 def test_every_detector_gets_the_same_conditions(data):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,8 +108,15 @@ def more_nuts(content: dict) -> None:
                                        'bbox': [2 + 2 * (number // 6) * 6, 45, 10, 5 + number // 6], 'iscrowd': 0})
 
 
+def pixels_in_labels(root: Path) -> None:
+    """The same images as YOLO's, with a label file of one of them, which is wrong."""
+    shutil.rmtree(root / 'annotations')
+    (root / 'train' / '1.txt').write_text('0 50 30 20 20')
+
+
 FAULTS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
     'no val': ('data', 'error', lambda root: (root / 'annotations' / 'val.json').unlink()),
+    'malformed labels': ('labels', 'error', pixels_in_labels),
     'malformed box': ('annotation', 'error', box(1, 2, 3, None)),
     'malformed box in val': ('annotation', 'error', box(1, 2, 3, None, split='val')),
     'other classes': ('annotation', 'error', edited('val', lambda content: content['categories'][1].update(name='x'))),

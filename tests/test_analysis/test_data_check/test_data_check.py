@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from seeded import CLASSES, FAULTS, IMAGES, box, compose, copied, cut, edited, picture
+from three_formats import compose_pictures, write_yolo
 
 from mmmamba import __main__ as program
 from mmmamba.analysis.data_check import check_data
@@ -26,7 +27,7 @@ from mmmamba.datasets import CheckedCocoDataset
 from mmmamba.datasets.formats import find_data
 from mmmamba.errors import InputError
 
-IMAGE_SIZE = 96
+IMAGE_SIZE = (96, 96)
 FILES = int(os.environ.get('MUTATED_FILES', '24'))
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>&'
 
@@ -46,7 +47,7 @@ def train(root: Path) -> None:
             metainfo={'classes': data.classes}, filter_cfg={'filter_empty_gt': False}, test_mode=name == 'val',
             serialize_data=False,
             pipeline=[{'type': 'LoadImageFromFile'},
-                      {'type': 'Resize', 'scale': (IMAGE_SIZE, IMAGE_SIZE), 'keep_ratio': True}])
+                      {'type': 'Resize', 'scale': IMAGE_SIZE, 'keep_ratio': True}])
         for index in range(len(dataset)):
             dataset.prepare_data(index)
 
@@ -120,6 +121,37 @@ def test_all_faults_of_a_file_are_told_with_their_images_and_the_rest_is_checked
     assert report.verdict.endswith('(and 1 more error)')
 
 
+def test_what_training_corrects_is_no_fault_of_a_file_that_it_refuses(root):
+    box(1, 2, 3, None)(root)
+    for split in IMAGES:
+        edited(split, lambda content: [item.pop('iscrowd') for item in content['annotations']])(root)
+        (root / split).rename(root / f'{split}2017')
+    report = check_data(root, IMAGE_SIZE).report
+    assert [item.kind for item in report.findings] == ['annotation'] and set(report.splits) == set(IMAGES)
+
+
+def test_every_faulty_label_file_is_told_with_its_split(tmp_path):
+    pictures = {'train': compose_pictures(5), 'val': compose_pictures(3, 1), 'test': compose_pictures(2, 2)}
+    root = write_yolo(tmp_path / 'set', pictures)
+    for name in ('train/000', 'train/002', 'val/001'):
+        (root / 'labels' / f'{name}.txt').write_text('0 5 5 5 5')
+    report = check_data(root, IMAGE_SIZE).report
+    assert [(item.kind, item.split) for item in report.findings] == [
+        ('labels', 'train'), ('labels', 'train'), ('labels', 'val')]
+    with pytest.raises(InputError, match='000.txt, line 1: 5 is outside .* 2 more label files are faulty'):
+        find_data(root)
+
+
+@pytest.mark.parametrize('quick', [False, True])
+def test_damaged_images_that_a_conversion_left_out_are_told(quick, tmp_path):
+    root = write_yolo(tmp_path / 'set', {'train': compose_pictures(5), 'val': compose_pictures(3, 1)})
+    (root / 'images' / 'val' / '001.png').write_bytes(b'')
+    (root / 'images' / 'train' / '._000.png').write_bytes(b'of macOS')
+    (root / 'images' / 'train' / '009.png').symlink_to('009.png')
+    found = [item for item in check_data(root, IMAGE_SIZE, quick).report.findings if item.kind != 'empty']
+    assert [(item.kind, item.split, item.file) for item in found] == [('unreadable', 'val', '001.png')]
+
+
 @pytest.mark.parametrize('text', ['{', '[]', '{"images": 3}', '{"images": [{"id": []}], "annotations": {}}', ''])
 def test_a_file_that_is_no_annotation_file_is_a_finding(text, root):
     for split in IMAGES:
@@ -148,13 +180,15 @@ def test_nothing_in_a_test_split_keeps_training_from_going_on(root, monkeypatch)
         (item.kind, item.severity) for item in report.findings if item.split == 'test'}
 
 
-def test_an_image_turned_by_its_exif_data_has_the_size_that_training_sees(root):
+@pytest.mark.parametrize('ending', ['jpg', 'png', 'webp', 'tiff'])
+def test_an_image_turned_by_its_exif_data_has_the_size_that_training_sees(ending, root):
+    """Versions of OpenCV differ in which formats they turn."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = root / 'train' / '2.jpg'
-    copied('train/2.png', 'train/2.jpg', exif=exif)(root)
-    for quick in (False, True):
-        assert read_images([path], quick)[path].size == (64, 96)
+    path = root / 'train' / f'2.{ending}'
+    copied('train/2.png', f'train/2.{ending}', exif=exif)(root)
+    sizes = [read_images([path], quick)[path].size for quick in (False, True)]
+    assert sizes[0] == sizes[1] and (sizes[0] == (64, 96) or ending != 'jpg')
 
 
 @pytest.mark.parametrize('quick', [False, True])
@@ -225,12 +259,24 @@ def test_files_status_and_last_line_of_the_command(name, status, last, root, tmp
     if name:
         FAULTS[name][2](root)
     out = tmp_path / 'out'
-    assert call(monkeypatch, root, '--out', out, '--image-size', IMAGE_SIZE) == status
+    assert call(monkeypatch, root, '--out', out, '--image-size', *IMAGE_SIZE) == status
     assert capsys.readouterr().out.splitlines()[-1].startswith(last)
     report = json.loads((out / 'report.json').read_text())
     assert report['can_train'] == (status == 0) and report['verdict'].startswith(last)
     assert [item['kind'] for item in report['findings']] == ([FAULTS[name][0]] if name else [])
     assert '</html>' in (out / 'index.html').read_text()
+
+
+def test_sizes_of_objects_are_judged_in_a_rectangle(root, tmp_path, monkeypatch, capsys):
+    """Images of 96 x 64 fit into 32 x 32 at a third, and at their own size into a rectangle that lies or stands."""
+    sides = {}
+    for height, width in ((32, 32), (64, 96), (128, 64)):
+        assert call(monkeypatch, root, '--out', tmp_path, '--image-size', height, width) == 0
+        report = json.loads((tmp_path / 'report.json').read_text())
+        assert report['image_size'] == [width, height]
+        sides[height, width] = report['splits']['train']['scaled_sides']
+        assert f'at {width} x {height}.' in (tmp_path / 'index.html').read_text()
+    assert sides[64, 96] == sides[128, 64] != sides[32, 32]
 
 
 def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys):
@@ -239,5 +285,8 @@ def test_a_wrong_call_is_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').touch()
     assert call(monkeypatch, tmp_path, '--out', tmp_path / 'file' / 'out') == 2
     assert capsys.readouterr().err.startswith('error: --out: cannot make the folder ')
-    assert call(monkeypatch, tmp_path, '--image-size', 0) == 2
-    assert capsys.readouterr().err.endswith('--image-size must be positive\n')
+    for sides, problem in (([0], "must be a whole number from 1, not '0'\n"),
+                           ([640, 100], 'must be a multiple of 32, such as 96 or 128, not 100\n'),
+                           ([32, 64, 96], '--image-size takes one side or two (H W), got 3\n')):
+        assert call(monkeypatch, tmp_path, '--image-size', *sides) == 2
+        assert capsys.readouterr().err.endswith(problem)

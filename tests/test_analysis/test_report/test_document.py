@@ -47,7 +47,8 @@ class Checked(HTMLParser):
 @pytest.fixture
 def written(tmp_path: Path):
     """A function that writes the report of detections on two images: an object each of two classes and two more."""
-    def write(boxes: list[dict], metrics: dict | None = None, classes: int = 2) -> tuple[Results, str]:
+    def write(boxes: list[dict], metrics: dict | None = None, classes: int = 2,
+              config: str = 'config.py', pictures: bool = True) -> tuple[Results, str]:
         truth = truth_of([thing(1, (0, 0, 100, 100)), thing(2, (200, 0, 20, 20)), thing(1, (0, 0, 60, 60), image=2)])
         truth['categories'] += [{'id': number, 'name': f'class {number}'} for number in range(3, classes + 1)]
         truth['categories'][0]['name'] = STRANGE
@@ -57,9 +58,9 @@ def written(tmp_path: Path):
             cv2.imwrite(str(images / image['file_name']), np.full((480, 640, 3), 99, np.uint8))
         detections = tmp_path / 'detections.bbox.json'
         detections.write_text(json.dumps(boxes))
-        run = EvaluatedRun(f'{STRANGE} report', 'config.py', str(tmp_path / 'work' / 'epoch_1.pth'), f'test {STRANGE}',
+        run = EvaluatedRun(f'{STRANGE} report', config, str(tmp_path / 'work' / 'epoch_1.pth'), f'test {STRANGE}',
                       truth, images, detections, metrics or {}, {'detector': STRANGE}, f'a = "{STRANGE}"')
-        results = write_report(run, tmp_path / 'report')
+        results = write_report(run, tmp_path / 'report', pictures)
         return results, (tmp_path / 'report' / 'report.html').read_text(encoding='utf-8')
     return write
 
@@ -95,10 +96,26 @@ def test_of_many_classes_those_that_are_mixed_up_are_listed(written):
     assert row in text and row not in written(BOXES)[1]
 
 
+def test_without_pictures_the_images_with_most_errors_are_listed(written):
+    text = written(BOXES, pictures=False)[1]
+    assert '<image ' not in text and 'data:' not in text
+    assert '1 of 1 images with errors' in text
+    assert re.search(r'<td class="words">1\.\w+</td>(<td>\d</td>){4}', text)[0].endswith(
+        '<td>1</td><td>0</td><td>1</td><td>1</td>')
+
+
 def test_a_detector_that_finds_nothing_has_a_report(written):
     results, text = written([])
     assert results.summary()['f1'] == 0 and np.isnan(results.summary()['precision'])
     assert 'No detection finds an object at any score' in text and 'nan' not in text.lower()
+    assert '<span>Best score</span><b>–</b>' in text
+    assert [record['own_best_score'] for record in results.class_records()] == [None, None]
+
+
+def test_the_call_with_the_best_score_can_be_typed(written, tmp_path):
+    text = html.unescape(written(BOXES, config='my config.py')[1])
+    assert f"mmmamba predict 'my config.py' {tmp_path}/work/epoch_1.pth SOURCE --score 0." in text
+    assert f'are in {tmp_path}/detections.bbox.json.' in text
 
 
 def test_a_detector_without_errors_has_no_pictures(written):

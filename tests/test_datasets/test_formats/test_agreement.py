@@ -79,7 +79,7 @@ def test_sizes_are_those_that_the_loader_sees(tmp_path: Path) -> None:
     assert read_sizes([tmp_path / 'a.jpg', tmp_path / 'missing.png']) == [None, None]
 
 
-@pytest.mark.parametrize('width', [640, 1333, 4001])
+@pytest.mark.parametrize('width', [256, 640, 1333, 4001])
 def test_whole_pixels_survive_six_digits(tmp_path: Path, width: int) -> None:
     """Of YOLO's usual text; and coordinates with decimals stay within what the text says."""
     rng = np.random.default_rng(0)

@@ -3,15 +3,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from three_formats import compose_pictures, write_yolo
+from PIL import Image
+from three_formats import compose_pictures, write_coco, write_yolo
 
 from mmmamba.datasets.formats import announce, cache, conversion, find_data
 from mmmamba.errors import InputError
@@ -37,6 +40,41 @@ def test_a_set_is_converted_once_and_again_when_a_file_changes(root: Path, own_c
                 find_data(root)
     assert find_data(root).classes == ('apple', 'kiwi', 'plum')
     assert len([path for path in own_cache.iterdir() if path.is_dir()]) == len(os.listdir(own_cache)) == 2
+
+
+def test_a_corrected_copy_follows_images_in_folders_of_folders(tmp_path: Path) -> None:
+    pictures = compose_pictures(3)
+    root = write_coco(tmp_path / 'set', {'train': pictures, 'val': pictures})
+    path = root / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    content['images'] = [{'id': image['id'], 'file_name': f'a/b/{image["file_name"]}'} for image in content['images']]
+    path.write_text(json.dumps(content))
+    inner = shutil.copytree(root / 'val', root / 'train' / 'a' / 'b')
+
+    def width() -> int:
+        return json.loads(find_data(root).splits['train'].annotations.read_text())['images'][0]['width']
+
+    assert width() == pictures[0].pixels.shape[1]
+    Image.new('RGB', (300, 200)).save(inner / pictures[0].name)
+    assert width() == 300
+
+
+def test_a_home_that_may_not_be_read_is_none(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container whose HOME is that of another user."""
+    denied, stat, mkdir = str(tmp_path / 'home'), os.stat, os.mkdir
+
+    def refuse(original: Callable) -> Callable:
+        def call(path: object, *args: object, **kwargs: object) -> object:
+            if str(path).startswith(denied):
+                raise PermissionError(13, 'Permission denied', str(path))
+            return original(path, *args, **kwargs)
+        return call
+
+    monkeypatch.setenv('XDG_CACHE_HOME', denied)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(os, 'stat', refuse(stat))
+    monkeypatch.setattr(os, 'mkdir', refuse(mkdir))
+    assert tmp_path in find_data(root).splits['train'].annotations.parents
 
 
 def test_nothing_is_kept_of_a_conversion_that_failed(root: Path, own_cache: Path) -> None:

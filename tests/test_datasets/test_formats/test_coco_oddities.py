@@ -187,6 +187,27 @@ def test_names_do_not_lead_out(root: Path, name: str) -> None:
         find_data(root)
 
 
+@pytest.mark.parametrize('name', ['a\0b.png', '\ud800.png', f'{"x" * 5000}.png', f'a/{"9" * 5000}.png'])
+@pytest.mark.parametrize('splits', [['train', 'val'], ['train']])
+def test_names_that_no_file_can_have_get_one_line(tmp_path: Path, name: str, splits: list[str]) -> None:
+    root = write_coco(tmp_path / 'set', {split: PICTURES[split] for split in splits})
+    edit(root / 'annotations' / 'train.json', lambda content: content['images'][0].update(file_name=name))
+    with pytest.raises(InputError):
+        split = find_data(root).splits['train' if len(splits) > 1 else 'val']
+        content = read_annotations(str(split.annotations), for_evaluation=False)
+        check_images_exist([*content['images'], {'file_name': name}], str(split.images), 'train.json')
+    edit(root / 'annotations' / 'train.json', lambda content: content['images'][0].pop('width'))
+    with pytest.raises(InputError, match='image 1 has no width'):
+        find_data(root)
+
+
+def test_a_box_is_refused_as_such_and_not_for_lack_of_an_area(root: Path) -> None:
+    edit(root / 'annotations' / 'train.json', lambda content: content['annotations'][0].update(bbox=[1, 2, 3, None]))
+    edit(root / 'annotations' / 'train.json', lambda content: content['annotations'][0].pop('area'))
+    with pytest.raises(InputError, match='annotation 1 has bbox'):
+        find_data(root)
+
+
 def test_two_formats_in_a_folder_are_said(tmp_path: Path) -> None:
     root = write_yolo(write_voc(tmp_path / 'a', PICTURES), PICTURES)
     data = find_data(root)

@@ -125,6 +125,16 @@ def test_a_list_of_both_is_train(root: Path) -> None:
     assert 'VOC (Annotations/), 2 + 1 images' in find_data(root).remarks[0]
 
 
+def test_a_name_in_a_list_may_have_words_and_end_with_a_number(root: Path) -> None:
+    for stem, name in (('000', 'train 1'), ('001', 'train 2'), ('002', 'the third one')):
+        for file in [*root.glob(f'*/{stem}.*')]:
+            file.rename(file.with_stem(name))
+    lists = root / 'ImageSets' / 'Main'
+    (lists / 'train.txt').write_text('train 1\ntrain 2  -1\nthe third one 0\n')
+    assert {name for name, *_ in boxes(find_data(root), 'train')} == {
+        'train 1.png', 'train 2.png', 'the third one.png'}
+
+
 def test_what_was_left_out_is_said(root: Path) -> None:
     shutil.rmtree(root / 'ImageSets')
     (root / 'Annotations' / '000.xml').unlink()
@@ -158,6 +168,9 @@ BOX = '<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>{}</ymax></bndbox
      r"000.xml, line 2: ymax is 'x', not a number"),
     (XML, f'<annotation><object><name>kiwi</name>{BOX.format("inf")}</object></annotation>', "ymax is 'inf', not a"),
     (XML, b'<annotation><object><name>k\xfcwi</name></object></annotation>', 'not valid XML: not well-formed'),
+    (XML, '<annotation>\n<size><width>1e300</width><height>9</height></size></annotation>',
+     r'000.xml, line 2: the size 1e\+300 x 9 is not an image'),
+    ('ImageSets/Main/val.txt', '', 'there is no image for val'),
     ('ImageSets/Main/val.txt', 'v000\n\nv009\n', r'val.txt, line 3: v009 has no XML file, or that has no image'),
     ('labels.txt', 'apple\napple', "the class 'apple' is listed twice"),
 ])

@@ -241,6 +241,7 @@ LABEL = 'labels/train/000.txt'
     (LABEL, '0 0.5 0.5 -0.1 0.1', r'line 1: the size -0.1 of a box is negative'),
     (LABEL, '0 0.5 nan 0.1 0.1', r"line 1: 'nan' is no number"),
     (LABEL, '0.5 0.5 0.5 0.1 0.1', r"line 1: '0.5' is no class number"),
+    (LABEL, '1e300 0.5 0.5 0.1 0.1', r"line 1: '1e300' is no class number"),
     (LABEL, b'0 0.5 0.5 0.1 0.1\n\xe9', r'000.txt, line 2: this is not text in UTF-8'),
     ('data.yaml', 'train: images/train\nnames: [a, b, c', r'data.yaml, line \d: this is not valid YAML'),
     ('data.yaml', '!!python/object/apply:os.system [exit]', 'there are no settings in it'),
@@ -249,12 +250,35 @@ LABEL = 'labels/train/000.txt'
     ('data.yaml', 'train: images/train\nnames: [a, b]\nnc: 3', 'names has 2 names and nc is 3'),
     ('data.yaml', 'train: images/train\nnames: [a, b, a]', "classes 0 and 2 have the same name 'a'"),
     ('data.yaml', 'train: images/train\nnames: {a: 0}', "names has the key 'a'"),
+    ('data.yaml', f'train: images/train\nnc: 1{"0" * 9}', "nc is '1000000000', not the number of classes"),
+    ('data.yaml', f'train: images/train\nnc: 1{"0" * 5000}', "nc is '1000"),
     ('data.yaml', 'train: {a: b}\nnames: [a]', 'train must be a path or a list of paths'),
     ('data.yaml', 'val: images/val\nnames: [a]', 'train is missing'),
 ])
 def test_mistakes_get_one_line(root: Path, file: str, text: str | bytes, message: str,
                                     mistake: Callable[..., str]) -> None:
     assert re.search(message, mistake(root, file, text))
+
+
+def test_a_split_without_images_is_refused_or_left_out(root: Path) -> None:
+    (root / 'data.yaml').unlink()
+    for split in ('train', 'val'):
+        names = sorted(path.name for path in (root / 'images' / split).iterdir())
+        (root / f'{split}.txt').write_text('\n'.join(f'images/{split}/{name}' for name in names))
+    (root / 'test.txt').write_text('')
+    data = find_data(root)
+    assert set(data.splits) == {'train', 'val'} and 'test is left out' in data.remarks[0]
+    (root / 'val.txt').write_text('')
+    with pytest.raises(InputError, match='there is no image for val'):
+        find_data(root)
+
+
+@pytest.mark.parametrize('name', ['a\nb.png', '\udcff.png'])
+def test_an_image_whose_name_no_annotation_file_may_have_is_named(root: Path, name: str) -> None:
+    (root / 'images' / 'train' / '000.png').rename(root / 'images' / 'train' / name)
+    with pytest.raises(InputError, match=r'images/train/.*\.png.*: rename the image') as caught:
+        find_data(root)
+    str(caught.value).encode()
 
 
 def test_a_label_file_of_two_images_is_refused(root: Path) -> None:

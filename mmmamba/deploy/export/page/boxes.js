@@ -58,7 +58,8 @@ function roundToEven(value) {
  * Chooses among all cells of an image: the best boxes of each class, without those that overlap a better one.
  *
  * @param {Float32Array} output (at least 4 + classes, cells): centre, width and height, and scores.
- * @param {number[]} limits Of x and y: boxes are clipped to the picture before they are compared, as mmdet does.
+ * @param {number[]} limits Of x and y: boxes are clipped to the picture before they are compared, as mmdet does, and
+ *     those outside of it are left out.
  * @returns {number[][]} x1, y1, x2, y2, score and class, best first.
  */
 export function nms(output, cells, classes, leastScore, iou, limits, most = 300) {
@@ -71,7 +72,8 @@ export function nms(output, cells, classes, leastScore, iou, limits, most = 300)
         const value = Math.fround(output[axis * cells + cell] + sign * output[(2 + axis) * cells + cell] / 2);
         return Math.min(Math.max(value, 0), limits[axis]);
       };
-      found.push([corner(0, -1), corner(1, -1), corner(0, 1), corner(1, 1), score, label]);
+      const box = [corner(0, -1), corner(1, -1), corner(0, 1), corner(1, 1), score, label];
+      if (hasArea(box)) found.push(box);
     }
   }
   const area = box => (box[2] - box[0]) * (box[3] - box[1]);
@@ -96,5 +98,10 @@ export function boxesOf(output, dims, info, leastScore, scale, width, height) {
       .filter(row => row[4] > Math.fround(leastScore))
     : nms(output, dims[2], info.classes.length, leastScore, info.iou, [width * scale[0], height * scale[1]]);
   return rows.map(row => row.map((value, i) => i < 4
-    ? Math.min(Math.max(value / scale[i % 2], 0), limits[i % 2]) : value));
+    ? Math.min(Math.max(value / scale[i % 2], 0), limits[i % 2]) : value)).filter(hasArea);
+}
+
+/** Says whether a box has an area: one in the padding, clipped to the picture, has none. */
+function hasArea([left, top, right, bottom]) {
+  return right > left && bottom > top;
 }
