@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import warnings
 
 import torch
 from mmengine.config import Config
@@ -33,7 +34,10 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         _take_slurms_names()
     elif launcher != 'pytorch':
         raise InputError(f'without a GPU, several processes need --launcher pytorch or slurm, not {launcher}')
+    os.environ.setdefault('MKL_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))  # mmengine would, with a warning
     distributed.init_process_group('gloo')
+    # PyTorch has had another name for the argument since 2.13, and only since then.
+    warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
     cfg.setdefault('model_wrapper_cfg', dict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -42,7 +46,7 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
 
 
 def _take_slurms_names() -> None:
-    """Sets the variables that PyTorch reads from those that ``srun`` sets; the first node is where processes meet."""
+    """Sets what PyTorch reads from what ``srun`` sets: processes, where they meet (the first node), and threads."""
     try:
         names = {'RANK': 'SLURM_PROCID', 'LOCAL_RANK': 'SLURM_LOCALID', 'WORLD_SIZE': 'SLURM_NTASKS'}
         os.environ.update({name: os.environ[slurms] for name, slurms in names.items()})
@@ -53,6 +57,9 @@ def _take_slurms_names() -> None:
         listed = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
         os.environ['MASTER_ADDR'] = listed.stdout.split()[0]
     os.environ.setdefault('MASTER_PORT', '29500')
+    if 'OMP_NUM_THREADS' not in os.environ:  # else each process would use all cores of its node
+        os.environ['OMP_NUM_THREADS'] = os.environ.get('SLURM_CPUS_PER_TASK', '1')
+        torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
 
 def keep_freed_memory() -> bool:
