@@ -5,6 +5,7 @@ import ctypes
 import os
 import subprocess
 import warnings
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -12,6 +13,7 @@ from torch import distributed
 
 from mmmamba.errors import InputError
 
+_LONGEST_WAIT = 600  # seconds, as PyTorch's for NCCL
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
@@ -35,7 +37,7 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
     elif launcher != 'pytorch':
         raise InputError(f'without a GPU, several processes need --launcher pytorch or slurm, not {launcher}')
     os.environ.setdefault('MKL_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))  # mmengine would, with a warning
-    distributed.init_process_group('gloo')
+    distributed.init_process_group('gloo', timeout=longest_wait(cfg))
     # PyTorch has had another name for the argument since 2.13, and only since then.
     warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
     cfg.setdefault('model_wrapper_cfg', dict(
@@ -43,6 +45,14 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def longest_wait(cfg: Config) -> timedelta:
+    """Returns how long a process waits for the others before it gives up: ``env_cfg.dist_cfg.timeout`` (seconds).
+
+    PyTorch's own default for gloo is half an hour, in which a run whose network is gone just hangs.
+    """
+    return timedelta(seconds=cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', _LONGEST_WAIT))
 
 
 def _take_slurms_names() -> None:

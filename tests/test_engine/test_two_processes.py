@@ -8,6 +8,14 @@ from mmengine.runner import Runner
 import toy_training  # isort: skip  (this folder's)
 
 
+def test_the_end_of_a_process_ends_the_other_with_one_line(shared_coco_folder, tmp_path):
+    program = [sys.executable, toy_training.__file__, 'two', shared_coco_folder, tmp_path, '6', 'KillHook']
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert ended.stdout.startswith('the contact to another process of this run is lost; if it ended, it said why: ')
+    assert ended.stdout.count('\n') == 1
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+
+
 def test_two_processes_equal_one_with_twice_the_batch(shared_coco_folder, tmp_path):
     program = [sys.executable, toy_training.__file__, 'two', str(shared_coco_folder), str(tmp_path / 'two')]
     ended = subprocess.run(program, capture_output=True, text=True)

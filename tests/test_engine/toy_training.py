@@ -17,6 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
+from mmmamba.cli import describe
 from mmmamba.engine import CheckedRunner, TrainingStopped, prepare_distributed
 
 import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
@@ -124,13 +125,14 @@ class SignalHook(Hook):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def train_in_two_processes(data: Path, work_dir: Path, stop: str = '') -> None:
+def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str = 'SignalHook') -> None:
     """Trains, or goes on, as torchrun would start it, 2 images for each process, over gloo.
 
     Args:
         data: The data set.
         work_dir: Of the run.
         stop: The iteration in which the second process alone is sent a signal.
+        end: The hook that sends it.
     """
     with socket.socket() as free:
         free.bind(('localhost', 0))
@@ -141,7 +143,7 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '') -> None:
         children.append(os.fork())
         if children[-1] == 0:
             os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            hooks = (dict(type='SignalHook', iteration=int(stop)), ) if stop and rank else ()
+            hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
             cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks)
             cfg.launcher, cfg.resume = 'pytorch', True
             prepare_distributed(cfg, 'pytorch')
@@ -149,6 +151,8 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '') -> None:
                 CheckedRunner.from_cfg(cfg).train()
             except TrainingStopped as error:
                 print(error, flush=True)
+            except RuntimeError as error:
+                print(describe(error), flush=True)
             os._exit(0)
     if any(os.waitpid(child, 0)[1] for child in children):
         sys.exit('one of two processes failed')

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import distributed
 
+from mmmamba.engine.cpu import longest_wait
 from mmmamba.engine.train_loop import ResumableTrainLoop
 from mmmamba.files import write_atomically
 
@@ -63,7 +65,7 @@ class StopSignalHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listens for signals."""
         if distributed.is_initialized() and runner.world_size > 1:
-            self._votes = _Votes()
+            self._votes = _Votes(longest_wait(runner.cfg))
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
@@ -167,8 +169,8 @@ class _Votes:
     Reducing takes as long as the slowest process; so a call starts it, and the next one reads the result.
     """
 
-    def __init__(self) -> None:
-        self._group = distributed.new_group(backend='gloo')
+    def __init__(self, timeout: timedelta) -> None:
+        self._group = distributed.new_group(backend='gloo', timeout=timeout)
         self._work: Any = None
 
     def largest(self, *mine: int) -> list[int]:
