@@ -4,10 +4,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -48,15 +45,6 @@ def train(cfg, *hooks: Hook, resume: bool = False) -> CheckedRunner:
     return runner
 
 
-def assert_same_weights(first: Path, second: Path) -> None:
-    one, two = torch.load(first), torch.load(second)
-    for part in ('state_dict', 'ema_state_dict'):
-        assert [name for name in one[part] if not torch.equal(one[part][name], two[part][name])] == []
-    assert one['optimizer']['param_groups'] == two['optimizer']['param_groups']
-    losses = [state['message_hub']['log_scalars']['train/loss']._log_history.tolist() for state in (one, two)]
-    assert losses[0] == losses[1] and len(losses[0]) == one['meta']['iter']
-
-
 @pytest.mark.parametrize('scenario', toy_training.SCENARIOS)
 @pytest.mark.parametrize('iteration', [0, 6, 7, 8])
 def test_stopped_run_ends_as_if_it_had_not_been(shared_coco_folder, tmp_path, scenario, iteration):
@@ -74,7 +62,7 @@ def test_stopped_run_ends_as_if_it_had_not_been(shared_coco_folder, tmp_path, sc
     train(cfg, resume=True)
     assert not (tmp_path / 'stopped/stopped.pth').exists()
     train(toy_training.config(shared_coco_folder, tmp_path / 'whole', **arguments))
-    assert_same_weights(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
+    toy_training.assert_same_end(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
 
 
 def test_data_workers_do_not_end_before_the_process(shared_coco_folder, tmp_path):
@@ -110,16 +98,3 @@ def test_another_batch_size_goes_on_at_the_same_image(shared_coco_folder, tmp_pa
 
     assert train(cfg, Seen(), resume=True).iter == 4 * 8
     assert seen == [(epoch, batch) for epoch in (1, 2, 3) for batch in range(8)][4:]
-
-
-def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_iteration(shared_coco_folder, tmp_path):
-    for work_dir, stops in (('stopped', ['5', '']), ('whole', [''])):
-        for stop in stops:
-            ended = subprocess.run(
-                [sys.executable, toy_training.__file__, 'two', shared_coco_folder, tmp_path / work_dir, stop],
-                capture_output=True, text=True)
-            assert ended.returncode == 0, ended.stderr[-2000:]
-            if stop:
-                assert ended.stdout.count('stopped by SIGUSR1') == 2
-                assert torch.load(tmp_path / 'stopped/stopped.pth')['meta']['iter'] in (6, 7)
-    assert_same_weights(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')

@@ -105,6 +105,16 @@ def config(data: Path, work_dir: Path, *, epochs: int = 4, workers: int = 2, per
             *hooks]))
 
 
+def assert_same_end(first: Path, second: Path) -> None:
+    """Compares weights, averages, the optimizer's groups and all losses in two checkpoints, bit by bit."""
+    one, two = torch.load(first), torch.load(second)
+    for part in ('state_dict', 'ema_state_dict'):
+        assert [name for name in one[part] if not torch.equal(one[part][name], two[part][name])] == []
+    assert one['optimizer']['param_groups'] == two['optimizer']['param_groups']
+    losses = [state['message_hub']['log_scalars']['train/loss']._log_history.tolist() for state in (one, two)]
+    assert losses[0] == losses[1] and len(losses[0]) == one['meta']['iter']
+
+
 SCENARIOS = {
     'float32': dict(),
     'bfloat16-accumulated-persistent': dict(
