@@ -41,6 +41,8 @@ _PACKAGES = {
     **{name: 'mmmamba[lite]' for name in ('mmcv', 'mmdet', 'mmengine')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
+# What gloo and NCCL say when another process has ended, or its machine cannot be reached.
+_LOST = re.compile(r'Connection (closed|reset) by peer|Timed out waiting|[Ss]ocket [Tt]imeout|ncclRemoteError')
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
 _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
@@ -130,6 +132,9 @@ def describe(error: BaseException) -> str | None:
         refused = re.search(r'GLOBAL (\S+) was not an allowed global', text)  # torch.load advises to allow it
         reason = f'it names {refused[1]}, which is not run' if refused else text.strip().splitlines()[0]
         return _one_line(f'the checkpoint is damaged or holds more than weights: {reason}')
+    if isinstance(error, RuntimeError) and _LOST.search(text):
+        return _one_line('the contact to another process of this run is lost; if it ended, it said why: '
+                         f'{text.strip().splitlines()[0]}')
     library = type(error).__module__.partition('.')[0]
     if library in _LOGGERS:
         return _one_line(f'{library}: {text}{_LOGGERS[library]}')

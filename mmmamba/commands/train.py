@@ -4,7 +4,8 @@
 
 A training that was stopped goes on with --resume: weights, averages, the optimizer's momentum and the epoch are the
 checkpoint's; all settings are those of this call, and one line names each that was another when the checkpoint was
-saved. Where nothing is left to train, that is said, and the exit status is 0.
+saved. Where nothing is left to train, that is said, and the exit status is 0. SIGTERM and SIGUSR1 have a checkpoint
+saved and end the training, with status 143 and 138.
 """
 from __future__ import annotations
 
@@ -33,10 +34,17 @@ from mmmamba.commands.options import (
     with_training_settings,
 )
 from mmmamba.commands.results import after_training
-from mmmamba.engine import CheckedRunner, keep_freed_memory, latest_checkpoint, prepare_distributed
+from mmmamba.engine import (
+    CheckedRunner,
+    TrainingStopped,
+    keep_freed_memory,
+    latest_checkpoint,
+    prepare_distributed,
+)
 from mmmamba.engine.console import quiet_config_reading
 from mmmamba.engine.loggers import LOGGERS, use_loggers
 from mmmamba.errors import InputError
+from mmmamba.files import from_here
 from mmmamba.model_config import merge_options
 from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
@@ -75,6 +83,11 @@ def parse_args() -> argparse.Namespace:
     add_training_settings(parser)
     add_run_options(parser)
     return parser.parse_args()
+
+
+def was_restarted() -> bool:
+    """Tells whether Slurm requeued this job, or torchrun restarted it (``--max-restarts``)."""
+    return any(int(os.environ.get(name) or 0) for name in ('SLURM_RESTART_COUNT', 'TORCHELASTIC_RESTART_COUNT'))
 
 
 def use_checkpoint(cfg: Config, named: str) -> None:
@@ -138,6 +151,8 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise InputError(f'{args.config} has no auto_scale_lr.base_batch_size to scale the learning rate by')
         cfg.auto_scale_lr.enable = True
+    if args.resume is None and was_restarted():
+        args.resume = 'auto'
     if args.resume:
         use_checkpoint(cfg, args.resume)
     use_loggers(cfg, args.logger)
@@ -167,3 +182,8 @@ def main() -> None:
             print(after_training(runner, time.time() - start))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(args, cfg.work_dir, start)) from None
+    except TrainingStopped as stop:
+        if is_main_process():
+            saved = f'saved {from_here(stop.checkpoint)}' if stop.checkpoint else 'nothing was trained yet'
+            print(f'{stop}: {saved}; {how_to_go_on(args, cfg.work_dir, start)}', file=sys.stderr, flush=True)
+        sys.exit(128 + stop.signal)

@@ -13,7 +13,9 @@ from mmmamba.engine.hooks import (
     MissedValidationHook,
     NonFiniteLossHook,
     ProgressHook,
+    StopSignalHook,
     TrainingClockHook,
+    TrainingStopped,
     UnreadableImagesHook,
 )
 from mmmamba.engine.optimizers import (
@@ -24,12 +26,14 @@ from mmmamba.engine.optimizers import (
 )
 from mmmamba.engine.runner import CheckedRunner
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
+from mmmamba.engine.train_loop import ResumableTrainLoop
 
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
     'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FineTuneHook', 'FusedLayersHook',
     'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
-    'ScaleWeightDecayHook', 'StrictLocalVisBackend', 'TrainingClockHook', 'UnreadableImagesHook', 'WarmupLinearLR',
-    'WarmupMomentum', 'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint',
-    'load_checkpoint_checked', 'prepare_distributed'
+    'ResumableTrainLoop', 'ScaleWeightDecayHook', 'StopSignalHook', 'StrictLocalVisBackend', 'TrainingClockHook',
+    'TrainingStopped', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
+    'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',
+    'prepare_distributed'
 ]

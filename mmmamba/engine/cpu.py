@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import warnings
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -9,6 +13,7 @@ from torch import distributed
 
 from mmmamba.errors import InputError
 
+_LONGEST_WAIT = 600  # seconds, as PyTorch's for NCCL
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
@@ -23,18 +28,48 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        InputError: Another launcher than torchrun on a machine without a GPU.
+        InputError: A launcher that needs GPUs on a machine without one, or that has not started this process.
     """
     if launcher == 'none' or torch.cuda.is_available():
         return
-    if launcher != 'pytorch':
-        raise InputError(f'without a GPU, several processes need --launcher pytorch (torchrun), not {launcher}')
-    distributed.init_process_group('gloo')
+    if launcher == 'slurm':
+        _take_slurms_names()
+    elif launcher != 'pytorch':
+        raise InputError(f'without a GPU, several processes need --launcher pytorch or slurm, not {launcher}')
+    os.environ.setdefault('MKL_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))  # mmengine would, with a warning
+    distributed.init_process_group('gloo', timeout=longest_wait(cfg))
+    # PyTorch has had another name for the argument since 2.13, and only since then.
+    warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
     cfg.setdefault('model_wrapper_cfg', dict(
         type='MMDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def longest_wait(cfg: Config) -> timedelta:
+    """Returns how long a process waits for the others before it gives up: ``env_cfg.dist_cfg.timeout`` (seconds).
+
+    PyTorch's own default for gloo is half an hour, in which a run whose network is gone just hangs.
+    """
+    return timedelta(seconds=cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', _LONGEST_WAIT))
+
+
+def _take_slurms_names() -> None:
+    """Sets what PyTorch reads from what ``srun`` sets: processes, where they meet (the first node), and threads."""
+    try:
+        names = {'RANK': 'SLURM_PROCID', 'LOCAL_RANK': 'SLURM_LOCALID', 'WORLD_SIZE': 'SLURM_NTASKS'}
+        os.environ.update({name: os.environ[slurms] for name, slurms in names.items()})
+        nodes = os.environ['SLURM_NODELIST']
+    except KeyError as error:
+        raise InputError(f'--launcher slurm: {error} is not set; start the processes with srun') from None
+    if 'MASTER_ADDR' not in os.environ:
+        listed = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+        os.environ['MASTER_ADDR'] = listed.stdout.split()[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'OMP_NUM_THREADS' not in os.environ:  # else each process would use all cores of its node
+        os.environ['OMP_NUM_THREADS'] = os.environ.get('SLURM_CPUS_PER_TASK', '1')
+        torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
 
 def keep_freed_memory() -> bool:

@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
 
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import RUNNERS
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -16,8 +21,10 @@ from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
 from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
 from mmmamba.engine.hooks.progress_hook import ProgressHook
+from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
 from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook
+from mmmamba.engine.train_loop import ResumableTrainLoop
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
@@ -27,9 +34,10 @@ class CheckedRunner(Runner):
     """mmengine's ``Runner`` for any config, those of mmdet's recipes included.
 
     It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`EncodedMasksHook`, :class:`FusedLayersHook`,
-    :class:`UnreadableImagesHook` and :class:`ProgressHook` even if the config does not list them, its data loaders
-    work with ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be switched
-    to after the end. The screen shows the progress and warnings, as its ``console`` decides; with
+    :class:`UnreadableImagesHook`, :class:`ProgressHook` and :class:`StopSignalHook` even if the config does not list
+    them, mmengine's ``EpochBasedTrainLoop`` is :class:`ResumableTrainLoop`, its data loaders work with
+    ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be switched to after
+    the end. The screen shows the progress and warnings, as its ``console`` decides; with
     ``log_level='DEBUG'`` it shows the whole log.
     """
 
@@ -39,7 +47,18 @@ class CheckedRunner(Runner):
         """Builds a loader as ``Runner`` does; without workers, their settings, which PyTorch refuses, are left out."""
         if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
             dataloader = {key: value for key, value in dataloader.items() if key not in _OF_WORKERS}
-        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+        return loader
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Builds the loop as ``Runner`` does, of a class that can begin in the middle of an epoch."""
+        if isinstance(loop, dict):
+            loop = dict(loop)
+            if loop.get('by_epoch') or loop.get('type') in ('EpochBasedTrainLoop', EpochBasedTrainLoop):
+                loop.pop('by_epoch', None)
+                loop['type'] = ResumableTrainLoop
+        return super().build_train_loop(loop)
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **settings) -> MMLogger:
         """Builds the logger as ``Runner`` does, and the console between it and the screen."""
@@ -52,7 +71,7 @@ class CheckedRunner(Runner):
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
         for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook,
-                       ProgressHook):
+                       ProgressHook, StopSignalHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 
@@ -65,7 +84,12 @@ class CheckedRunner(Runner):
                     if isinstance(hook, PipelineSwitchHook) and hook.switch_epoch >= epochs:
                         self.logger.warning(f'PipelineSwitchHook.switch_epoch is {hook.switch_epoch}, '
                                             f'train_cfg.max_epochs {epochs}: the pipeline is never switched.')
-            return super().train()
+            try:
+                return super().train()
+            finally:
+                for hook in self.hooks:
+                    if isinstance(hook, StopSignalHook):
+                        hook.stop_listening()
 
     def val(self) -> dict[str, float]:
         """Validates."""
@@ -76,3 +100,23 @@ class CheckedRunner(Runner):
         """Tests."""
         with self.console.watch():
             return super().test()
+
+
+def _start_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
+    """Prepares a data worker, and has it end with its main process alone.
+
+    A scheduler signals all processes of a job. A worker that ended at once would end the main process with an error,
+    wherever that is just then.
+    """
+    if hasattr(signal, 'sigwaitinfo'):  # Linux
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_for, args=(os.getppid(),), daemon=True).start()
+    if prepare is not None:
+        prepare(worker)
+
+
+def _end_for(sender: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != sender:
+        pass
+    os._exit(0)

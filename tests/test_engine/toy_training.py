@@ -17,7 +17,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from mmmamba.engine import prepare_distributed
+from mmmamba.cli import describe
+from mmmamba.engine import CheckedRunner, TrainingStopped, prepare_distributed
 
 import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
 from mmdet.registry import HOOKS, MODELS
@@ -104,6 +105,16 @@ def config(data: Path, work_dir: Path, *, epochs: int = 4, workers: int = 2, per
             *hooks]))
 
 
+def assert_same_end(first: Path, second: Path) -> None:
+    """Compares weights, averages, the optimizer's groups and all losses in two checkpoints, bit by bit."""
+    one, two = torch.load(first), torch.load(second)
+    for part in ('state_dict', 'ema_state_dict'):
+        assert [name for name in one[part] if not torch.equal(one[part][name], two[part][name])] == []
+    assert one['optimizer']['param_groups'] == two['optimizer']['param_groups']
+    losses = [state['message_hub']['log_scalars']['train/loss']._log_history.tolist() for state in (one, two)]
+    assert losses[0] == losses[1] and len(losses[0]) == one['meta']['iter']
+
+
 SCENARIOS = {
     'float32': dict(),
     'bfloat16-accumulated-persistent': dict(
@@ -112,8 +123,27 @@ SCENARIOS = {
 }
 
 
-def train_in_two_processes(data: Path, work_dir: Path) -> None:
-    """Trains as torchrun would start it, 4 images for each process, over gloo."""
+@HOOKS.register_module()
+class SignalHook(Hook):
+    """Sends the process SIGUSR1 in the middle of an iteration, once."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str = 'SignalHook') -> None:
+    """Trains, or goes on, as torchrun would start it, 2 images for each process, over gloo.
+
+    Args:
+        data: The data set.
+        work_dir: Of the run.
+        stop: The iteration in which the second process alone is sent a signal.
+        end: The hook that sends it.
+    """
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
@@ -123,10 +153,16 @@ def train_in_two_processes(data: Path, work_dir: Path) -> None:
         children.append(os.fork())
         if children[-1] == 0:
             os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            cfg = config(data, work_dir, workers=0, plain=True)
-            cfg.launcher = 'pytorch'
+            hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
+            cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks)
+            cfg.launcher, cfg.resume = 'pytorch', True
             prepare_distributed(cfg, 'pytorch')
-            Runner.from_cfg(cfg).train()
+            try:
+                CheckedRunner.from_cfg(cfg).train()
+            except TrainingStopped as error:
+                print(error, flush=True)
+            except RuntimeError as error:
+                print(describe(error), flush=True)
             os._exit(0)
     if any(os.waitpid(child, 0)[1] for child in children):
         sys.exit('one of two processes failed')
@@ -146,4 +182,5 @@ def train_and_kill(data: Path, work_dirs: Path) -> None:
 
 if __name__ == '__main__':
     torch.set_num_threads(1)
-    {'kill': train_and_kill, 'two': train_in_two_processes}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    {'kill': train_and_kill, 'two': train_in_two_processes}[sys.argv[1]](
+        *map(Path, sys.argv[2:4]), *sys.argv[4:])

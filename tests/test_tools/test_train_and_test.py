@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
 from mmmamba import __main__ as program
 from mmmamba.engine import CheckedRunner
@@ -62,6 +64,34 @@ def test_train_resume_and_test(tiny_config, run_tool, tmp_path, capsys, monkeypa
         assert detections and set(detections[0]) == {'image_id', 'bbox', 'score', 'category_id'}
         metrics = json.loads(Path(f'{prefix}.metrics.json').read_text(), parse_constant=refuse)
         assert 0 <= metrics['coco/bbox_mAP'] <= 1 and 'coco/square_precision' in metrics
+
+
+class AskedToEnd(Hook):
+    """Sends the process a signal in the second iteration, once."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_a_training_that_is_asked_to_end_goes_on_by_itself_when_it_is_restarted(
+        tiny_config, run_tool, tmp_path, capsys, monkeypatch):
+    build = CheckedRunner.from_cfg
+
+    def with_signal(cfg):
+        runner = build(cfg)
+        runner.register_hook(AskedToEnd())
+        return runner
+
+    monkeypatch.setattr(CheckedRunner, 'from_cfg', with_signal)
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'run') == 128 + signal.SIGUSR1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r'stopped by SIGUSR1: saved \S*run/stopped.pth; continue with: python .* --resume', said)
+    assert load(tmp_path / 'run/stopped.pth')['meta']['iter'] == 2
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    assert run_tool('train', tiny_config, '--work-dir', tmp_path / 'run') == 0
+    assert load(tmp_path / 'run/epoch_2.pth')['meta']['iter'] == 8
+    assert len(losses(tmp_path / 'run')) == 6
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

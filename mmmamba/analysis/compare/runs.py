@@ -28,7 +28,7 @@ CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
 SIGNALS = {-number: number.name for number in signal.Signals}  # as statuses
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # 130 and 143: the same, as our tools and launchers have them
 WORKERS_NOTICE = 8.0  # seconds; PyTorch's data workers look every 5 whether their parent is alive
-SRUN = ('--job-name=compare', '--ntasks=1', '--gres=gpu:1', '--kill-on-bad-exit=1')
+SRUN = ('--job-name=compare', '--ntasks=1', '--kill-on-bad-exit=1')
 
 
 class OtherConfigError(InputError):
@@ -166,12 +166,14 @@ def launches(tools: Path, jobs: int, partition: str | None) -> list[Launch]:
     Args:
         tools: The folder of train.py and test.py.
         jobs: Places; with fewer GPUs than that, some share one.
-        partition: Of a Slurm cluster, which assigns the GPUs itself; None without one. ``CPUS_PER_TASK`` and
-            ``SRUN_ARGS`` are taken as ``tools/slurm_train.sh`` takes them.
+        partition: Of a Slurm cluster, which assigns the GPUs itself; None without one. ``GPUS=0`` (a partition without
+            GPUs), ``CPUS_PER_TASK`` and ``SRUN_ARGS`` are taken as ``tools/slurm_train.sh`` takes them.
     """
     if partition:
         cpus, more = os.environ.get('CPUS_PER_TASK', '5'), os.environ.get('SRUN_ARGS', '').split()
-        return [Launch(tools, ('srun', f'--partition={partition}', f'--cpus-per-task={cpus}', *SRUN, *more))] * jobs
+        gpu = () if os.environ.get('GPUS') == '0' else ('--gres=gpu:1', )
+        return [Launch(tools, ('srun', f'--partition={partition}', f'--cpus-per-task={cpus}', *SRUN, *gpu, *more),
+                       {} if gpu else {'OMP_NUM_THREADS': cpus})] * jobs
     gpus = torch.cuda.device_count()
     if gpus:
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')

@@ -6,11 +6,12 @@ from mmmamba.engine.hooks.fine_tune_hook import FineTuneHook
 from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
 from mmmamba.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmmamba.engine.hooks.progress_hook import ProgressHook
+from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook, TrainingStopped
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
 from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook, TrainingClockHook
 
 __all__ = [
     'AtomicCheckpointHook', 'ClassCountHook', 'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook',
     'FineTuneHook', 'FusedLayersHook', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
-    'TrainingClockHook', 'UnreadableImagesHook'
+    'StopSignalHook', 'TrainingClockHook', 'TrainingStopped', 'UnreadableImagesHook'
 ]

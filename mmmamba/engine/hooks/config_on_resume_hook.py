@@ -71,7 +71,7 @@ class ConfigOnResumeHook(Hook):
 
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):  # an epoch may have had another number of iterations
-            loop._iter = loop.epoch * len(loop.dataloader)
+            loop._iter = loop.epoch * len(loop.dataloader) + getattr(loop, 'first_batch', 0)
             runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
 
         schedulers = runner.param_schedulers or []

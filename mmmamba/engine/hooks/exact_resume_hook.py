@@ -14,13 +14,13 @@ from mmmamba.seeding import seed_everything
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Makes a run that is resumed from an epoch's checkpoint end with the weights of one that was never stopped.
+    """Makes a run that is resumed from a checkpoint end with the weights of one that was never stopped.
 
     mmengine restores weights, EMA, optimizer, loss scale and schedules. This hook adds
 
-    - random states (DropPath, Dropout): a function of (seed, epoch, rank), set anew at the start of every epoch;
+    - random states (DropPath, Dropout): a function of (seed, epoch, batch, rank), set anew before every iteration;
     - the order of the images, where no seed was configured: the sampler gets the seed kept in the checkpoint;
-    - gradients that were accumulated but not yet applied when the epoch ended (``accumulative_counts``).
+    - gradients that were accumulated but not yet applied (``accumulative_counts``).
 
     The images' augmentation is the affair of ``SeededSampler`` and ``SeededDataset``. With several processes the
     pending gradients differ and are not kept: let ``accumulative_counts`` divide the iterations of an epoch there.
@@ -41,12 +41,8 @@ class ExactResumeHook(Hook):
                 sampler.seed = self.seed
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Seeds what the main process draws in this epoch.
-
-        Not before the epoch: making the loader's iterator draws a number, once only where workers persist.
-        """
-        if batch_idx == 0:
-            seed_everything(self.seed, runner.epoch, runner.rank)
+        """Seeds what the main process draws in this iteration."""
+        seed_everything(self.seed, runner.epoch, batch_idx, runner.rank)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds pending gradients to a checkpoint that can be resumed from."""

@@ -203,6 +203,9 @@ def test_slurm_assigns_the_gpus(tmp_path, monkeypatch):
     assert place.prefix[:2] == ('srun', '--partition=long')
     assert {'--gres=gpu:1', '--cpus-per-task=5'} < set(place.prefix)
     assert not place.environment
+    monkeypatch.setenv('GPUS', '0')
+    place, = launches(tmp_path, 1, 'cpus')
+    assert '--gres=gpu:1' not in place.prefix and place.environment == {'OMP_NUM_THREADS': '5'}
 
 
 def test_the_later_part_of_a_resumed_training_counts(tmp_path):

@@ -1,0 +1,190 @@
+"""A training that is asked to end: by a scheduler whose time limit is near, by ``scancel``, by ``kill``."""
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import distributed
+
+from mmmamba.engine.cpu import longest_wait
+from mmmamba.engine.train_loop import ResumableTrainLoop
+from mmmamba.files import write_atomically
+
+STOPPED = 'stopped.pth'
+"""The checkpoint of a training that was asked to end, in its work dir."""
+_SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else ()))  # Windows lacks it
+
+
+class TrainingStopped(Exception):
+    """A training ended because it was asked to.
+
+    Attributes:
+        signal: What asked.
+        checkpoint: What the run can be resumed from; None if there is nothing yet.
+    """
+
+    def __init__(self, number: int, checkpoint: Path | None) -> None:
+        self.signal, self.checkpoint = signal.Signals(number), checkpoint
+        super().__init__(f'stopped by {self.signal.name}')
+
+
+@HOOKS.register_module()
+class StopSignalHook(Hook):
+    """Saves a checkpoint and ends the training after SIGTERM or SIGUSR1.
+
+    Slurm sends SIGTERM when a job is cancelled or pre-empted, and, on request, SIGUSR1 before its time is over
+    (``--signal=USR1@120``). After the iteration in which the signal arrives, or with several processes one or two
+    later, ``stopped.pth`` is saved and :class:`TrainingStopped` is raised. A run that is resumed from it goes on
+    with the next batch of the epoch, and ends with the weights of one that was never stopped.
+
+    With several processes, each has to know after the same iteration: the signals are reduced over all of them after
+    every iteration, in the background and on the CPU, and read after the next. It is enough that one of them is
+    signalled.
+
+    A validation is left at once if its epoch has been saved; otherwise it is finished first.
+    """
+
+    # After everything that belongs to an iteration, the schedules' steps included.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._signal = 0
+        self._saved = -1  # iterations, in the first process
+        self._position: dict[str, int] | None = None
+        self._previous: dict[int, Any] = {}
+        self._votes: _Votes | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Listens for signals."""
+        if distributed.is_initialized() and runner.world_size > 1:
+            self._votes = _Votes(longest_wait(runner.cfg))
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._note)
+
+    def after_train(self, runner: Runner) -> None:
+        """Listens no longer, once all processes are here."""
+        self._wait_for_all()
+        self.stop_listening()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Stops between two epochs."""
+        self._stop_if_asked(runner, runner.iter)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        """Stops in an epoch; its last iteration is followed by the epoch's own checkpoint."""
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
+            self._stop_if_asked(runner, runner.iter + 1)
+        elif isinstance(loop, ResumableTrainLoop) and batch_idx + 1 < len(loop.dataloader):
+            self._stop_if_asked(runner, runner.iter + 1, batch_idx + 1)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                       outputs: list | None = None) -> None:
+        """Leaves a validation if nothing would be lost."""
+        if self._previous:
+            self._stop_if_asked(runner, runner.iter, only_if_saved=True)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remembers what was saved last; adds the position in the epoch."""
+        if 'optimizer' in checkpoint:
+            self._saved = checkpoint['meta']['iter']
+        if self._position:
+            checkpoint['position_in_epoch'] = self._position
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Deletes what an earlier call was stopped at, once the epoch has been saved."""
+        if is_main_process() and self._saved == runner.iter:
+            Path(runner.work_dir, STOPPED).unlink(missing_ok=True)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Has the loop begin where the epoch was left."""
+        position = checkpoint.get('position_in_epoch')
+        loop = runner.train_loop if runner._resume else None
+        if position and isinstance(loop, ResumableTrainLoop):
+            batches = len(loop.dataloader)  # another number than before if the batch is another
+            loop.first_batch = min(round(position['batches'] / position['of'] * batches), batches - 1)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._signal = number
+
+    def _stop_if_asked(self, runner: Runner, iterations: int, batches: int = 0, only_if_saved: bool = False) -> None:
+        """Saves and ends the training if a process was asked to end.
+
+        Args:
+            runner: The runner.
+            iterations: That the training has had.
+            batches: Those of them in an epoch that is not over.
+            only_if_saved: Whether to go on unless there is a checkpoint of so many iterations.
+
+        Raises:
+            TrainingStopped: One was.
+        """
+        number, saved = self._signal, self._saved
+        if self._votes is not None:
+            number, saved = self._votes.largest(number, saved)
+        if number <= 0 or only_if_saved and saved != iterations:
+            return
+        checkpoint: Path | None = Path(runner.work_dir, STOPPED)
+        if iterations == 0:
+            checkpoint = None
+        elif saved == iterations:
+            checkpoint = Path(Path(runner.work_dir, 'last_checkpoint').read_text(encoding='utf-8'))
+        elif is_main_process():
+            self._save(runner, Path(runner.work_dir, STOPPED), iterations, batches)
+        self._wait_for_all()
+        raise TrainingStopped(number, checkpoint)
+
+    def _save(self, runner: Runner, path: Path, iterations: int, batches: int) -> None:
+        if batches:
+            self._position = {'batches': batches, 'of': len(runner.train_loop.dataloader)}
+        runner.save_checkpoint(str(path.parent), path.name, meta={'epoch': runner.epoch, 'iter': iterations},
+                               backend_args={'backend': 'atomic_local'})
+        write_atomically(path.with_name('last_checkpoint'), str(path).encode())
+
+    def stop_listening(self) -> None:
+        """Leaves signals to what they did before the training."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _wait_for_all(self) -> None:
+        # A process that ended while the first one still saves would have the launcher end that, too.
+        if self._votes is not None:
+            self._votes.close()
+
+
+class _Votes:
+    """The largest of the numbers of all processes, which they learn at the same call.
+
+    Reducing takes as long as the slowest process; so a call starts it, and the next one reads the result.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        self._group = distributed.new_group(backend='gloo', timeout=timeout)
+        self._work: Any = None
+
+    def largest(self, *mine: int) -> list[int]:
+        """Puts in this process's numbers, and returns the largest of the last call, -1 in the first."""
+        agreed = [-1] * len(mine)
+        if self._work is not None:
+            self._work.wait()
+            agreed = self._numbers.tolist()
+        self._numbers = torch.tensor(mine)
+        self._work = distributed.all_reduce(self._numbers, distributed.ReduceOp.MAX, self._group, async_op=True)
+        return agreed
+
+    def close(self) -> None:
+        """Waits until all processes are here."""
+        if self._work is not None:
+            self._work.wait()
+        distributed.barrier(self._group)

@@ -1,0 +1,100 @@
+"""A training that is asked to end saves where it is, and ends after resuming as if it had never been stopped."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from uuid import uuid4
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmmamba.engine import CheckedRunner, TrainingStopped
+
+import toy_training  # isort: skip  (this folder's)
+
+
+class Signal(Hook):
+    """Sends this process a signal in the middle of an iteration."""
+
+    def __init__(self, iteration: int, number: int = signal.SIGTERM) -> None:
+        self.iteration, self.number = iteration, number
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(cfg, *hooks: Hook, resume: bool = False) -> CheckedRunner:
+    cfg.resume = resume
+    cfg.experiment_name = uuid4().hex
+    runner = CheckedRunner.from_cfg(cfg)
+    for hook in hooks:
+        runner.register_hook(hook)
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize('scenario', toy_training.SCENARIOS)
+@pytest.mark.parametrize('iteration', [0, 6, 7, 8])
+def test_stopped_run_ends_as_if_it_had_not_been(shared_coco_folder, tmp_path, scenario, iteration):
+    """At the first iteration of all, in an epoch of 4, in its last iteration, and in the first of the next."""
+    arguments = {**toy_training.SCENARIOS[scenario], 'workers': 0}
+    cfg = toy_training.config(shared_coco_folder, tmp_path / 'stopped', **arguments)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped) as stop:
+        train(cfg, Signal(iteration))
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert stop.value.signal == signal.SIGTERM
+    assert stop.value.checkpoint.name == ('epoch_2.pth' if iteration == 7 else 'stopped.pth')
+    assert torch.load(stop.value.checkpoint)['meta']['iter'] == iteration + 1
+
+    train(cfg, resume=True)
+    assert not (tmp_path / 'stopped/stopped.pth').exists()
+    train(toy_training.config(shared_coco_folder, tmp_path / 'whole', **arguments))
+    toy_training.assert_same_end(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
+
+
+def test_data_workers_do_not_end_before_the_process(shared_coco_folder, tmp_path):
+    """Slurm signals all processes of a job."""
+
+    class Everyone(Signal):
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            if runner.iter == self.iteration:
+                workers = multiprocessing.active_children()
+                assert workers
+                for process in (*(worker.pid for worker in workers), os.getpid()):
+                    os.kill(process, self.number)
+                time.sleep(0.3)
+
+    cfg = toy_training.config(shared_coco_folder, tmp_path / 'run', batch_size=1, workers=1)
+    for number, iteration in ((signal.SIGUSR1, 3), (signal.SIGTERM, 5)):
+        with pytest.raises(TrainingStopped) as stop:
+            train(cfg, Everyone(iteration, number), resume=True)
+        assert stop.value.signal == number
+        assert torch.load(tmp_path / 'run/stopped.pth')['meta']['iter'] == iteration + 1
+
+
+def test_another_batch_size_goes_on_at_the_same_image(shared_coco_folder, tmp_path):
+    cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, batch_size=4)
+    with pytest.raises(TrainingStopped):
+        train(cfg, Signal(5))  # after the 8 first images of the second epoch
+    cfg.train_dataloader.batch_size = 2
+    seen = []
+
+    class Seen(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            seen.append((runner.epoch, batch_idx))
+
+    assert train(cfg, Seen(), resume=True).iter == 4 * 8
+    assert seen == [(epoch, batch) for epoch in (1, 2, 3) for batch in range(8)][4:]
