@@ -107,10 +107,14 @@ def check(words: list[str]) -> None:
     elif program == 'python' and rest[0].startswith('tools/'):
         check_configs(parse(rest[1:], rest[0]))
     elif program.startswith('tools/') and program.endswith('.sh'):
-        before = {'dist': (0, 2), 'slurm': (2, 4)}[Path(program).stem.partition('_')[0]]
         assert (ROOT / program).is_file(), program
-        tool = f'tools/{Path(program).stem.partition("_")[2]}.py'
-        check_configs(parse([rest[before[0]], *rest[before[1]:]], tool))
+        launcher, _, tool = Path(program).stem.partition('_')
+        if launcher == 'slurm':  # PARTITION JOB_NAME CONFIG, and WORK_DIR or CHECKPOINT
+            words = [rest[2], *(['--work-dir'] if tool == 'train' else []), *rest[3:]]
+        else:  # CONFIG, CHECKPOINT to test, GPUS
+            gpus = 1 if tool == 'train' else 2
+            words = [*rest[:gpus], *rest[gpus + 1:]]
+        check_configs(parse(words, f'tools/{tool}.py'))
     elif program == 'make':
         assert {word for word in rest if '=' not in word} <= TARGETS, f'make has no target {rest}'
     elif program == 'pytest':
