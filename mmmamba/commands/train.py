@@ -151,7 +151,7 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise InputError(f'{args.config} has no auto_scale_lr.base_batch_size to scale the learning rate by')
         cfg.auto_scale_lr.enable = True
-    if args.resume is None and was_restarted():
+    if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
         args.resume = 'auto'
     if args.resume:
         use_checkpoint(cfg, args.resume)

@@ -85,6 +85,22 @@ def test_data_workers_do_not_end_before_the_process(shared_coco_folder, tmp_path
         assert torch.load(tmp_path / 'run/stopped.pth')['meta']['iter'] == iteration + 1
 
 
+def test_a_run_that_is_stopped_before_it_goes_on_stays_where_it_was(shared_coco_folder, tmp_path):
+
+    class AtOnce(Hook):
+        def before_train_epoch(self, runner) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cfg = toy_training.config(shared_coco_folder, tmp_path / 'stopped', workers=0)
+    for hook in (Signal(5), AtOnce()):
+        with pytest.raises(TrainingStopped):
+            train(cfg, hook, resume=True)
+        assert torch.load(tmp_path / 'stopped/stopped.pth')['position_in_epoch'] == {'batches': 2, 'of': 4}
+    train(cfg, resume=True)
+    train(toy_training.config(shared_coco_folder, tmp_path / 'whole', workers=0))
+    toy_training.assert_same_end(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
+
+
 def test_another_batch_size_goes_on_at_the_same_image(shared_coco_folder, tmp_path):
     cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, batch_size=4)
     with pytest.raises(TrainingStopped):

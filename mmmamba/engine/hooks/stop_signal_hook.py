@@ -76,8 +76,8 @@ class StopSignalHook(Hook):
         self.stop_listening()
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Stops between two epochs."""
-        self._stop_if_asked(runner, runner.iter)
+        """Stops between two epochs, or before an epoch that was left in the middle goes on."""
+        self._stop_if_asked(runner, runner.iter, getattr(runner.train_loop, 'first_batch', 0))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
