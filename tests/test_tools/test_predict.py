@@ -146,7 +146,11 @@ def test_a_camera_until_ctrl_c(files: tuple[Path, Path, Path], predict: Callable
     monkeypatch.setattr(cv2, 'VideoCapture', lambda place: Camera() if place == 0 else opened(place))
     monkeypatch.setattr(video_file, 'has_h264', lambda: False)
     monkeypatch.setattr('mmmamba.commands.predict.has_h264', lambda: False)
-    assert predict('0') == 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever started the tests may ignore
+    try:
+        assert predict('0') == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert written(tmp_path) == {'vis': ['camera_0.mp4'], 'preds': ['camera_0.json']}
     assert json.loads((tmp_path / 'out/preds/camera_0.json').read_text())['file'] == 'camera 0'
     assert capsys.readouterr().err.count('pip install av') == 1
