@@ -4,7 +4,9 @@ In each, pip installs the wheel as a user would, and the tests run that show the
 their reference, every config built, one of each kind trained for two steps, commands, training and resuming. Prints
 the table of docs/compatibility.md. Takes some 15 minutes and 2 GB for each environment, which is deleted.
 
-Usage: matrix.py [ARGUMENTS OF PIP]     for example --extra-index-url with an index of PyTorch's CPU builds
+Usage: matrix.py [--any-build] [ARGUMENTS OF PIP]
+    --any-build            takes PyTorch's CUDA build, of several GB, where pip finds no CPU build
+    ARGUMENTS OF PIP       for example --extra-index-url with an index of PyTorch's CPU builds
 """
 from __future__ import annotations
 
@@ -17,6 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+ANY_BUILD = '--any-build' in sys.argv
+PIP_ARGUMENTS = [argument for argument in sys.argv[1:] if argument != '--any-build']
 TESTS = ('tests/test_ops/test_ss2d_scan.py', 'tests/test_ops/test_native.py', 'tests/test_compat',
          'tests/test_commands.py', 'tests/test_configs.py', 'tests/test_models/test_yolov8_head.py',
          'tests/test_tools/test_train_and_test.py::test_train_resume_and_test')
@@ -69,9 +73,12 @@ def _try(row: Row, wheel: Path, folder: Path) -> tuple[list[str], str]:
         return nothing, f'not run: no Python {row.python} here'
     _run([interpreter, '-m', 'venv', str(folder)])
     python = str(folder / 'bin' / 'python')
-    pip = [python, '-m', 'pip', 'install', '--quiet', '--no-compile', '--disable-pip-version-check', *sys.argv[1:]]
-    torch = f'torch=={row.torch}+cpu'  # by name, so that pip never takes a CUDA build of several GB
+    pip = [python, '-m', 'pip', 'install', '--quiet', '--no-compile', '--disable-pip-version-check', *PIP_ARGUMENTS]
+    torch = f'torch=={row.torch}+cpu'  # by name, so that pip takes no CUDA build of several GB unasked
     found = _run([*pip, torch])
+    if found.returncode and ANY_BUILD:
+        torch = f'torch=={row.torch}'
+        found = _run([*pip, torch])
     if found.returncode:
         # The second is what pip says where its settings limit PyTorch's versions.
         if re.search('No matching distribution found|ResolutionImpossible', found.stderr):
@@ -79,7 +86,8 @@ def _try(row: Row, wheel: Path, folder: Path) -> tuple[list[str], str]:
         return nothing, f'error: {found.stderr.splitlines()[-1]}'
     constraints = folder / 'constraints.txt'
     pins = (ROOT / 'requirements/constraints.txt').read_text(encoding='utf-8').splitlines()
-    constraints.write_text('\n'.join([torch, *(pin for pin in pins if row.pinned and not pin.startswith('torch'))]))
+    its_own = ('torch', ) if f'torch=={row.torch}' in pins else ('torch', 'triton')  # each has its Triton
+    constraints.write_text('\n'.join([torch, *(pin for pin in pins if row.pinned and not pin.startswith(its_own))]))
     made = _run([*pip, '-c', str(constraints), f'mmmamba[{row.extra},demo] @ {wheel.as_uri()}',
                  'pytest', 'hypothesis'])
     if made.returncode:
