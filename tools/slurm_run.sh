@@ -25,13 +25,14 @@ if [ -z "${BATCH:-}" ]; then
     # shellcheck disable=SC2086  # SRUN_ARGS is several words
     exec srun "${options[@]}" ${SRUN_ARGS:-} "${step[@]}"
 fi
+# The job's script is one of sh, which does not read all of what bash's printf %q writes.
+quoted() { local quote="'" escaped="'\\''" word; for word; do printf "'%s' " "${word//$quote/$escaped}"; done; }
 # srun passes the signal on to the programs, which save and end.
 # shellcheck disable=SC2086,SC2016
 exec sbatch "${options[@]}" --requeue --open-mode=append --signal="B:USR1@${GRACE:-120}" ${SRUN_ARGS:-} \
-    --wrap "srun $(printf '%q ' "${step[@]}") &"'
+    --wrap "srun $(quoted "${step[@]}")&"'
 step=$! asked=
 trap "asked=yes; kill -USR1 $step" USR1
-wait $step || status=$?
-[ -z "$asked" ] || wait $step || status=$?
-[ -z "$asked" ] || [ -z "$status" ] || scontrol requeue "$SLURM_JOB_ID"
-exit ${status:-0}'
+while wait $step; status=$?; kill -0 $step 2>/dev/null; do :; done  # a signal ends wait, but not the step
+[ -z "$asked" ] || [ $status = 0 ] || scontrol requeue "$SLURM_JOB_ID"
+exit $status'

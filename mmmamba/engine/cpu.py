@@ -64,7 +64,12 @@ def _take_slurms_names() -> None:
     except KeyError as error:
         raise InputError(f'--launcher slurm: {error} is not set; start the processes with srun') from None
     if 'MASTER_ADDR' not in os.environ:
-        listed = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+        command = ['scontrol', 'show', 'hostnames', nodes]
+        try:
+            listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:  # a container, for example, often lacks it
+            raise InputError(f'--launcher slurm: scontrol does not name the nodes ({error}); set MASTER_ADDR to the '
+                             'first one') from error
         os.environ['MASTER_ADDR'] = listed.stdout.split()[0]
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'OMP_NUM_THREADS' not in os.environ:  # else each process would use all cores of its node

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
+from mmmamba.engine import prepare_distributed
+from mmmamba.errors import InputError
 from mmmamba.package_files import TOOLS
 
 PROGRAMS = {
@@ -84,6 +87,44 @@ def test_a_batch_job_is_queued_again_when_it_was_stopped_before_its_end(slurm, t
     printed, _ = job.communicate(timeout=20)
     assert printed == ('scontrol requeue 7\n' if stopped else 'a b.py\n')
     assert job.returncode == (138 if stopped else 3)
+
+
+def test_a_batch_job_that_still_came_to_its_end_is_not_queued_again(slurm, tmp_path):
+    slurm('slurm_train.sh', 'p', 'j', 'a.py', 'w', BATCH='1')
+    slurm.stand_in('srun', 'trap "" USR1; touch "$WHERE/started"; sleep 0.5')
+    with subprocess.Popen(['sh', tmp_path / 'job.sh'], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, 'SLURM_JOB_ID': '7', 'status': '1'}) as job:
+        while not (tmp_path / 'started').exists():
+            time.sleep(0.02)
+        for _ in range(2):
+            job.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
+        assert job.communicate(timeout=20)[0] == ''
+    assert job.returncode == 0
+
+
+@pytest.mark.parametrize('name', ["it's", 'a\nb', 'früchte', '$HOME `x` "y" &', ''])
+def test_a_batch_job_gets_arguments_as_they_are(slurm, tmp_path, name):
+    slurm('slurm_train.sh', 'p', 'j', 'a.py', 'w', name, BATCH='1', LC_ALL='C')
+    slurm.stand_in('srun', 'for last; do printf "<%s>" "$last"; done')
+    done = subprocess.run(['sh', tmp_path / 'job.sh'], capture_output=True, text=True)
+    assert f'<w><{name}><--launcher>' in done.stdout and done.returncode == 0
+
+
+@pytest.mark.parametrize('scontrol', ['echo broken; exit 1', None])
+def test_without_scontrol_the_first_node_has_to_be_named(slurm, tmp_path, monkeypatch, scontrol):
+    if scontrol:
+        slurm.stand_in('scontrol', scontrol)
+    else:
+        monkeypatch.setenv('PATH', '')
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '')  # put back after the test
+    for name, value in dict(PROCID='0', LOCALID='0', NTASKS='2', NODELIST='n[1-2]').items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    monkeypatch.delenv('MASTER_ADDR', raising=False)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(InputError, match='set MASTER_ADDR to the first one'):
+        prepare_distributed(Config(), 'slurm')
 
 
 @pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh'])
