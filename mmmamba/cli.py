@@ -42,7 +42,8 @@ _PACKAGES = {
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
 # What gloo and NCCL say when another process has ended, or its machine cannot be reached.
-_LOST = re.compile(r'Connection (closed|reset) by peer|Timed out waiting|[Ss]ocket [Tt]imeout|ncclRemoteError')
+_LOST = re.compile(r'Connection (closed|reset) by peer|Timed out waiting|[Ss]ocket [Tt]imeout|ncclRemoteError|'
+                   r'gloo.*(Broken pipe|No route to host|Connection timed out)')
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
 _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 

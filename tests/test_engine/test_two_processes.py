@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmmamba.cli import describe
+
 import toy_training  # isort: skip  (this folder's)
 
 
@@ -48,3 +50,10 @@ def test_the_end_of_a_process_ends_the_other_with_one_line(shared_coco_folder, t
     assert printed.startswith('the contact to another process of this run is lost; if it ended, it said why: ')
     assert printed.count('\n') == 1
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+
+
+@pytest.mark.parametrize('reason', ['Broken pipe', 'No route to host', 'Connection timed out'])
+def test_a_lost_network_is_one_line(reason):
+    error = f'[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] writev [10.0.0.2]:4242: {reason}'
+    assert 'the contact to another process' in describe(RuntimeError(error))
+    assert describe(RuntimeError(reason)) is None
