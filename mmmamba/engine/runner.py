@@ -23,7 +23,7 @@ from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
 from mmmamba.engine.hooks.progress_hook import ProgressHook
 from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
-from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook
+from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook
 from mmmamba.engine.train_loop import ResumableTrainLoop
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
@@ -34,10 +34,10 @@ class CheckedRunner(Runner):
     """mmengine's ``Runner`` for any config, those of mmdet's recipes included.
 
     It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`EncodedMasksHook`, :class:`FusedLayersHook`,
-    :class:`UnreadableImagesHook`, :class:`ProgressHook` and :class:`StopSignalHook` even if the config does not list
-    them, mmengine's ``EpochBasedTrainLoop`` is :class:`ResumableTrainLoop`, its data loaders work with
-    ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be switched to after
-    the end. The screen shows the progress and warnings, as its ``console`` decides; with
+    :class:`MissedValidationHook`, :class:`UnreadableImagesHook`, :class:`ProgressHook` and :class:`StopSignalHook`
+    even if the config does not list them, mmengine's ``EpochBasedTrainLoop`` is :class:`ResumableTrainLoop`, its data
+    loaders work with ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be
+    switched to after the end. The screen shows the progress and warnings, as its ``console`` decides; with
     ``log_level='DEBUG'`` it shows the whole log.
     """
 
@@ -71,7 +71,7 @@ class CheckedRunner(Runner):
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
         for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook,
-                       ProgressHook, StopSignalHook):
+                       ProgressHook, MissedValidationHook, StopSignalHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 

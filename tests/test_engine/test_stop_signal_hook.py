@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmmamba.engine import CheckedRunner, TrainingStopped
+from mmmamba.engine import CheckedRunner, StopSignalHook, TrainingStopped
 
 import toy_training  # isort: skip  (this folder's)
 
@@ -99,6 +99,57 @@ def test_a_run_that_is_stopped_before_it_goes_on_stays_where_it_was(shared_coco_
     train(cfg, resume=True)
     train(toy_training.config(shared_coco_folder, tmp_path / 'whole', workers=0))
     toy_training.assert_same_end(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
+
+
+def validated(cfg, batch_size: int = 4):
+    cfg.val_dataloader = dict(batch_size=batch_size, num_workers=0, dataset=cfg.train_dataloader.dataset,
+                              sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='DumpResults', out_file_path=f'{cfg.work_dir}/results.pkl')
+    return cfg
+
+
+class Validated(Hook):
+    """Notes which epochs were validated, and sends the process a signal in the validation of one."""
+
+    def __init__(self, stop: int = 0) -> None:
+        self.stop, self.epochs, self.batches = stop, [], 0
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.batches += 1
+        if runner.epoch == self.stop and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self.epochs.append(runner.epoch)
+
+
+@pytest.mark.parametrize('epoch', [2, 4])
+def test_a_validation_that_was_left_is_done_when_the_run_goes_on(shared_coco_folder, tmp_path, epoch):
+    cfg = validated(toy_training.config(shared_coco_folder, tmp_path, workers=0))
+    first, second = Validated(stop=epoch), Validated()
+    with pytest.raises(TrainingStopped) as stop:
+        train(cfg, first)
+    assert stop.value.checkpoint == tmp_path / f'epoch_{epoch}.pth'
+    assert first.batches == 4 * (epoch - 1) + 2
+    train(cfg, second, resume=True)
+    assert first.epochs + second.epochs == [1, 2, 3, 4]
+
+
+def test_a_run_that_goes_on_in_an_epoch_does_not_validate_the_one_before_again(shared_coco_folder, tmp_path):
+    cfg = validated(toy_training.config(shared_coco_folder, tmp_path, workers=0))
+    first, second = Validated(), Validated()
+    with pytest.raises(TrainingStopped):
+        train(cfg, first, Signal(9))
+    train(cfg, second, resume=True)
+    assert first.epochs == [1, 2] and second.epochs == [3, 4]
+
+
+def test_a_handler_that_python_does_not_know_does_not_end_the_training(monkeypatch):
+    hook = StopSignalHook()
+    before = signal.getsignal(signal.SIGTERM)
+    hook._previous = {signal.SIGTERM: None}  # as signal.signal says of a C library's
+    hook.stop_listening()
+    assert signal.signal(signal.SIGTERM, before) == signal.SIG_DFL
 
 
 def test_another_batch_size_goes_on_at_the_same_image(shared_coco_folder, tmp_path):

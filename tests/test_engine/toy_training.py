@@ -8,20 +8,24 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import Dataset, Sampler
 
 from mmmamba.cli import describe
 from mmmamba.engine import CheckedRunner, TrainingStopped, prepare_distributed
 
 import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
-from mmdet.registry import HOOKS, MODELS
+from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, MODELS
 
 SIZE = 32
 CLASSES = ('square', 'wide', 'tall')
@@ -135,8 +139,37 @@ class SignalHook(Hook):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
+@METRICS.register_module()
+class CountMetric(BaseMetric):
+    """Counts the images."""
+
+    default_prefix = 'toy'
+
+    def process(self, data_batch: dict, data_samples: list) -> None:
+        self.results.append(None)
+
+    def compute_metrics(self, results: list) -> dict[str, int]:
+        return {'images': len(results)}
+
+
+@DATA_SAMPLERS.register_module()
+class UnevenSampler(Sampler):
+    """Gives the first process two images more than the second."""
+
+    def __init__(self, dataset: Dataset, seed: int | None = None) -> None:
+        self.images = [range(9), range(9, len(dataset))][get_rank()]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
 def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str = 'SignalHook') -> None:
     """Trains, or goes on, as torchrun would start it, 2 images for each process, over gloo.
+
+    The processes validate unequal numbers of images, as they do with ``round_up=False``.
 
     Args:
         data: The data set.
@@ -155,6 +188,9 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str 
             os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
             hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
             cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks)
+            cfg.val_dataloader = dict(batch_size=1, num_workers=0, dataset=cfg.train_dataloader.dataset,
+                                      sampler=dict(type='UnevenSampler'))
+            cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='CountMetric')
             cfg.launcher, cfg.resume = 'pytorch', True
             prepare_distributed(cfg, 'pytorch')
             try:

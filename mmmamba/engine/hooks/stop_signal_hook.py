@@ -15,6 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import distributed
 
 from mmmamba.engine.cpu import longest_wait
+from mmmamba.engine.hooks.validation_hooks import MissedValidationHook
 from mmmamba.engine.train_loop import ResumableTrainLoop
 from mmmamba.files import write_atomically
 
@@ -49,7 +50,8 @@ class StopSignalHook(Hook):
     every iteration, in the background and on the CPU, and read after the next. It is enough that one of them is
     signalled.
 
-    A validation is left at once if its epoch has been saved; otherwise it is finished first.
+    A validation is left at once if its epoch has been saved, since ``MissedValidationHook`` does it again when the run
+    is resumed; otherwise it is finished first.
     """
 
     # After everything that belongs to an iteration, the schedules' steps included.
@@ -57,13 +59,16 @@ class StopSignalHook(Hook):
 
     def __init__(self) -> None:
         self._signal = 0
+        self._listening = False
         self._saved = -1  # iterations, in the first process
+        self._leaves_in_first = 0  # batches of a validation
         self._position: dict[str, int] | None = None
         self._previous: dict[int, Any] = {}
         self._votes: _Votes | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Listens for signals."""
+        self._listening = True
         if distributed.is_initialized() and runner.world_size > 1:
             self._votes = _Votes(longest_wait(runner.cfg))
         if threading.current_thread() is threading.main_thread():
@@ -88,10 +93,19 @@ class StopSignalHook(Hook):
         elif isinstance(loop, ResumableTrainLoop) and batch_idx + 1 < len(loop.dataloader):
             self._stop_if_asked(runner, runner.iter + 1, batch_idx + 1)
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Counts the batches after which a validation can be left: those that no process is without."""
+        if not self._may_leave_validation(runner):
+            self._leaves_in_first = 0
+            return
+        self._leaves_in_first = len(runner.val_dataloader)
+        if self._votes is not None:
+            self._leaves_in_first = self._votes.smallest(self._leaves_in_first)
+
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                        outputs: list | None = None) -> None:
         """Leaves a validation if nothing would be lost."""
-        if self._previous:
+        if batch_idx < self._leaves_in_first:
             self._stop_if_asked(runner, runner.iter, only_if_saved=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -138,7 +152,8 @@ class StopSignalHook(Hook):
         if iterations == 0:
             checkpoint = None
         elif saved == iterations:
-            checkpoint = Path(Path(runner.work_dir, 'last_checkpoint').read_text(encoding='utf-8'))
+            # Not read from the work dir, which processes on other machines need not see.
+            checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
         elif is_main_process():
             self._save(runner, Path(runner.work_dir, STOPPED), iterations, batches)
         self._wait_for_all()
@@ -154,8 +169,15 @@ class StopSignalHook(Hook):
     def stop_listening(self) -> None:
         """Leaves signals to what they did before the training."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # A handler of a C library, which Python does not know, is None and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
+        self._listening = False
+
+    def _may_leave_validation(self, runner: Runner) -> bool:
+        # One that would not be done again, as in trainings by iterations, has to be finished.
+        return (self._listening and isinstance(runner.train_loop, EpochBasedTrainLoop)
+                and any(isinstance(hook, MissedValidationHook) for hook in runner.hooks))
 
     def _wait_for_all(self) -> None:
         # A process that ended while the first one still saves would have the launcher end that, too.
@@ -182,6 +204,12 @@ class _Votes:
         self._numbers = torch.tensor(mine)
         self._work = distributed.all_reduce(self._numbers, distributed.ReduceOp.MAX, self._group, async_op=True)
         return agreed
+
+    def smallest(self, mine: int) -> int:
+        """Waits for all processes, and returns the smallest of their numbers."""
+        number = torch.tensor(mine)
+        distributed.all_reduce(number, distributed.ReduceOp.MIN, self._group)
+        return int(number)
 
     def close(self) -> None:
         """Waits until all processes are here."""

@@ -45,6 +45,8 @@ class MissedValidationHook(Hook):
         """Validates what was resumed, if it is due."""
         loop = runner.train_loop
         due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
+        if getattr(loop, 'first_batch', 0):  # the run was left in the epoch after, so this one has been validated
+            return
         if runner.val_loop is not None and due and loop.epoch >= max(loop.val_begin, 1):
             runner.val_loop.run()
 
