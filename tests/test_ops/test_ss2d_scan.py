@@ -69,8 +69,10 @@ def test_matches_float64_reference(way, pattern, shape):
 )
 def test_default_backend_matches_on_random_shapes(shape, pattern, seed):
     inputs = ss2d_inputs(*shape, seed=seed, count=len(directions_of(pattern)))
-    got = results(lambda **named: ss2d_scan(**named, pattern=pattern), cast(inputs, torch.float32))
-    assert_close(got, expected_of(inputs, pattern), TOLERANCES[torch.float32], floor=0.1)
+    single = cast(inputs, torch.float32)
+    got = results(lambda **named: ss2d_scan(**named, pattern=pattern), single)
+    plain = results(lambda **named: ss2d_scan(**named, pattern=pattern, backend='reference'), single)
+    assert_close(got, expected_of(inputs, pattern), TOLERANCES[torch.float32], floor=0.1, plain=plain)
 
 
 def naive_scan(x: Tensor, k: int, sequence: Tensor, named: dict[str, Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from mmmamba.files import write_atomically
 
 CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
 SIGNALS = {-number: number.name for number in signal.Signals}  # as statuses
-STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # 130 and 143: the same, as our tools and launchers have them
+STOPPED = (130, 138, 143, -signal.SIGINT, -signal.SIGUSR1, -signal.SIGTERM)  # 128 and more: as our tools end
 WORKERS_NOTICE = 8.0  # seconds; PyTorch's data workers look every 5 whether their parent is alive
 SRUN = ('--job-name=compare', '--ntasks=1', '--kill-on-bad-exit=1')
 
