@@ -204,7 +204,7 @@ def test_a_resumed_run_knows_epoch_time_and_best(shared_coco_folder, tmp_path, c
         clock.seconds += 60
 
     train(toy(shared_coco_folder, tmp_path, epochs=2, ap=(0.5, 0.1)), Doing(minute))
-    cfg = toy(shared_coco_folder, tmp_path, epochs=5, ap=(0.3, 0.6, 0.1))
+    cfg = toy(shared_coco_folder, tmp_path, epochs=5, ap=(0.1, 0.3, 0.6, 0.1))  # the first again: of epoch 2
     cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_2.pth')
     capsys.readouterr()
     train(cfg, Doing(minute))
@@ -212,7 +212,7 @@ def test_a_resumed_run_knows_epoch_time_and_best(shared_coco_folder, tmp_path, c
     assert any('from epoch 3' in line for line in lines)
     epochs = [line for line in lines if re.match(r'epoch \d/5:', line)]
     assert [line[:9] for line in epochs] == ['epoch 3/5', 'epoch 4/5', 'epoch 5/5']
-    assert 'best AP 0.500 at epoch 1, 8 min left' in epochs[0]
+    assert 'AP 0.100 (best 0.500 at epoch 1), 8 min left' in epochs[0]
     assert 'AP 0.300 (best 0.500 at epoch 1), 4 min left' in epochs[1]
     assert 'AP 0.600 (the best)' in epochs[2] and 'left' not in epochs[2]
 
