@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from uuid import uuid4
 
 import pytest
 from mmdet.registry import METRICS
@@ -59,15 +58,6 @@ def toy(data: Path, work_dir: Path, *, ap: tuple[float | None, ...] = (), **sett
                                   dataset=cfg.train_dataloader.dataset)
         cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='ListedAP', values=ap)
     return cfg
-
-
-def train(cfg: Config, *hooks: Hook) -> CheckedRunner:
-    cfg.experiment_name = uuid4().hex
-    runner = CheckedRunner.from_cfg(cfg)
-    for hook in hooks:
-        runner.register_hook(hook)
-    runner.train()
-    return runner
 
 
 def records(runner: CheckedRunner) -> list[dict]:
@@ -144,7 +134,7 @@ def screen(received: str) -> list[str]:
 
 @pytest.mark.parametrize('batch_size, iterations', [(16, 1), (6, 3)])
 def test_every_epoch_is_a_line_and_a_record(batch_size, iterations, shared_coco_folder, tmp_path, capsys):
-    runner = train(toy(shared_coco_folder, tmp_path, epochs=3, batch_size=batch_size, ap=(0.2, 0.4, 0.3)))
+    runner = toy_training.train(toy(shared_coco_folder, tmp_path, epochs=3, batch_size=batch_size, ap=(0.2, 0.4, 0.3)))
     lines = capsys.readouterr().out.splitlines()
     plan = f'plan: 3 epochs of {iterations} iteration{"s" * (iterations > 1)} of {batch_size} images'
     assert plan in '\n'.join(lines)
@@ -163,21 +153,21 @@ def test_every_epoch_is_a_line_and_a_record(batch_size, iterations, shared_coco_
 
 def test_without_validation_and_with_debug_level(shared_coco_folder, tmp_path, capsys):
     cfg = toy(shared_coco_folder, tmp_path, epochs=1)
-    train(cfg)
+    toy_training.train(cfg)
     assert 'AP' not in capsys.readouterr().out
     cfg.log_level = 'DEBUG'
-    train(cfg)
+    toy_training.train(cfg)
     printed = capsys.readouterr().out
     assert 'Epoch(train)' in printed and 'System environment' in printed and 'epoch 1/1: loss' in printed
     cfg.log_level = 'WARNING'
-    train(cfg)
+    toy_training.train(cfg)
     assert capsys.readouterr().out == ''
 
 
 def test_nothing_detected_is_not_the_best(shared_coco_folder, tmp_path, capsys):
     cfg = toy(shared_coco_folder, tmp_path, epochs=3, ap=(None, 0.2, None))
     cfg.default_hooks.checkpoint.save_best = None
-    train(cfg, Doing(lambda: print('no line', end='')))
+    toy_training.train(cfg, Doing(lambda: print('no line', end='')))
     printed = capsys.readouterr().out
     said = [line.strip().rpartition(', ')[0] for line in printed.splitlines() if 'validation: ' in line]
     assert said == ['validation: nothing detected', 'validation: AP 0.200, AP50 0.500 (the best so far)',
@@ -191,7 +181,7 @@ def test_iterations_instead_of_epochs(shared_coco_folder, tmp_path, capsys):
     cfg.default_hooks = dict(logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False))
     cfg.log_processor, cfg.param_scheduler = dict(by_epoch=False), []
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'ScaleWeightDecayHook']
-    runner = train(cfg)
+    runner = toy_training.train(cfg)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert [re.split('[:(]', line)[0] for line in lines if line.startswith(('iteration', 'validation'))] == [
         'iteration 2/4', 'validation', 'iteration 4/4', 'validation']
@@ -203,11 +193,11 @@ def test_a_resumed_run_knows_epoch_time_and_best(shared_coco_folder, tmp_path, c
     def minute() -> None:
         clock.seconds += 60
 
-    train(toy(shared_coco_folder, tmp_path, epochs=2, ap=(0.5, 0.1)), Doing(minute))
+    toy_training.train(toy(shared_coco_folder, tmp_path, epochs=2, ap=(0.5, 0.1)), Doing(minute))
     cfg = toy(shared_coco_folder, tmp_path, epochs=5, ap=(0.1, 0.3, 0.6, 0.1))  # the first again: of epoch 2
     cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_2.pth')
     capsys.readouterr()
-    train(cfg, Doing(minute))
+    toy_training.train(cfg, Doing(minute))
     lines = capsys.readouterr().out.splitlines()
     assert any('from epoch 3' in line for line in lines)
     epochs = [line for line in lines if re.match(r'epoch \d/5:', line)]
@@ -221,7 +211,7 @@ def test_time_left_has_the_validations_and_long_epochs_more_lines(shared_coco_fo
     def pass_by(seconds: float) -> None:
         clock.seconds += seconds
 
-    train(toy(shared_coco_folder, tmp_path, epochs=3, ap=(0.1, 0.2, 0.3)),
+    toy_training.train(toy(shared_coco_folder, tmp_path, epochs=3, ap=(0.1, 0.2, 0.3)),
           Doing(lambda: pass_by(60), lambda: pass_by(30)))
     left = {line.partition(':')[0]: line.rpartition(', ')[2] for line in capsys.readouterr().out.splitlines()
             if line.startswith('epoch')}
@@ -243,7 +233,7 @@ def test_a_bar_is_live_on_a_terminal_and_leaves_whole_lines(columns, shared_coco
     with warnings.catch_warnings():
         warnings.simplefilter('always')
         cfg = toy(shared_coco_folder, tmp_path, epochs=2, ap=(0.2, 0.4))
-        runner = train(cfg, Doing(chatter))
+        runner = toy_training.train(cfg, Doing(chatter))
     received = terminal.finish()
     frames = re.split(r'[\r\n]+', received)
     bars = [frame for frame in frames if '|' in frame]
@@ -267,7 +257,7 @@ def test_a_bar_is_gone_when_training_fails(shared_coco_folder, tmp_path, termina
         'loss': self.count(inputs.mean((1, 2, 3))[:, None].expand(-1, 8)).mean() * math.nan})
     stream, showing = sys.stdout, warnings.showwarning
     with pytest.raises(InputError, match='loss is nan'):
-        train(toy(shared_coco_folder, tmp_path))
+        toy_training.train(toy(shared_coco_folder, tmp_path))
     assert sys.stdout is stream and warnings.showwarning is showing
     sys.stdout.write('error: loss is nan\n')
     assert screen(terminal.finish())[-2] == 'error: loss is nan'
@@ -278,21 +268,21 @@ def test_a_loss_that_is_not_finite_is_shown(shared_coco_folder, tmp_path, capsys
         'loss': self.count(inputs.mean((1, 2, 3))[:, None].expand(-1, 8)).mean() * math.nan})
     cfg = toy(shared_coco_folder, tmp_path, epochs=1)
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'NonFiniteLossHook']
-    train(cfg)
+    toy_training.train(cfg)
     assert 'epoch 1/1: loss nan' in capsys.readouterr().out
 
 
 def test_other_processes_are_silent(shared_coco_folder, tmp_path, terminal, monkeypatch):
     monkeypatch.setattr('mmengine.logging.logger._get_rank', lambda: 1)
     terminal.start()
-    train(toy(shared_coco_folder, tmp_path, epochs=1))
+    toy_training.train(toy(shared_coco_folder, tmp_path, epochs=1))
     assert terminal.finish() == ''
 
 
 def test_a_dumb_terminal_has_lines_alone(shared_coco_folder, tmp_path, terminal, monkeypatch):
     terminal.start()
     monkeypatch.setenv('TERM', 'dumb')
-    train(toy(shared_coco_folder, tmp_path, epochs=1))
+    toy_training.train(toy(shared_coco_folder, tmp_path, epochs=1))
     assert 'epoch 1/1: loss' in (received := terminal.finish()) and '|' not in received
 
 

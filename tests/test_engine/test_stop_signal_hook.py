@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import time
-from uuid import uuid4
 
 import pytest
 import torch
@@ -14,6 +13,8 @@ from mmengine.hooks import Hook
 from mmmamba.engine import CheckedRunner, StopSignalHook, TrainingStopped
 
 import toy_training  # isort: skip  (this folder's)
+
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 class Signal(Hook):
@@ -27,22 +28,9 @@ class Signal(Hook):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def train(cfg, *hooks: Hook, resume: bool = False) -> CheckedRunner:
     cfg.resume = resume
-    cfg.experiment_name = uuid4().hex
-    runner = CheckedRunner.from_cfg(cfg)
-    for hook in hooks:
-        runner.register_hook(hook)
-    runner.train()
-    return runner
+    return toy_training.train(cfg, *hooks)
 
 
 @pytest.mark.parametrize('scenario', toy_training.SCENARIOS)
@@ -62,7 +50,7 @@ def test_stopped_run_ends_as_if_it_had_not_been(shared_coco_folder, tmp_path, sc
     train(cfg, resume=True)
     assert not (tmp_path / 'stopped/stopped.pth').exists()
     train(toy_training.config(shared_coco_folder, tmp_path / 'whole', **arguments))
-    toy_training.assert_same_end(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
+    toy_training.assert_same_end(*(torch.load(tmp_path / run / 'epoch_4.pth') for run in ('stopped', 'whole')))
 
 
 def test_data_workers_do_not_end_before_the_process(shared_coco_folder, tmp_path):
@@ -98,7 +86,7 @@ def test_a_run_that_is_stopped_before_it_goes_on_stays_where_it_was(shared_coco_
         assert torch.load(tmp_path / 'stopped/stopped.pth')['position_in_epoch'] == {'batches': 2, 'of': 4}
     train(cfg, resume=True)
     train(toy_training.config(shared_coco_folder, tmp_path / 'whole', workers=0))
-    toy_training.assert_same_end(tmp_path / 'stopped/epoch_4.pth', tmp_path / 'whole/epoch_4.pth')
+    toy_training.assert_same_end(*(torch.load(tmp_path / run / 'epoch_4.pth') for run in ('stopped', 'whole')))
 
 
 def validated(cfg, batch_size: int = 4):

@@ -42,7 +42,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_iteration(shared_coco
     assert train(shared_coco_folder, tmp_path, '5').count('stopped by SIGUSR1') == 2
     assert torch.load(tmp_path / 'stopped.pth')['meta']['iter'] in (6, 7)
     train(shared_coco_folder, tmp_path)
-    toy_training.assert_same_end(tmp_path / 'epoch_4.pth', two)
+    toy_training.assert_same_end(torch.load(tmp_path / 'epoch_4.pth'), torch.load(two))
 
 
 def test_the_end_of_a_process_ends_the_other_with_one_line(shared_coco_folder, tmp_path):
