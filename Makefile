@@ -16,6 +16,7 @@
 #   make stranger           uses the wheel as a stranger would, on one data set in three formats, from check-data to an exported
 #                           file; all results must be the same in each; some 15 minutes (DATA=folder: on yours)
 #   make test-matrix        tests the wheel with every supported set of libraries: the table of docs/compatibility.md
+#   make test-distributed   trains under Slurm and on two hosts while processes and networks fail; as root, on Debian
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
 #   make help               this text
 #
@@ -40,7 +41,7 @@ INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
 # Libraries are compiled to bytecode at their first import and not in every process again, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint docs wheels try-wheels stranger test-matrix install clean
+.PHONY: help demo test lint docs wheels try-wheels stranger test-matrix test-distributed install clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -72,6 +73,9 @@ stranger: $(STAMP)
 
 test-matrix: $(STAMP)
 	$(BIN)/python .ci/matrix.py $(PIP_ARGS)
+
+test-distributed: $(STAMP)
+	tests/distributed/run.sh
 
 install: $(STAMP)
 

@@ -1,0 +1,226 @@
+"""Trains under Slurm and on two hosts, while jobs are cancelled, processes die, networks and disks fail.
+
+Every case ends with the weights of one undisturbed run of two processes, bit by bit, or with one line that says what
+is wrong. Prints a table, and exits with 1 if a case fails.
+
+Usage: run.py [NAME ...]     the cases whose names begin so; all of them by default
+"""
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(Path(__file__).parent)]
+
+from conftest import compose_coco_folder  # noqa: E402
+from places import run, slurm, two_hosts, wait_until  # noqa: E402
+
+import mmmamba  # noqa: E402, F401  (allows checkpoints to be read)
+
+TOOLS, CONFIG, EPOCHS = ROOT / 'tools', 'yolov8_n', 12
+TIMEOUT = 15  # seconds that processes wait for each other
+
+
+@dataclass
+class Lab:
+    """Where the cases run.
+
+    Args:
+        folder: For everything that they write.
+        environment: Variables of all processes.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+
+    def options(self, work_dir: Path, *more: object) -> list[str]:
+        return [str(word) for word in (
+            '--work-dir', work_dir, '--data', self.folder / 'data', '--image-size', 64, '--epochs', EPOCHS,
+            '--batch-size', 4, '--workers', 1, '--cfg-options', f'env_cfg.dist_cfg.timeout={TIMEOUT}', *more)]
+
+    def start(self, name: str, command: Sequence[object], **variables: str) -> subprocess.Popen:
+        """Starts a command whose output goes to NAME.log."""
+        with (self.folder / f'{name}.log').open('a') as log:
+            return subprocess.Popen([str(word) for word in command], stdout=log, stderr=subprocess.STDOUT,
+                                    cwd=self.folder, env={**self.environment, **variables})
+
+    def on_slurm(self, name: str, *more: object, **variables: str) -> subprocess.Popen:
+        return self.start(name, [TOOLS / 'slurm_train.sh', 'cpu', name, CONFIG, name,
+                                 *self.options(self.folder / name, *more)[2:]],
+                          **{'GPUS': '0', 'TASKS': '2', 'CPUS_PER_TASK': '1', **variables})
+
+    def on_hosts(self, name: str, *more: object, hosts: Sequence[int] = (0, 1), **variables: str
+                 ) -> list[subprocess.Popen]:
+        return [self.start(f'{name}_{host}', ['ip', 'netns', 'exec', f'h{host}', TOOLS / 'dist_train.sh', CONFIG, 1,
+                                              *self.options(self.folder / name, *more)],
+                           **{'NNODES': '2', 'NODE_RANK': str(host), 'MASTER_ADDR': '10.9.0.1',
+                              'GLOO_SOCKET_IFNAME': f'v{host}', **variables}) for host in hosts]
+
+    def log(self, name: str) -> str:
+        return (self.folder / f'{name}.log').read_text()
+
+    def errors(self, name: str) -> list[str]:
+        return [line for line in self.log(name).splitlines() if line.startswith('error: ')]
+
+    def trains(self, name: str, epoch: int = 3) -> None:
+        """Waits until a run has trained so many epochs."""
+        wait_until(lambda: (self.folder / name / f'epoch_{epoch}.pth').exists()
+                   or (self.folder / name / f'epoch_{epoch + 1}.pth').exists(), 180)
+
+    def equals_undisturbed(self, name: str) -> str:
+        """Compares the last checkpoint with that of the run that nothing disturbed."""
+        got, expected = (torch.load(self.folder / run_of / f'epoch_{EPOCHS}.pth') for run_of in (name, 'undisturbed'))
+        for part in ('state_dict', 'ema_state_dict'):
+            different = [key for key, value in expected[part].items() if not torch.equal(got[part][key], value)]
+            assert not different, f'{len(different)} weights differ in {part}, the first is {different[0]}'
+        return 'weights of the undisturbed run'
+
+
+def slurm_cpus(lab: Lab) -> str:
+    assert lab.on_slurm('slurm_cpus').wait() == 0
+    return lab.equals_undisturbed('slurm_cpus')
+
+
+def slurm_test(lab: Lab) -> str:
+    checkpoint = lab.folder / f'slurm_cpus/epoch_{EPOCHS}.pth'
+    rest = [CONFIG, checkpoint, '--data', lab.folder / 'data', '--image-size', 64, '--work-dir', lab.folder / 'tests']
+    assert lab.start('slurm_test', [TOOLS / 'slurm_test.sh', 'cpu', 'test', *rest], GPUS='0', TASKS='2',
+                     CPUS_PER_TASK='1').wait() == 0
+    assert lab.start('test', [sys.executable, TOOLS / 'test.py', *rest]).wait() == 0
+    several, one = (re.findall(r'^test: (.*), ', lab.log(name), re.MULTILINE) for name in ('slurm_test', 'test'))
+    assert several == one and len(one) == 1, (several, one)
+    return f'as with one process: {one[0]}'
+
+
+def slurm_cancelled(lab: Lab) -> str:
+    job = lab.on_slurm('slurm_cancelled')
+    lab.trains('slurm_cancelled')
+    run('scancel', '--name=slurm_cancelled', env=lab.environment)
+    assert job.wait() == 143, job.returncode
+    said = re.search(r'^stopped by SIGTERM: saved [^;]+', lab.log('slurm_cancelled'), re.MULTILINE)
+    assert said, lab.log('slurm_cancelled')[-500:]
+    assert lab.on_slurm('slurm_cancelled', '--resume').wait() == 0
+    return f'{said[0]}; resumed: {lab.equals_undisturbed("slurm_cancelled")}'
+
+
+def slurm_out_of_time(lab: Lab) -> str:
+    """Slurm's warning is sent at once, instead of 120 seconds before the end of the job's time."""
+    assert lab.on_slurm('slurm_out_of_time', BATCH='1', SRUN_ARGS=f'--output={lab.folder}/job.log').wait() == 0
+    lab.trains('slurm_out_of_time')
+    run('scancel', '--batch', '--signal=USR1', '--name=slurm_out_of_time', env=lab.environment)
+    last = lab.folder / f'slurm_out_of_time/epoch_{EPOCHS}.pth'
+    wait_until(last.exists, 400)  # Slurm itself waits two minutes before it starts a job again
+    wait_until(lambda: not run('squeue', '--noheader', env=lab.environment), 60)
+    log = (lab.folder / 'job.log').read_text()
+    assert 'stopped by SIGUSR1: saved' in log and 'from epoch' in log
+    return f'queued again, and went on by itself: {lab.equals_undisturbed("slurm_out_of_time")}'
+
+
+def hosts(lab: Lab) -> str:
+    assert [process.wait() for process in lab.on_hosts('hosts')] == [0, 0]
+    return lab.equals_undisturbed('hosts')
+
+
+def hosts_slow(lab: Lab) -> str:
+    run('tc', '-n', 'h0', 'qdisc', 'add', 'dev', 'v0', 'root', 'netem', 'delay', '5ms')
+    try:
+        assert [process.wait() for process in lab.on_hosts('hosts_slow')] == [0, 0]
+    finally:
+        run('tc', '-n', 'h0', 'qdisc', 'del', 'dev', 'v0', 'root')
+    return f'5 ms more a message: {lab.equals_undisturbed("hosts_slow")}'
+
+
+def hosts_killed(lab: Lab) -> str:
+    processes = lab.on_hosts('hosts_killed', MAX_RESTARTS='2')
+    lab.trains('hosts_killed')
+    run('pkill', '--signal', 'KILL', '--newest', '--full', 'train.py yolov8_n --launcher pytorch')
+    assert [process.wait() for process in processes] == [0, 0]
+    lines = lab.errors('hosts_killed_0') + lab.errors('hosts_killed_1')
+    assert all('contact to another process' in line for line in lines), lines
+    return f'restarted by torchrun, and resumed: {lab.equals_undisturbed("hosts_killed")}'
+
+
+def hosts_cut(lab: Lab) -> str:
+    processes = lab.on_hosts('hosts_cut')
+    lab.trains('hosts_cut')
+    run('ip', '-n', 'h1', 'link', 'set', 'v1', 'down')
+    start = time.monotonic()
+    try:
+        statuses = [process.wait(120) for process in processes]
+    finally:
+        run('ip', '-n', 'h1', 'link', 'set', 'v1', 'up')
+    seconds = time.monotonic() - start
+    assert all(statuses), statuses
+    line, = lab.errors('hosts_cut_0')
+    assert len(lab.errors('hosts_cut_1')) == 1
+    assert [process.wait() for process in lab.on_hosts('hosts_cut', '--resume')] == [0, 0]
+    return (f'both ended after {seconds:.0f} s (timeout {TIMEOUT} s): `{line[:60]}…`; resumed: '
+            f'{lab.equals_undisturbed("hosts_cut")}')
+
+
+def disk_full(lab: Lab) -> str:
+    return _on_bad_disk(lab, 'disk_full', 'size=30m')
+
+
+def disk_read_only(lab: Lab) -> str:
+    return _on_bad_disk(lab, 'disk_read_only', 'ro')
+
+
+def _on_bad_disk(lab: Lab, name: str, option: str) -> str:
+    (lab.folder / name).mkdir()
+    run('mount', '-t', 'tmpfs', '-o', option, 'none', lab.folder / name)
+    try:
+        processes = lab.on_hosts(name)
+        statuses = [process.wait(180) for process in processes]
+        left = sorted(path.name for path in (lab.folder / name).glob('*.pth'))
+        for file in left:
+            torch.load(lab.folder / name / file)
+    finally:
+        run('umount', lab.folder / name)
+    assert all(statuses), statuses
+    line, *_ = lab.errors(f'{name}_0')
+    return f'`{line[:80]}`; left, and whole: {", ".join(left) or "nothing"}'
+
+
+CASES: tuple[Callable[[Lab], str], ...] = (
+    slurm_cpus, slurm_test, slurm_cancelled, slurm_out_of_time, hosts, hosts_slow, hosts_killed, hosts_cut, disk_full,
+    disk_read_only)
+
+
+def main() -> None:
+    chosen = [case for case in CASES
+              if not sys.argv[1:] or any(case.__name__.startswith(name) for name in sys.argv[1:])]
+    failed = False
+    with TemporaryDirectory() as folder, slurm(Path(folder, 'slurm')) as variables, two_hosts():
+        lab = Lab(Path(folder), {**os.environ, **variables, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1',
+                                 'PYTHONPATH': str(ROOT),
+                                 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'})
+        compose_coco_folder(lab.folder / 'data', images=48)
+        compose_coco_folder(lab.folder / 'data', images=4, split='val', seed=1)
+        assert lab.start('undisturbed', [TOOLS / 'dist_train.sh', CONFIG, 2,
+                                         *lab.options(lab.folder / 'undisturbed')]).wait() == 0
+        print('| case | what happened | seconds |\n|---|---|---|', flush=True)
+        for case in chosen:
+            start = time.monotonic()
+            try:
+                result = case(lab)
+            except Exception as error:  # the others run all the same
+                failed, result = True, f'**failed**: {type(error).__name__}: {error}'
+                for log in lab.folder.glob(f'{case.__name__}*.log'):
+                    print(log.read_text()[-2000:], file=sys.stderr)
+            print(f'| {case.__name__} | {result} | {time.monotonic() - start:.0f} |', flush=True)
+    sys.exit(failed)
+
+
+if __name__ == '__main__':
+    main()
