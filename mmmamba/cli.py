@@ -41,9 +41,15 @@ _PACKAGES = {
     **{name: 'mmmamba[lite]' for name in ('mmcv', 'mmdet', 'mmengine')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
+# What a disk can be, by what an operation that writes to it fails with.
+_DISK = {errno.ENOSPC: 'no space left on the disk', errno.EDQUOT: 'the disk quota is used up',
+         errno.EROFS: 'the disk can only be read', errno.EIO: 'the disk fails'}
 # What gloo and NCCL say when another process has ended, or its machine cannot be reached.
 _LOST = re.compile(r'Connection (closed|reset) by peer|Timed out waiting|[Ss]ocket [Tt]imeout|ncclRemoteError|'
                    r'gloo.*(Broken pipe|No route to host|Connection timed out)')
+# What PyTorch says when the system ends a process of a DataLoader, for want of memory (shared memory: bus error).
+_WORKER_KILLED = re.compile(r'DataLoader worker \(pid.*\) (is killed by signal: (Killed|Bus error)|'
+                            r'exited unexpectedly)')
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
 _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
@@ -127,12 +133,21 @@ def describe(error: BaseException) -> str | None:
         return _missing_module(error)
     if isinstance(error, RuntimeError) and re.match(r'\S+ is not installed', text):  # as mmdet says it of packages
         return _one_line(text)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return _one_line(f'no space left on the disk: {error.filename or text}')
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return _one_line(f'{_DISK[error.errno]}: {error.filename or text}')
+    if isinstance(error, RuntimeError) and _WORKER_KILLED.match(text):
+        return ('a process that reads the data was killed, as happens when the memory is full; fewer --workers, or a '
+                'smaller --batch-size, take less')
     if isinstance(error, UnpicklingError) or 'PytorchStreamReader' in text:
         refused = re.search(r'GLOBAL (\S+) was not an allowed global', text)  # torch.load advises to allow it
         reason = f'it names {refused[1]}, which is not run' if refused else text.strip().splitlines()[0]
         return _one_line(f'the checkpoint is damaged or holds more than weights: {reason}')
+    if isinstance(error, RuntimeError) and 'waiting for clients' in text:  # torch's TCPStore
+        return _one_line(f'not all processes of this run have come: {text}')
+    if isinstance(error, RuntimeError) and 'EADDRINUSE' in text:
+        return _one_line(f'another run uses the port, PORT=N or MASTER_PORT=N names another: {text}')
+    if isinstance(error, RuntimeError) and 'trying to connect to' in text:
+        return _one_line(f'the first process of this run cannot be reached: {text}')
     if isinstance(error, RuntimeError) and _LOST.search(text):
         return _one_line('the contact to another process of this run is lost; if it ended, it said why: '
                          f'{text.strip().splitlines()[0]}')

@@ -5,9 +5,12 @@ import errno
 import json
 import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from mmmamba.errors import InputError
 
@@ -69,6 +72,28 @@ def from_here(path: str | Path) -> str:
     """Returns a path as one types it: relative, if it is in the current folder."""
     path, here = Path(path), Path.cwd()
     return str(path.relative_to(here) if here in path.parents else path)
+
+
+@contextmanager
+def locked(path: Path, seconds: float = -1) -> Iterator[None]:
+    """Lets in one process at a time, on whatever machine; all of them on a file system that has no locks.
+
+    Args:
+        path: A file for this purpose, which is there meanwhile.
+        seconds: How long to wait; a negative number for ever.
+
+    Raises:
+        filelock.Timeout: Another process is still in.
+    """
+    lock = FileLock(path)
+    with suppress(NotImplementedError):
+        lock.acquire(seconds)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
+from torch.distributed import DistNetworkError, DistStoreError
 from torch.utils.data import DataLoader
 
 from mmmamba import cli
@@ -34,6 +35,19 @@ def run_and_catch(capsys, error):
     (InputError('class `ODMamba` in mmmamba/models/x.py: arch is wrong'), 'arch is wrong'),
     (FileNotFoundError(errno.ENOENT, 'No such file or directory', 'my_config.py'), 'no such file: my_config.py'),
     (OSError(errno.ENOSPC, 'No space left on device', 'log.json'), 'no space left on the disk: log.json'),
+    (OSError(errno.EROFS, 'Read-only file system', '/runs/a'), 'the disk can only be read: /runs/a'),
+    (OSError(errno.EIO, 'Input/output error'), 'the disk fails: [Errno 5] Input/output error'),
+    (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '),
+     'a process that reads the data was killed, as happens when the memory is full; fewer --workers, or a smaller '
+     '--batch-size, take less'),
+    (DistStoreError('Timed out after 21 seconds waiting for clients. 1/2 clients joined.'),
+     'not all processes of this run have come: Timed out after 21 seconds waiting for clients. 1/2 clients joined.'),
+    (DistNetworkError('The client socket has timed out after 20000ms while trying to connect to (10.0.0.1, 29500).'),
+     'the first process of this run cannot be reached: The client socket has timed out after 20000ms while trying to '
+     'connect to (10.0.0.1, 29500).'),
+    (DistNetworkError('The server socket has failed to listen. port: 29500, name: EADDRINUSE'),
+     'another run uses the port, PORT=N or MASTER_PORT=N names another: The server socket has failed to listen. port: '
+     '29500, name: EADDRINUSE'),
     (PermissionError(errno.EACCES, 'Permission denied', '/runs/a'), 'cannot use /runs/a: Permission denied'),
     (NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'a.txt/b'), 'cannot use a.txt/b: Not a directory'),
     (RuntimeError('albumentations is not installed'), 'albumentations is not installed'),

@@ -13,9 +13,12 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
@@ -43,12 +46,14 @@ from mmmamba.engine import (
 )
 from mmmamba.engine.console import quiet_config_reading
 from mmmamba.engine.loggers import LOGGERS, use_loggers
-from mmmamba.errors import InputError
-from mmmamba.files import from_here
+from mmmamba.errors import InputError, process_rank
+from mmmamba.files import from_here, locked
 from mmmamba.model_config import merge_options
 from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
 from mmmamba.settings import load_config
+
+_KILLED_RUN_ENDS = 10.0  # seconds until the data workers of a run that was killed have noticed, and hold no lock
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,6 +93,29 @@ def parse_args() -> argparse.Namespace:
 def was_restarted() -> bool:
     """Tells whether Slurm requeued this job, or torchrun restarted it (``--max-restarts``)."""
     return any(int(os.environ.get(name) or 0) for name in ('SLURM_RESTART_COUNT', 'TORCHELASTIC_RESTART_COUNT'))
+
+
+@contextmanager
+def alone_in(work_dir: Path) -> Iterator[None]:
+    """Refuses a second training in a work dir while the first one runs: each would overwrite the other's checkpoints.
+
+    Raises:
+        InputError: Another training writes there.
+    """
+    if process_rank():  # the first process writes
+        yield
+        return
+    work_dir.mkdir(parents=True, exist_ok=True)
+    lock = work_dir / '.training.lock'
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, _KILLED_RUN_ENDS))
+        except Timeout:
+            # Slurm has started the job elsewhere after a node was lost, whose locks a file server may keep.
+            if not was_restarted():
+                raise InputError(f'another training writes to {from_here(work_dir)}; --work-dir names another folder '
+                                 f'(if none does: remove {from_here(lock)})') from None
+        yield
 
 
 def use_checkpoint(cfg: Config, named: str) -> None:
@@ -158,7 +186,18 @@ def main() -> None:
     use_loggers(cfg, args.logger)
     # So that the copy that the runner leaves in the work dir has the config's name, whatever was made of it above.
     cfg = Config(cfg.to_dict(), cfg_text=cfg.text or '#', filename=str(Path(cfg.work_dir, Path(args.config).name)))
+    with alone_in(Path(cfg.work_dir)):
+        train(cfg, args, start)
 
+
+def train(cfg: Config, args: argparse.Namespace, start: float) -> None:
+    """Trains as the call says, and prints how it ended.
+
+    Args:
+        cfg: The config, with all settings of the call.
+        args: Of the call.
+        start: When it began, in seconds since the epoch.
+    """
     notes = []
     if args.batch_size == AUTO and 'train_dataloader.batch_size' not in (args.cfg_options or {}):
         notes.append(use_largest_batch(cfg, args.device, args.launcher))

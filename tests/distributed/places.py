@@ -43,6 +43,11 @@ def run(*command: object, **settings) -> str:
     return done.stdout
 
 
+def children(pid: int) -> list[int]:
+    """Returns the processes that a process has started."""
+    return [int(child) for child in run('pgrep', '--parent', pid).split()]
+
+
 @contextmanager
 def slurm(folder: Path) -> Iterator[Mapping[str, str]]:
     """Starts a cluster with a partition ``cpu`` of one node with two cores and two files that pass for GPUs.

@@ -7,8 +7,10 @@ Usage: run.py [NAME ...]     the cases whose names begin so; all of them by defa
 """
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,13 +24,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(Path(__file__).parent)]
 
-from conftest import compose_coco_folder  # noqa: E402
-from places import run, slurm, two_hosts, wait_until  # noqa: E402
+from places import children, run, slurm, two_hosts, wait_until  # noqa: E402
+from three_formats import compose_pictures, write_coco, write_yolo  # noqa: E402
 
 import mmmamba  # noqa: E402, F401  (allows checkpoints to be read)
 
 TOOLS, CONFIG, EPOCHS = ROOT / 'tools', 'yolov8_n', 12
 TIMEOUT = 15  # seconds that processes wait for each other
+FAKE_TIME = '/usr/$LIB/faketime/libfaketime.so.1'
 
 
 @dataclass
@@ -43,9 +46,9 @@ class Lab:
     folder: Path
     environment: dict[str, str]
 
-    def options(self, work_dir: Path, *more: object) -> list[str]:
+    def options(self, work_dir: Path, *more: object, data: str = 'coco') -> list[str]:
         return [str(word) for word in (
-            '--work-dir', work_dir, '--data', self.folder / 'data', '--image-size', 64, '--epochs', EPOCHS,
+            '--work-dir', work_dir, '--data', self.folder / data, '--image-size', 64, '--epochs', EPOCHS,
             '--batch-size', 4, '--workers', 1, '--cfg-options', f'env_cfg.dist_cfg.timeout={TIMEOUT}', *more)]
 
     def start(self, name: str, command: Sequence[object], **variables: str) -> subprocess.Popen:
@@ -61,16 +64,21 @@ class Lab:
 
     def on_hosts(self, name: str, *more: object, hosts: Sequence[int] = (0, 1), **variables: str
                  ) -> list[subprocess.Popen]:
+        """Trains on both hosts, which have a cache each, from labels that both must convert."""
         return [self.start(f'{name}_{host}', ['ip', 'netns', 'exec', f'h{host}', TOOLS / 'dist_train.sh', CONFIG, 1,
-                                              *self.options(self.folder / name, *more)],
+                                              *self.options(self.folder / name, *more, data='yolo')],
                            **{'NNODES': '2', 'NODE_RANK': str(host), 'MASTER_ADDR': '10.9.0.1',
-                              'GLOO_SOCKET_IFNAME': f'v{host}', **variables}) for host in hosts]
+                              'GLOO_SOCKET_IFNAME': f'v{host}', 'XDG_CACHE_HOME': f'{self.folder}/cache_{host}',
+                              **variables}) for host in hosts]
 
     def log(self, name: str) -> str:
         return (self.folder / f'{name}.log').read_text()
 
     def errors(self, name: str) -> list[str]:
-        return [line for line in self.log(name).splitlines() if line.startswith('error: ')]
+        """Returns the lines that say what failed, after making sure that there is nothing longer."""
+        lines = self.log(name).splitlines()
+        assert not any('Traceback' in line for line in lines), lines
+        return [line for line in lines if line.startswith('error: ')]
 
     def trains(self, name: str, epoch: int = 3) -> None:
         """Waits until a run has trained so many epochs."""
@@ -79,11 +87,17 @@ class Lab:
 
     def equals_undisturbed(self, name: str) -> str:
         """Compares the last checkpoint with that of the run that nothing disturbed."""
-        got, expected = (torch.load(self.folder / run_of / f'epoch_{EPOCHS}.pth') for run_of in (name, 'undisturbed'))
-        for part in ('state_dict', 'ema_state_dict'):
-            different = [key for key, value in expected[part].items() if not torch.equal(got[part][key], value)]
-            assert not different, f'{len(different)} weights differ in {part}, the first is {different[0]}'
+        require_same_weights(*(self.folder / run_of / f'epoch_{EPOCHS}.pth' for run_of in (name, 'undisturbed')))
         return 'weights of the undisturbed run'
+
+
+def require_same_weights(got: Path, expected: Path) -> None:
+    """Raises AssertionError unless the weights of two checkpoints, and their averages, are equal bit by bit."""
+    checkpoints = torch.load(got), torch.load(expected)
+    for part in ('state_dict', 'ema_state_dict'):
+        ours, theirs = (checkpoint[part] for checkpoint in checkpoints)
+        different = [key for key, value in theirs.items() if not torch.equal(ours[key], value)]
+        assert not different, f'{len(different)} weights differ in {part}, the first is {different[0]}'
 
 
 def slurm_cpus(lab: Lab) -> str:
@@ -91,15 +105,34 @@ def slurm_cpus(lab: Lab) -> str:
     return lab.equals_undisturbed('slurm_cpus')
 
 
+def slurm_gpus(lab: Lab) -> str:
+    """The GPUs are files that pass for some, so training itself is on the CPU."""
+    assert lab.on_slurm('slurm_gpus', GPUS='2').wait() == 0
+    return f'two declared GPUs were given: {lab.equals_undisturbed("slurm_gpus")}'
+
+
 def slurm_test(lab: Lab) -> str:
     checkpoint = lab.folder / f'slurm_cpus/epoch_{EPOCHS}.pth'
-    rest = [CONFIG, checkpoint, '--data', lab.folder / 'data', '--image-size', 64, '--work-dir', lab.folder / 'tests']
-    assert lab.start('slurm_test', [TOOLS / 'slurm_test.sh', 'cpu', 'test', *rest], GPUS='0', TASKS='2',
-                     CPUS_PER_TASK='1').wait() == 0
-    assert lab.start('test', [sys.executable, TOOLS / 'test.py', *rest]).wait() == 0
-    several, one = (re.findall(r'^test: (.*), ', lab.log(name), re.MULTILINE) for name in ('slurm_test', 'test'))
-    assert several == one and len(one) == 1, (several, one)
-    return f'as with one process: {one[0]}'
+    rest = [CONFIG, checkpoint, '--data', lab.folder / 'coco', '--image-size', 64, '--work-dir', lab.folder / 'tests']
+    assert lab.start('slurm_test', [TOOLS / 'slurm_test.sh', 'cpu', 'test', *rest, '--out', lab.folder / 'two'],
+                     GPUS='0', TASKS='2', CPUS_PER_TASK='1').wait() == 0
+    assert lab.start('test', [sys.executable, TOOLS / 'test.py', *rest, '--out', lab.folder / 'one']).wait() == 0
+    several, one = (json.loads((lab.folder / f'{name}.bbox.json').read_text()) for name in ('two', 'one'))
+    assert several == one and one, (len(several), len(one))
+    return f'the {len(one)} boxes of one process'
+
+
+def slurm_compare(lab: Lab) -> str:
+    """Two runs at a time."""
+    rest = [CONFIG, '--data', lab.folder / 'coco', '--image-size', 64, '--epochs', 2, '--seeds', 0, 1, '--jobs', 2]
+    for name, more in (('slurm_compare', ['--slurm', 'cpu']), ('compare', [])):
+        status = lab.start(name, [sys.executable, TOOLS / 'compare.py', *rest, *more,
+                                  '--work-dir', lab.folder / name], GPUS='0', CPUS_PER_TASK='1').wait()
+        assert status == 0, status
+    for seed in ('seed0', 'seed1'):
+        require_same_weights(*(lab.folder / name / CONFIG / seed / 'train' / 'epoch_2.pth'
+                               for name in ('slurm_compare', 'compare')))
+    return 'weights of the comparison without Slurm'
 
 
 def slurm_cancelled(lab: Lab) -> str:
@@ -118,8 +151,11 @@ def slurm_out_of_time(lab: Lab) -> str:
     assert lab.on_slurm('slurm_out_of_time', BATCH='1', SRUN_ARGS=f'--output={lab.folder}/job.log').wait() == 0
     lab.trains('slurm_out_of_time')
     run('scancel', '--batch', '--signal=USR1', '--name=slurm_out_of_time', env=lab.environment)
-    last = lab.folder / f'slurm_out_of_time/epoch_{EPOCHS}.pth'
-    wait_until(last.exists, 400)  # Slurm itself waits two minutes before it starts a job again
+    job = ('squeue', '--noheader', '--format=%i', '--states=PENDING', '--name=slurm_out_of_time')
+    wait_until(lambda: run(*job, env=lab.environment), 60)
+    # Slurm waits two minutes before it starts a job again.
+    run('scontrol', 'update', f'JobId={run(*job, env=lab.environment).strip()}', 'StartTime=now', env=lab.environment)
+    wait_until((lab.folder / f'slurm_out_of_time/epoch_{EPOCHS}.pth').exists, 180)
     wait_until(lambda: not run('squeue', '--noheader', env=lab.environment), 60)
     log = (lab.folder / 'job.log').read_text()
     assert 'stopped by SIGUSR1: saved' in log and 'from epoch' in log
@@ -132,22 +168,65 @@ def hosts(lab: Lab) -> str:
 
 
 def hosts_slow(lab: Lab) -> str:
-    run('tc', '-n', 'h0', 'qdisc', 'add', 'dev', 'v0', 'root', 'netem', 'delay', '5ms')
+    run('tc', '-n', 'h0', 'qdisc', 'add', 'dev', 'v0', 'root', 'tbf', 'rate', '400mbit', 'burst', '256kb',
+        'latency', '50ms')
     try:
         assert [process.wait() for process in lab.on_hosts('hosts_slow')] == [0, 0]
     finally:
         run('tc', '-n', 'h0', 'qdisc', 'del', 'dev', 'v0', 'root')
-    return f'5 ms more a message: {lab.equals_undisturbed("hosts_slow")}'
+    return f'at 400 Mbit/s: {lab.equals_undisturbed("hosts_slow")}'
+
+
+def hosts_clocks(lab: Lab) -> str:
+    """The second host is three hours ahead, and then three hours behind."""
+    for ahead, stop in (('+3h', True), ('-3h', False)):
+        first, = lab.on_hosts('hosts_clocks', '--resume', hosts=[0])
+        second, = lab.on_hosts('hosts_clocks', '--resume', hosts=[1], LD_PRELOAD=FAKE_TIME, FAKETIME=ahead,
+                               FAKETIME_DONT_FAKE_MONOTONIC='1')
+        if stop:
+            lab.trains('hosts_clocks')
+            second.terminate()
+        assert {first.wait(), second.wait()} == ({143} if stop else {0})
+    return f'the second host 3 h ahead, stopped, then 3 h behind: {lab.equals_undisturbed("hosts_clocks")}'
+
+
+def hosts_missing(lab: Lab) -> str:
+    told = []
+    for host in (0, 1):
+        start = time.monotonic()
+        process, = lab.on_hosts('hosts_missing', hosts=[host], WAIT='10')
+        assert process.wait(60) == 1
+        line, = lab.errors(f'hosts_missing_{host}')
+        told.append(f'`{line[:60]}…` after {time.monotonic() - start:.0f} s')
+    return f'WAIT=10: {"; the other alone: ".join(told)}'
 
 
 def hosts_killed(lab: Lab) -> str:
     processes = lab.on_hosts('hosts_killed', MAX_RESTARTS='2')
     lab.trains('hosts_killed')
-    run('pkill', '--signal', 'KILL', '--newest', '--full', 'train.py yolov8_n --launcher pytorch')
+    os.kill(children(processes[1].pid)[0], signal.SIGKILL)
     assert [process.wait() for process in processes] == [0, 0]
-    lines = lab.errors('hosts_killed_0') + lab.errors('hosts_killed_1')
-    assert all('contact to another process' in line for line in lines), lines
-    return f'restarted by torchrun, and resumed: {lab.equals_undisturbed("hosts_killed")}'
+    line, = lab.errors('hosts_killed_0')
+    assert not lab.errors('hosts_killed_1')
+    return f'`{line[:60]}…`; restarted by torchrun, and resumed: {lab.equals_undisturbed("hosts_killed")}'
+
+
+def hosts_frozen(lab: Lab) -> str:
+    """A process stands still, without ending."""
+    processes = lab.on_hosts('hosts_frozen')
+    lab.trains('hosts_frozen')
+    frozen, = children(processes[1].pid)
+    os.kill(frozen, signal.SIGSTOP)
+    start = time.monotonic()
+    assert processes[0].wait(60) > 0
+    seconds = time.monotonic() - start
+    os.kill(frozen, signal.SIGCONT)
+    assert processes[1].wait(60) > 0
+    lines = [lab.errors(f'hosts_frozen_{host}') for host in (0, 1)]
+    assert all(len(said) == 2 for said in lines), lines  # the process's, and which process that was
+    assert [process.wait() for process in lab.on_hosts('hosts_frozen', '--resume')] == [0, 0]
+    return (f'the other ended after {seconds:.0f} s (timeout {TIMEOUT} s); resumed: '
+            f'{lab.equals_undisturbed("hosts_frozen")}')
 
 
 def hosts_cut(lab: Lab) -> str:
@@ -161,15 +240,26 @@ def hosts_cut(lab: Lab) -> str:
         run('ip', '-n', 'h1', 'link', 'set', 'v1', 'up')
     seconds = time.monotonic() - start
     assert all(statuses), statuses
-    line, = lab.errors('hosts_cut_0')
-    assert len(lab.errors('hosts_cut_1')) == 1
+    line, which = lab.errors('hosts_cut_0')
+    assert len(lab.errors('hosts_cut_1')) == 2
     assert [process.wait() for process in lab.on_hosts('hosts_cut', '--resume')] == [0, 0]
     return (f'both ended after {seconds:.0f} s (timeout {TIMEOUT} s): `{line[:60]}…`; resumed: '
             f'{lab.equals_undisturbed("hosts_cut")}')
 
 
+def same_folder(lab: Lab) -> str:
+    """A second training is started in the work dir of another."""
+    processes = lab.on_hosts('same_folder')
+    lab.trains('same_folder')
+    assert lab.start('second', [sys.executable, TOOLS / 'train.py', CONFIG,
+                                *lab.options(lab.folder / 'same_folder')]).wait() == 2
+    line, = lab.errors('second')
+    assert [process.wait() for process in processes] == [0, 0]
+    return f'the second: `{line[:60]}…`; the first: {lab.equals_undisturbed("same_folder")}'
+
+
 def disk_full(lab: Lab) -> str:
-    return _on_bad_disk(lab, 'disk_full', 'size=30m')
+    return _on_bad_disk(lab, 'disk_full', 'size=80m')
 
 
 def disk_read_only(lab: Lab) -> str:
@@ -193,8 +283,8 @@ def _on_bad_disk(lab: Lab, name: str, option: str) -> str:
 
 
 CASES: tuple[Callable[[Lab], str], ...] = (
-    slurm_cpus, slurm_test, slurm_cancelled, slurm_out_of_time, hosts, hosts_slow, hosts_killed, hosts_cut, disk_full,
-    disk_read_only)
+    slurm_cpus, slurm_gpus, slurm_test, slurm_compare, slurm_cancelled, slurm_out_of_time, hosts, hosts_slow,
+    hosts_clocks, hosts_missing, hosts_killed, hosts_frozen, hosts_cut, same_folder, disk_full, disk_read_only)
 
 
 def main() -> None:
@@ -205,8 +295,9 @@ def main() -> None:
         lab = Lab(Path(folder), {**os.environ, **variables, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1',
                                  'PYTHONPATH': str(ROOT),
                                  'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'})
-        compose_coco_folder(lab.folder / 'data', images=48)
-        compose_coco_folder(lab.folder / 'data', images=4, split='val', seed=1)
+        splits = {'train': compose_pictures(48), 'val': compose_pictures(4, seed=1, prefix='v')}
+        write_coco(lab.folder / 'coco', splits)
+        write_yolo(lab.folder / 'yolo', splits)
         assert lab.start('undisturbed', [TOOLS / 'dist_train.sh', CONFIG, 2,
                                          *lab.options(lab.folder / 'undisturbed')]).wait() == 0
         print('| case | what happened | seconds |\n|---|---|---|', flush=True)

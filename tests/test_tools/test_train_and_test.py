@@ -18,6 +18,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmmamba import __main__ as program
+from mmmamba.commands import train
 from mmmamba.engine import CheckedRunner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +219,20 @@ def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
     one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
     assert len(one) == len(two) == 8
     assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_a_second_training_in_a_work_dir_is_refused(tiny_config, run_tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, '_KILLED_RUN_ENDS', 0.1)
+    work_dir = tmp_path / 'run'
+    with train.alone_in(work_dir):
+        assert run_tool('train', tiny_config, '--work-dir', work_dir) == 2
+        assert capsys.readouterr().err == (
+            f'error: another training writes to {work_dir}; --work-dir names another folder (if none does: remove '
+            f'{work_dir}/.training.lock)\n')
+        monkeypatch.setenv('SLURM_RESTART_COUNT', '1')  # of a node that is lost, a file server may keep the lock
+        with train.alone_in(work_dir):
+            pass
+    assert not list(work_dir.iterdir())
 
 
 BAD_SETTINGS = {

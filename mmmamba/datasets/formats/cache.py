@@ -4,21 +4,21 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmmamba.files import write_json
+from mmmamba.files import locked, write_json
 
 
-def keep(name: str, contents: Mapping[str, Any]) -> Path:
+def keep(name: str, make: Callable[[], Mapping[str, Any]]) -> Path:
     """Writes JSON files into a folder of the cache, unless it is there.
 
-    Several processes may do so at once: each writes a draft, the first to finish renames it, and all get that.
+    Of several processes that share the cache, one does so, and the others wait for it.
 
     Args:
         name: Of the folder: a digest of what the contents are made from.
-        contents: Names of files → what :func:`mmmamba.files.write_json` takes.
+        make: Returns the contents: names of files → what :func:`mmmamba.files.write_json` takes.
 
     Returns:
         The folder.
@@ -27,6 +27,12 @@ def keep(name: str, contents: Mapping[str, Any]) -> Path:
     if kept:
         return kept
     root = _writable_root()
+    with locked(root / f'.{name}.lock'):
+        return find(name) or _write(root, name, make())
+
+
+def _write(root: Path, name: str, contents: Mapping[str, Any]) -> Path:
+    """Writes a folder of the cache aside, and renames it, unless another process was faster."""
     draft = Path(tempfile.mkdtemp(prefix='.draft-', dir=root))
     try:
         for file, content in contents.items():

@@ -109,7 +109,7 @@ def _take(path: Path, root: Path, files: Mapping[str, Path], listing: Listing, s
     images = [(image['file_name'], image['width'], image['height'])
               for content in changed.values() for image in content['images']]
     name = listing.digest(VERSION, str(path.absolute()), 'COCO', seed, images)
-    kept = cache.keep(name, changed) if changed else None
+    kept = cache.keep(name, lambda: changed) if changed else None
     splits = {split: Split(kept / f'{split}.json' if corrected[split] else files[split], folders[split])
               for split in contents}
     counts = {split: len(content['images']) for split, content in contents.items()}

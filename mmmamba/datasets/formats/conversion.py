@@ -158,7 +158,7 @@ def convert(source: Source, seed: int) -> DataFolder:
     if not any(source.splits.values()):
         raise InputError(f'{source.root}: there is no image in this data set ({source.format}: {source.evidence})')
     name = source.listing.digest(VERSION, str(source.root.absolute()), source.format, source.evidence, seed)
-    folder = cache.find(name) or cache.keep(name, _contents(source, seed))
+    folder = cache.keep(name, lambda: _contents(source, seed))
     record = json.loads((folder / 'data.json').read_text(encoding='utf-8'))
     splits = {split: Split(folder / f'{split}.json', Path(images)) for split, images in record['splits'].items()}
     return DataFolder(source.root, source.format, splits, tuple(record['classes']), tuple(record['remarks']))

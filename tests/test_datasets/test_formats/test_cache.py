@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,10 +14,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 from three_formats import compose_pictures, write_coco, write_yolo
 
-from mmmamba.datasets.formats import announce, cache, conversion, find_data
+from mmmamba.datasets.formats import DataFolder, announce, cache, conversion, find_data
 from mmmamba.errors import InputError
 from mmmamba.files import write_json
 
@@ -84,14 +86,33 @@ def test_nothing_is_kept_of_a_conversion_that_failed(root: Path, own_cache: Path
     assert not list(own_cache.iterdir())
 
 
-def test_several_may_convert_at_the_same_time(root: Path, own_cache: Path) -> None:
+def test_of_several_processes_one_converts_and_the_others_wait(root: Path, own_cache: Path) -> None:
+    written, ready = [], threading.Barrier(2, timeout=30)
+
+    def write(path: Path, content: object) -> None:
+        written.append(path.name)
+        time.sleep(0.1)
+        write_json(path, content)
+
+    def find(_: int) -> DataFolder:
+        ready.wait()
+        return find_data(root)
+
+    with mock.patch.object(cache, 'write_json', write), ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(find, range(2))
+    assert first == second and sorted(written) == ['data.json', 'train.json', 'val.json']
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_several_may_convert_at_the_same_time_where_files_cannot_be_locked(root: Path, own_cache: Path) -> None:
     together = threading.Barrier(2, timeout=30)
 
     def write(path: Path, content: object) -> None:
         together.wait()  # neither finishes before the other has begun
         write_json(path, content)
 
-    with mock.patch.object(cache, 'write_json', write), ThreadPoolExecutor(2) as pool:
+    with mock.patch.object(cache, 'write_json', write), ThreadPoolExecutor(2) as pool, \
+            mock.patch.object(FileLock, 'acquire', side_effect=NotImplementedError):
         first, second = pool.map(find_data, [root, root])
     folder, = own_cache.iterdir()
     assert first == second and first.splits['train'].annotations == folder / 'train.json'
