@@ -19,6 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mmmamba.errors import InputError
+from mmmamba.files import locked
 
 CLASSES = tuple('0123456789')
 DESCRIPTION = 'mmmamba demo: handwritten digits on photographs'
@@ -105,31 +106,35 @@ class PlacedDigit:
 def compose(root: Path, composition: Composition) -> None:
     """Writes ``root/{train,val}/*.jpg`` and ``root/annotations/{train,val}.json``; one that is complete is kept.
 
-    The data set is written aside and renamed in one step, so that ``root`` exists only when complete.
+    The data set is written aside and renamed in one step, so that ``root`` exists only when complete. Of several
+    processes, one writes it, and the others wait.
 
     Raises:
         InputError: If ``root`` exists and is not this composer's, or if scikit-learn or scikit-image are missing.
     """
     info = {'description': DESCRIPTION, 'version': VERSION, 'composition': json.loads(json.dumps(asdict(composition)))}
-    if root.exists():
-        found = _read_info(root)
-        if found == info:
-            return
-        if found.get('description') != DESCRIPTION:
-            raise InputError(f"{root}: exists and is not the demo's data set; name another folder")
-        shutil.rmtree(root)
+    if _read_info(root) == info:  # which may be on a disk that can only be read
+        return
     root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f'{root.name}.', suffix='.tmp', dir=root.parent))
-    try:
-        (draft / 'annotations').mkdir()
-        for split, count in (('train', composition.train_images), ('val', composition.val_images)):
-            (draft / split).mkdir()
-            content = {'info': info, **_compose_split(draft / split, split, count, composition)}
-            (draft / 'annotations' / f'{split}.json').write_text(json.dumps(content), encoding='utf-8')
-        draft.chmod(0o755)
-        os.replace(draft, root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with locked(root.with_name(f'.{root.name}.lock')):
+        if root.exists():
+            found = _read_info(root)
+            if found == info:  # another process has written it meanwhile
+                return
+            if found.get('description') != DESCRIPTION:
+                raise InputError(f"{root}: exists and is not the demo's data set; name another folder")
+            shutil.rmtree(root)
+        draft = Path(tempfile.mkdtemp(prefix=f'{root.name}.', suffix='.tmp', dir=root.parent))
+        try:
+            (draft / 'annotations').mkdir()
+            for split, count in (('train', composition.train_images), ('val', composition.val_images)):
+                (draft / split).mkdir()
+                content = {'info': info, **_compose_split(draft / split, split, count, composition)}
+                (draft / 'annotations' / f'{split}.json').write_text(json.dumps(content), encoding='utf-8')
+            draft.chmod(0o755)
+            os.replace(draft, root)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _read_info(root: Path) -> dict:

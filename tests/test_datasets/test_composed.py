@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -107,6 +109,13 @@ def test_a_complete_data_set_is_kept_and_another_composition_replaces_it(root: P
     assert (target / 'train').stat().st_mtime_ns == before
     compose(target, Composition(train_images=2, val_images=1))
     assert len(_content(target, 'train')['images']) == 2
+
+
+def test_several_may_compose_the_same_at_once(root: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: compose(tmp_path / 'data', SMALL), range(2)))
+    assert _files(tmp_path / 'data') == _files(root)
+    assert os.listdir(tmp_path) == ['data']
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
