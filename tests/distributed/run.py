@@ -153,8 +153,9 @@ def slurm_out_of_time(lab: Lab) -> str:
     run('scancel', '--batch', '--signal=USR1', '--name=slurm_out_of_time', env=lab.environment)
     job = ('squeue', '--noheader', '--format=%i', '--states=PENDING', '--name=slurm_out_of_time')
     wait_until(lambda: run(*job, env=lab.environment), 60)
-    # Slurm waits two minutes before it starts a job again.
-    run('scontrol', 'update', f'JobId={run(*job, env=lab.environment).strip()}', 'StartTime=now', env=lab.environment)
+    # Slurm waits two minutes before it starts a job again, so that the node is cleaned up.
+    run('scontrol', 'update', f'JobId={run(*job, env=lab.environment).strip()}', 'StartTime=now+15',
+        env=lab.environment)
     wait_until((lab.folder / f'slurm_out_of_time/epoch_{EPOCHS}.pth').exists, 180)
     wait_until(lambda: not run('squeue', '--noheader', env=lab.environment), 60)
     log = (lab.folder / 'job.log').read_text()

@@ -47,3 +47,13 @@ def test_a_resumed_run_goes_on_counting(clock, resumes, minutes):
     second.after_load_checkpoint(SimpleNamespace(_resume=resumes), checkpoint)
     epoch(second, clock, 30.0, 30.0)
     assert shown(second) == (minutes, minutes)
+
+
+def test_the_part_of_an_epoch_before_a_stop_counts(clock):
+    first, second, checkpoint = TrainingClockHook(), TrainingClockHook(), {}
+    first.before_train_epoch(None)
+    clock.wall, clock.cpu = clock.wall + 30.0, clock.cpu + 15.0
+    first.before_save_checkpoint(None, checkpoint)
+    second.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
+    epoch(second, clock, 30.0, 45.0)
+    assert shown(second) == (1.0, 1.0)

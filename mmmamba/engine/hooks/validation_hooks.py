@@ -61,6 +61,7 @@ class TrainingClockHook(Hook):
 
     def __init__(self) -> None:
         self.minutes = {'train_minutes': 0.0, 'train_cpu_minutes': 0.0}
+        self._started: tuple[float, float] | None = None
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Starts the clocks."""
@@ -68,8 +69,7 @@ class TrainingClockHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Stops them."""
-        for name, started, now in zip(self.minutes, self._started, _now()):
-            self.minutes[name] += (now - started) / 60
+        self.minutes, self._started = self._shown(), None
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Gives the logger what the clocks show."""
@@ -77,13 +77,19 @@ class TrainingClockHook(Hook):
             runner.message_hub.update_scalar(f'val/{name}', minutes)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keeps them for a run that is resumed."""
-        checkpoint['training_clock'] = dict(self.minutes)
+        """Keeps them for a run that is resumed, maybe in the middle of an epoch."""
+        checkpoint['training_clock'] = self._shown()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Takes them up again."""
         if runner._resume:
             self.minutes.update(checkpoint.get('training_clock', {}))
+
+    def _shown(self) -> dict[str, float]:
+        if self._started is None:
+            return dict(self.minutes)
+        return {name: before + (now - started) / 60
+                for (name, before), started, now in zip(self.minutes.items(), self._started, _now())}
 
 
 def _now() -> tuple[float, float]:
