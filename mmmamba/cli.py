@@ -16,6 +16,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from torch.distributed import DistNetworkError, DistStoreError
 
 from mmmamba.errors import InputError, PartialResultError, process_rank
 
@@ -142,11 +143,11 @@ def describe(error: BaseException) -> str | None:
         refused = re.search(r'GLOBAL (\S+) was not an allowed global', text)  # torch.load advises to allow it
         reason = f'it names {refused[1]}, which is not run' if refused else text.strip().splitlines()[0]
         return _one_line(f'the checkpoint is damaged or holds more than weights: {reason}')
-    if isinstance(error, RuntimeError) and 'waiting for clients' in text:  # torch's TCPStore
+    if isinstance(error, DistStoreError) and re.search('waiting for clients|wait timeout', text):
         return _one_line(f'not all processes of this run have come: {text}')
-    if isinstance(error, RuntimeError) and 'EADDRINUSE' in text:
+    if isinstance(error, DistNetworkError) and 'EADDRINUSE' in text:
         return _one_line(f'another run uses the port, PORT=N or MASTER_PORT=N names another: {text}')
-    if isinstance(error, RuntimeError) and 'trying to connect to' in text:
+    if isinstance(error, DistNetworkError) and 'trying to connect to' in text:
         return _one_line(f'the first process of this run cannot be reached: {text}')
     if isinstance(error, RuntimeError) and _LOST.search(text):
         return _one_line('the contact to another process of this run is lost; if it ended, it said why: '

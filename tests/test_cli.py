@@ -42,6 +42,8 @@ def run_and_catch(capsys, error):
      '--batch-size, take less'),
     (DistStoreError('Timed out after 21 seconds waiting for clients. 1/2 clients joined.'),
      'not all processes of this run have come: Timed out after 21 seconds waiting for clients. 1/2 clients joined.'),
+    (DistStoreError('wait timeout after 15000ms, keys: /default_pg/0//cpu//0/1'),
+     'not all processes of this run have come: wait timeout after 15000ms, keys: /default_pg/0//cpu//0/1'),
     (DistNetworkError('The client socket has timed out after 20000ms while trying to connect to (10.0.0.1, 29500).'),
      'the first process of this run cannot be reached: The client socket has timed out after 20000ms while trying to '
      'connect to (10.0.0.1, 29500).'),

@@ -4,7 +4,7 @@
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo 'error: this sets up a cluster and networks: run it as root' >&2; exit 2; }
 missing=()
-for package in slurm-wlm munge iproute2 faketime; do
+for package in slurm-wlm munge iproute2; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
