@@ -47,7 +47,7 @@ _DISK = {errno.ENOSPC: 'no space left on the disk', errno.EDQUOT: 'the disk quot
          errno.EROFS: 'the disk can only be read', errno.EIO: 'the disk fails'}
 # What gloo and NCCL say when another process has ended, or its machine cannot be reached.
 _LOST = re.compile(r'Connection (closed|reset) by peer|Timed out waiting|[Ss]ocket [Tt]imeout|ncclRemoteError|'
-                   r'gloo.*(Broken pipe|No route to host|Connection timed out)')
+                   r'[Gg]loo.*(Broken pipe|No route to host|Connection timed out|Connection refused)')
 # What PyTorch says when the system ends a process of a DataLoader, for want of memory (shared memory: bus error).
 _WORKER_KILLED = re.compile(r'DataLoader worker \(pid.*\) (is killed by signal: (Killed|Bus error)|'
                             r'exited unexpectedly)')

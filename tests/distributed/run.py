@@ -223,8 +223,8 @@ def hosts_killed(lab: Lab) -> str:
     lab.trains('hosts_killed')
     os.kill(children(processes[1].pid)[0], signal.SIGKILL)
     assert [process.wait() for process in processes] == [0, 0]
-    line, = lab.errors('hosts_killed_0')
-    assert not lab.errors('hosts_killed_1')
+    line, *_ = lab.errors('hosts_killed_0')  # where starting takes longer than the timeout, they start once more
+    assert len(lab.errors('hosts_killed_0') + lab.errors('hosts_killed_1')) <= 3
     return f'`{line[:60]}…`; restarted by torchrun, and resumed: {lab.equals_undisturbed("hosts_killed")}'
 
 

@@ -52,7 +52,7 @@ def test_the_end_of_a_process_ends_the_other_with_one_line(shared_coco_folder, t
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
 
 
-@pytest.mark.parametrize('reason', ['Broken pipe', 'No route to host', 'Connection timed out'])
+@pytest.mark.parametrize('reason', ['Broken pipe', 'No route to host', 'Connection timed out', 'Connection refused'])
 def test_a_lost_network_is_one_line(reason):
     error = f'[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] writev [10.0.0.2]:4242: {reason}'
     assert 'the contact to another process' in describe(RuntimeError(error))
