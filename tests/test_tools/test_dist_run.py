@@ -31,7 +31,6 @@ def start(tmp_path: Path):
 
 
 @pytest.mark.parametrize('program, status, line', [
-    ('print("done")', 0, ''),
     ('sys.exit(2) if rank else time.sleep(60)', 2, 'error: process 1 of this run ended with status 2; it said why\n'),
     ('sys.exit(143)', 143, ''),
     ('time.sleep(60) if rank else os.kill(os.getpid(), signal.SIGKILL)', 137,
