@@ -2,6 +2,7 @@
 from mmmamba.engine.backends import AtomicLocalBackend, StrictLocalVisBackend
 from mmmamba.engine.checkpoint import latest_checkpoint, load_checkpoint_checked
 from mmmamba.engine.cpu import keep_freed_memory, prepare_distributed
+from mmmamba.engine.data_parallel import CheckedDataParallel
 from mmmamba.engine.hooks import (
     AtomicCheckpointHook,
     ClassCountHook,
@@ -29,8 +30,8 @@ from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 from mmmamba.engine.train_loop import ResumableTrainLoop
 
 __all__ = [
-    'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedRunner', 'ClassCountHook',
-    'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FineTuneHook', 'FusedLayersHook',
+    'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedDataParallel', 'CheckedRunner',
+    'ClassCountHook', 'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FineTuneHook', 'FusedLayersHook',
     'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
     'ResumableTrainLoop', 'ScaleWeightDecayHook', 'StopSignalHook', 'StrictLocalVisBackend', 'TrainingClockHook',
     'TrainingStopped', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',

@@ -1,4 +1,4 @@
-"""Training on machines without a GPU: several processes, and memory that is kept."""
+"""Several processes, also on machines without a GPU, and memory that is kept there."""
 from __future__ import annotations
 
 import ctypes
@@ -18,19 +18,34 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
 def prepare_distributed(cfg: Config, launcher: str) -> None:
-    """Lets mmengine's launchers run several processes on CPUs, over gloo.
+    """Completes how several processes wrap the model, and lets mmengine's launchers run them on CPUs, over gloo.
 
-    With a GPU there is nothing to do. Without one, mmengine would still select a CUDA device, both when it sets the
-    process group up and when it wraps the model; so the group is made here, and the wrapper told to name no device.
+    A ``model_wrapper_cfg`` without a type is of :class:`~mmmamba.engine.CheckedDataParallel`, and what it leaves out
+    is as mmengine has it without such a config: naming one setting changes no other.
+
+    Without a GPU, mmengine would still select a CUDA device, both when it sets the process group up and when it wraps
+    the model; so the group is made here, and the wrapper told to name no device.
 
     Args:
-        cfg: The runner's config; ``model_wrapper_cfg`` is set where it is needed.
+        cfg: The runner's config; ``model_wrapper_cfg`` is completed.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
         InputError: A launcher that needs GPUs on a machine without one, or that has not started this process.
     """
-    if launcher == 'none' or torch.cuda.is_available():
+    if launcher == 'none':
+        return
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    if 'type' not in wrapper:
+        cfg.model_wrapper_cfg = dict(
+            type='CheckedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+            **({} if torch.cuda.is_available() else {'device_ids': None}))
+        cfg.model_wrapper_cfg.update(wrapper)
+        # PyTorch has had another name for the argument since 2.13, and only since then.
+        warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
+    if torch.cuda.is_available():
         return
     if launcher == 'slurm':
         _take_slurms_names()
@@ -38,13 +53,6 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         raise InputError(f'without a GPU, several processes need --launcher pytorch or slurm, not {launcher}')
     os.environ.setdefault('MKL_NUM_THREADS', os.environ.get('OMP_NUM_THREADS', '1'))  # mmengine would, with a warning
     distributed.init_process_group('gloo', timeout=longest_wait(cfg))
-    # PyTorch has had another name for the argument since 2.13, and only since then.
-    warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
-    cfg.setdefault('model_wrapper_cfg', dict(
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
 
 
 def longest_wait(cfg: Config) -> timedelta:

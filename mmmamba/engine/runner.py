@@ -10,10 +10,13 @@ from functools import partial
 
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import RUNNERS
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, OptimWrapperDict, ZeroRedundancyOptimizer
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmmamba.engine.console import Console
@@ -25,6 +28,7 @@ from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
 from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook
 from mmmamba.engine.train_loop import ResumableTrainLoop
+from mmmamba.errors import InputError
 
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
@@ -74,6 +78,30 @@ class CheckedRunner(Runner):
                        ProgressHook, MissedValidationHook, StopSignalHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
+
+    def build_optim_wrapper(self, optim_wrapper: Optimizer | OptimWrapper | dict) -> OptimWrapper | OptimWrapperDict:
+        """Builds the optimizer as ``Runner`` does.
+
+        Raises:
+            InputError: It is to be divided among processes, of which this run has one.
+        """
+        optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
+        if isinstance(optimizer, dict) and optimizer.get('type') == 'ZeroRedundancyOptimizer' and not self.distributed:
+            raise InputError('ZeroRedundancyOptimizer divides its state among processes, and this run has one: set '
+                             f'optim_wrapper.optimizer.type={optimizer.get("optimizer_type")}, and leave out '
+                             'optimizer_type')
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *, save_optimizer: bool = True, **settings) -> None:
+        """Saves a checkpoint as ``Runner`` does; call it in all processes.
+
+        mmengine's ``ZeroRedundancyOptimizer`` collects its state from all of them, but mmengine asks the first process
+        alone for it, which would wait for the others.
+        """
+        super().save_checkpoint(out_dir, filename, save_optimizer=save_optimizer, **settings)
+        if save_optimizer and not is_main_process() and isinstance(self.optim_wrapper.optimizer,
+                                                                    ZeroRedundancyOptimizer):
+            self.optim_wrapper.state_dict()
 
     def train(self) -> nn.Module:
         """Trains, after a warning if the last part of the recipe (without mosaic) lies beyond the end."""

@@ -8,7 +8,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,11 +22,12 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import Dataset, Sampler
 
 from mmmamba.cli import describe
-from mmmamba.engine import CheckedRunner, TrainingStopped, prepare_distributed
+from mmmamba.engine import CheckedDataParallel, CheckedRunner, TrainingStopped, prepare_distributed
+from mmmamba.errors import InputError
 
 import mmdet.models  # noqa: F401  isort: skip  (after mmmamba, which supplies mmcv's operators)
 from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, MODELS
@@ -178,6 +182,27 @@ class UnevenSampler(Sampler):
         return len(self.images)
 
 
+def in_two_processes(train: Callable[[int], None]) -> None:
+    """Calls a function with each rank, in two processes that can find each other as torchrun's do."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    os.environ.update(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port))
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            try:
+                train(rank)
+            except BaseException:  # the parent's own code must not go on here
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+    if any([os.waitpid(child, 0)[1] for child in children]):
+        sys.exit('one of two processes failed')
+
+
 def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str = 'SignalHook') -> None:
     """Trains, or goes on, as torchrun would start it, 2 images for each process, over gloo.
 
@@ -189,31 +214,97 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str 
         stop: The iteration in which the second process alone is sent a signal.
         end: The hook that sends it.
     """
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    os.environ.update(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port))
-    children = []
-    for rank in range(2):
-        children.append(os.fork())
-        if children[-1] == 0:
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
-            cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks)
-            cfg.val_dataloader = dict(batch_size=1, num_workers=0, dataset=cfg.train_dataloader.dataset,
-                                      sampler=dict(type='UnevenSampler'))
-            cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='CountMetric')
-            cfg.launcher, cfg.resume = 'pytorch', True
-            prepare_distributed(cfg, 'pytorch')
-            try:
-                CheckedRunner.from_cfg(cfg).train()
-            except TrainingStopped as error:
-                print(error, flush=True)
-            except RuntimeError as error:
-                print(describe(error), flush=True)
-            os._exit(0)
-    if any(os.waitpid(child, 0)[1] for child in children):
-        sys.exit('one of two processes failed')
+    def train(rank: int) -> None:
+        hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
+        cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks)
+        cfg.val_dataloader = dict(batch_size=1, num_workers=0, dataset=cfg.train_dataloader.dataset,
+                                  sampler=dict(type='UnevenSampler'))
+        cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='CountMetric')
+        cfg.launcher, cfg.resume = 'pytorch', True
+        prepare_distributed(cfg, 'pytorch')
+        try:
+            CheckedRunner.from_cfg(cfg).train()
+        except TrainingStopped as error:
+            print(error, flush=True)
+        except RuntimeError as error:
+            print(describe(error), flush=True)
+
+    in_two_processes(train)
+
+
+_TWO_EPOCHS = dict(epochs=2, accumulate=2)
+ZERO = dict(type='ZeroRedundancyOptimizer', optimizer_type='SGD')
+OPTIONS = {
+    'plain': (_TWO_EPOCHS, dict()),
+    'buckets': (_TWO_EPOCHS, dict(model_wrapper_cfg=dict(bucket_cap_mb=0.001))),
+    'bfloat16': (_TWO_EPOCHS, dict(model_wrapper_cfg=dict(gradient_dtype='bfloat16'))),
+    'bfloat16-buckets': (_TWO_EPOCHS, dict(
+        model_wrapper_cfg=dict(gradient_dtype='bfloat16', bucket_cap_mb=0.001, find_unused_parameters=True))),
+    'zero': (_TWO_EPOCHS, dict(optim_wrapper=dict(optimizer=ZERO))),
+    'all': (dict(epochs=2, wrapper=dict(type='AutocastOptimWrapper', dtype='float16')), dict(
+        model_wrapper_cfg=dict(gradient_dtype='bfloat16', bucket_cap_mb=0.001),
+        optim_wrapper=dict(optimizer=ZERO))),
+}
+"""Settings for many GPUs: arguments of :func:`config`, and what is merged into it."""
+
+
+def train_with_options(data: Path, work_dirs: Path) -> None:
+    """Trains with each of ``OPTIONS``, once more with all of them, stopped and resumed, and groups SyncBN.
+
+    Each process says a line: the folder, its rank, how many calls of :func:`torch.distributed.all_reduce` had
+    gradients and of how many bytes, and the numbers in its optimizer's state.
+    """
+    def train(name: str, rank: int, stop: int | None = None, folder: str = '') -> None:
+        arguments, changes = OPTIONS[name]
+        hooks = () if stop is None else (dict(type='SignalHook', iteration=stop), )
+        cfg = config(data, work_dirs / (folder or name), workers=0, plain=True, batch_size=2, hooks=hooks, **arguments)
+        cfg.merge_from_dict(changes)
+        cfg.launcher, cfg.resume = 'pytorch', True
+        prepare_distributed(cfg, 'pytorch')
+        sent = []
+        reduce = distributed.all_reduce
+        distributed.all_reduce = lambda tensor, *args, **settings: (  # DDP itself does not call it
+            sent.append(tensor.nbytes if tensor.is_floating_point() else 0), reduce(tensor, *args, **settings))[1]
+        runner = CheckedRunner.from_cfg(cfg)
+        try:
+            runner.train()
+        except TrainingStopped:
+            return
+        optimizer = runner.optim_wrapper.optimizer
+        kept = sum(state['momentum_buffer'].numel() for state in getattr(optimizer, 'optim', optimizer).state.values())
+        say(folder or name, rank, sum(map(bool, sent)), sum(sent), kept)
+
+    for name in OPTIONS:
+        in_two_processes(partial(train, name))
+    for stop in (4, None):
+        in_two_processes(partial(train, 'all', stop=stop, folder='all-resumed'))
+    in_two_processes(group_norms)
+
+
+def say(*words: object) -> None:
+    """Prints a line at once, since other processes print, too."""
+    os.write(1, f'{" ".join(map(str, words))}\n'.encode())
+
+
+def group_norms(rank: int) -> None:
+    """Says with which ranks SyncBN normalises in groups of 1 and of 2, and what is wrong with 3.
+
+    PyTorch's SyncBN does not compute on a CPU, so our check and PyTorch's are left out, and nothing is computed.
+    """
+    prepare_distributed(Config(), 'pytorch')
+    for check in ('_require_gpu', '_passing_sync_batchnorm_handle'):
+        setattr(CheckedDataParallel, check, staticmethod(lambda module: None))
+    for size in (1, 2, 3):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+        try:
+            wrapped = CheckedDataParallel(model, sync_bn_group=size)
+        except InputError as error:
+            say('group', rank, error)
+            continue
+        deepcopy(wrapped.module)  # as EMAHook does before the training
+        wrapped.train()
+        say('group', rank, *distributed.get_process_group_ranks(wrapped.module[1].process_group))
+    distributed.barrier()  # the first process is where they meet
 
 
 def train_and_kill(data: Path, work_dirs: Path) -> None:
@@ -228,7 +319,18 @@ def train_and_kill(data: Path, work_dirs: Path) -> None:
             sys.exit(f'{name} ended with status {status} before it was killed')
 
 
+def hasten() -> None:
+    """Does once what each process would, and spares the rest: imports of optimizers, and breaking a config's lines."""
+    import torch._dynamo  # noqa: F401
+    from mmengine.config import config as mmengine_config
+    from yapf.yapflib import yapf_api
+
+    owner = mmengine_config if hasattr(mmengine_config, 'FormatCode') else yapf_api  # as conftest.py does
+    owner.FormatCode = lambda text, **_: (text, False)
+
+
 if __name__ == '__main__':
     torch.set_num_threads(1)
-    {'kill': train_and_kill, 'two': train_in_two_processes}[sys.argv[1]](
+    hasten()
+    {'kill': train_and_kill, 'two': train_in_two_processes, 'options': train_with_options}[sys.argv[1]](
         *map(Path, sys.argv[2:4]), *sys.argv[4:])

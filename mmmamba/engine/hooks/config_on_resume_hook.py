@@ -18,7 +18,7 @@ _WITHOUT_EFFECT = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_
 _PROGRESS = ('last_step', '_global_step', '_last_value')  # what of a schedule's state changes while it is stepped
 _NAMED = 8
 _VALUE_LENGTH = 60  # characters
-_OPTIMIZER = 'optim_wrapper.optimizer.type'
+_OPTIMIZER, _DIVIDED = 'optim_wrapper.optimizer.type', 'optim_wrapper.optimizer.optimizer_type'
 
 
 @HOOKS.register_module()
@@ -140,8 +140,8 @@ def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict,
                             changes: dict[str, tuple[str, str]] | None) -> None:
     advice = ('resume under the old setting, or start anew from the weights: --cfg-options load_from=CHECKPOINT, '
               'without --resume')
-    if changes and _OPTIMIZER in changes:
-        old, new = changes[_OPTIMIZER]
+    old, new = _optimizers(changes or {})
+    if old != new:
         raise InputError(f"the checkpoint's optimizer is {old}, the config's {new}, which cannot take over its state: "
                          f'{advice}')
     saved = [len(group['params']) for group in checkpoint.get('optimizer', {}).get('param_groups', [])]
@@ -150,6 +150,13 @@ def _require_same_optimizer(wrapper: OptimWrapper, checkpoint: dict,
         raise InputError(f"the checkpoint's optimizer has {len(saved)} groups of {sum(saved)} parameters, the "
                          f"config's has {len(built)} of {sum(built)}, or divides them otherwise: the model, what of "
                          f"it is frozen, or the optimizer's constructor differs; {advice}")
+
+
+def _optimizers(changes: dict[str, tuple[str, str]]) -> list[str]:
+    """Names the optimizers of two configs that differ, also of one that is divided among processes."""
+    divides = repr('ZeroRedundancyOptimizer')
+    kinds, divided = changes.get(_OPTIMIZER, (divides, divides)), changes.get(_DIVIDED, ('', ''))
+    return [inner if kind == divides else kind for kind, inner in zip(kinds, divided)]
 
 
 def _changes(saved: str, current: str) -> dict[str, tuple[str, str]] | None:

@@ -154,7 +154,7 @@ class StopSignalHook(Hook):
         elif saved == iterations:
             # Not read from the work dir, which processes on other machines need not see.
             checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
-        elif is_main_process():
+        else:
             self._save(runner, Path(runner.work_dir, STOPPED), iterations, batches)
         self._wait_for_all()
         raise TrainingStopped(number, checkpoint)
@@ -164,7 +164,8 @@ class StopSignalHook(Hook):
             self._position = {'batches': batches, 'of': len(runner.train_loop.dataloader)}
         runner.save_checkpoint(str(path.parent), path.name, meta={'epoch': runner.epoch, 'iter': iterations},
                                backend_args={'backend': 'atomic_local'})
-        write_atomically(path.with_name('last_checkpoint'), str(path).encode())
+        if is_main_process():
+            write_atomically(path.with_name('last_checkpoint'), str(path).encode())
 
     def stop_listening(self) -> None:
         """Leaves signals to what they did before the training."""
