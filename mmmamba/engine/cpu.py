@@ -45,6 +45,8 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
         cfg.model_wrapper_cfg.update(wrapper)
         # PyTorch has had another name for the argument since 2.13, and only since then.
         warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
+        # Of 1x1 kernels on maps in channels_last: only the strides of sides of 1 differ, which means nothing.
+        warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
     if torch.cuda.is_available():
         return
     if launcher == 'slurm':
