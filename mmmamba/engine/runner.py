@@ -99,9 +99,9 @@ class CheckedRunner(Runner):
         alone for it, which would wait for the others.
         """
         super().save_checkpoint(out_dir, filename, save_optimizer=save_optimizer, **settings)
-        if save_optimizer and not is_main_process() and isinstance(self.optim_wrapper.optimizer,
-                                                                    ZeroRedundancyOptimizer):
-            self.optim_wrapper.state_dict()
+        optimizer = getattr(self.optim_wrapper, 'optimizer', None)  # several have none of this name
+        if save_optimizer and not is_main_process() and isinstance(optimizer, ZeroRedundancyOptimizer):
+            optimizer.state_dict()
 
     def train(self) -> nn.Module:
         """Trains, after a warning if the last part of the recipe (without mosaic) lies beyond the end."""
