@@ -1,6 +1,7 @@
 """What every command line tool does: a failure is one clear line and an exit status that scripts can test."""
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib.util
 import os
@@ -8,12 +9,14 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import time
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch.distributed import DistNetworkError, DistStoreError
@@ -90,7 +93,8 @@ def run(main: Callable[[], None]) -> None:
 class _Interruptions:
     """Counts Ctrl-C: the first raises ``KeyboardInterrupt``, the second is ignored, the third ends the process.
 
-    People press it twice; an orderly end, which lasts a moment, shall not be torn by the second one.
+    People press it twice; an orderly end, which lasts a moment, shall not be torn by the second one. In what Python
+    calls by itself, at a fork or at an object's end, an exception would only be printed: there it comes again, later.
     """
 
     def __init__(self) -> None:
@@ -98,11 +102,15 @@ class _Interruptions:
         self._handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else the caller ignores it
         if self._handled:
             signal.signal(signal.SIGINT, self._on_signal)
+            self._print_unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def ignore_no_longer(self) -> None:
         """Gives the signal back, unless the process is about to end because of it."""
-        if self._handled and not self.number:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._handled:
+            sys.unraisablehook = self._print_unraisable
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # nothing is left that could be torn
+            if not self.number:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.number += 1
@@ -110,6 +118,13 @@ class _Interruptions:
             raise KeyboardInterrupt
         if self.number > 2:
             os._exit(_INTERRUPTED)
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            self.number -= 1
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            self._print_unraisable(unraisable)
 
 
 def describe(error: BaseException) -> str | None:

@@ -147,6 +147,32 @@ def test_a_second_interruption_does_not_tear_the_end_and_a_third_is_one(capsys, 
     assert ended.value.code == 130 and capsys.readouterr().err == lines
 
 
+@pytest.mark.usefixtures('interruptible')
+def test_an_interruption_that_python_cannot_raise_comes_again(capsys):
+
+    class Unlucky:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.001)  # it is raised in here
+
+    def main() -> None:
+        Unlucky()
+        time.sleep(5)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == 'error: interrupted; the same call starts from the beginning\n'
+
+
+@pytest.mark.usefixtures('interruptible')
+def test_the_end_of_python_is_not_interrupted(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(cli.atexit, 'register', lambda *call: at_exit.append(call))
+    cli.run(lambda: None)
+    assert at_exit == [(signal.signal, signal.SIGINT, signal.SIG_DFL)]
+
+
 def test_a_caller_that_ignores_interruptions_is_left_to_it():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
