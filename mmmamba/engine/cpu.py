@@ -3,8 +3,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import socket
 import subprocess
+import sys
 import warnings
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -15,6 +19,7 @@ from mmmamba.errors import InputError
 
 _LONGEST_WAIT = 600  # seconds, as PyTorch's for NCCL
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def prepare_distributed(cfg: Config, launcher: str) -> None:
@@ -24,15 +29,19 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
     is as mmengine has it without such a config: naming one setting changes no other.
 
     Without a GPU, mmengine would still select a CUDA device, both when it sets the process group up and when it wraps
-    the model; so the group is made here, and the wrapper told to name no device.
+    the model; so the group is made here, and the wrapper told to name no device. On any device, the processes of
+    a torchrun that is killed end as well.
 
     Args:
         cfg: The runner's config; ``model_wrapper_cfg`` is completed.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        InputError: A launcher that needs GPUs on a machine without one, or that has not started this process.
+        InputError: A launcher that needs GPUs on a machine without one, that has not started this process, or that has
+            ended.
     """
+    if launcher == 'pytorch' and 'TORCHELASTIC_RUN_ID' in os.environ:
+        _end_with_torchrun()
     if launcher == 'none':
         return
     wrapper = cfg.get('model_wrapper_cfg') or {}
@@ -57,12 +66,32 @@ def prepare_distributed(cfg: Config, launcher: str) -> None:
     distributed.init_process_group('gloo', timeout=longest_wait(cfg))
 
 
+def signal_at_end_of_parent(number: int) -> None:
+    """Has this process be sent a signal when the one that started it ends, however that may be; on Linux alone."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
 def longest_wait(cfg: Config) -> timedelta:
     """Returns how long a process waits for the others before it gives up: ``env_cfg.dist_cfg.timeout`` (seconds).
 
     PyTorch's own default for gloo is half an hour, in which a run whose network is gone just hangs.
     """
     return timedelta(seconds=cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', _LONGEST_WAIT))
+
+
+def _end_with_torchrun() -> None:
+    """Has this process end when torchrun is killed, which leaves its processes behind.
+
+    They would go on next to the run that is resumed, or wait for each other: where they meet is kept by torchrun.
+    """
+    signal_at_end_of_parent(signal.SIGTERM)
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+        with suppress(OSError):  # what else may be wrong is said when they meet
+            try:
+                socket.create_connection((os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])), 10).close()
+            except ConnectionRefusedError:
+                raise InputError('torchrun, which has started this process, has ended') from None
 
 
 def _take_slurms_names() -> None:

@@ -140,6 +140,21 @@ def test_a_handler_that_python_does_not_know_does_not_end_the_training(monkeypat
     assert signal.signal(signal.SIGTERM, before) == signal.SIG_DFL
 
 
+def test_a_process_that_was_asked_to_end_and_fails_need_not_say_so(monkeypatch):
+    """A launcher ends the others when one fails; they have lost the contact to it."""
+    for main_process, heard in ((False, [signal.SIGTERM]), (True, [])):
+        hook, ended = StopSignalHook(), []
+        monkeypatch.setattr('mmmamba.engine.hooks.stop_signal_hook.is_main_process', lambda main=main_process: main)
+        hook._previous = {signal.SIGTERM: lambda number, frame, ended=ended: ended.append(number)}
+        before = signal.signal(signal.SIGTERM, hook._note)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            hook.stop_listening()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert ended == heard
+
+
 def test_another_batch_size_goes_on_at_the_same_image(shared_coco_folder, tmp_path):
     cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, batch_size=4)
     with pytest.raises(TrainingStopped):

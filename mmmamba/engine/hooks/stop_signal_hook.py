@@ -11,6 +11,7 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import distributed
 
@@ -48,7 +49,8 @@ class StopSignalHook(Hook):
 
     With several processes, each has to know after the same iteration: the signals are reduced over all of them after
     every iteration, in the background and on the CPU, and read after the next. It is enough that one of them is
-    signalled.
+    signalled. They go on to the next step of the optimizer, since gradients that are accumulated for it are each
+    process's own, and only the first one's state is saved.
 
     A validation is left at once if its epoch has been saved, since ``MissedValidationHook`` does it again when the run
     is resumed; otherwise it is finished first.
@@ -78,6 +80,7 @@ class StopSignalHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Listens no longer, once all processes are here."""
         self._wait_for_all()
+        self._signal = 0
         self.stop_listening()
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -146,6 +149,8 @@ class StopSignalHook(Hook):
         number, saved = self._signal, self._saved
         if self._votes is not None:
             number, saved = self._votes.largest(number, saved)
+            if isinstance(runner.optim_wrapper, OptimWrapper) and not runner.optim_wrapper.should_update():
+                return
         if number <= 0 or only_if_saved and saved != iterations:
             return
         checkpoint: Path | None = Path(runner.work_dir, STOPPED)
@@ -157,6 +162,7 @@ class StopSignalHook(Hook):
         else:
             self._save(runner, Path(runner.work_dir, STOPPED), iterations, batches)
         self._wait_for_all()
+        self._signal = 0
         raise TrainingStopped(number, checkpoint)
 
     def _save(self, runner: Runner, path: Path, iterations: int, batches: int) -> None:
@@ -168,12 +174,17 @@ class StopSignalHook(Hook):
             write_atomically(path.with_name('last_checkpoint'), str(path).encode())
 
     def stop_listening(self) -> None:
-        """Leaves signals to what they did before the training."""
+        """Leaves signals to what they did before the training, also one of which nothing came.
+
+        A launcher ends the other processes when one fails. These fail, too, and need not say so as well.
+        """
         for number, handler in self._previous.items():
             # A handler of a C library, which Python does not know, is None and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
         self._listening = False
+        if self._signal and not is_main_process():
+            signal.raise_signal(self._signal)
 
     def _may_leave_validation(self, runner: Runner) -> bool:
         # One that would not be done again, as in trainings by iterations, has to be finished.
