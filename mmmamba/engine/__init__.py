@@ -14,6 +14,7 @@ from mmmamba.engine.hooks import (
     MissedValidationHook,
     NonFiniteLossHook,
     ProgressHook,
+    SameBuffersHook,
     StopSignalHook,
     TrainingClockHook,
     TrainingStopped,
@@ -33,8 +34,8 @@ __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'AutocastOptimWrapper', 'CheckedDataParallel', 'CheckedRunner',
     'ClassCountHook', 'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook', 'FineTuneHook', 'FusedLayersHook',
     'LayerDecayOptimWrapperConstructor', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
-    'ResumableTrainLoop', 'ScaleWeightDecayHook', 'StopSignalHook', 'StrictLocalVisBackend', 'TrainingClockHook',
-    'TrainingStopped', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
+    'ResumableTrainLoop', 'SameBuffersHook', 'ScaleWeightDecayHook', 'StopSignalHook', 'StrictLocalVisBackend',
+    'TrainingClockHook', 'TrainingStopped', 'UnreadableImagesHook', 'WarmupLinearLR', 'WarmupMomentum',
     'YOLOOptimWrapperConstructor', 'keep_freed_memory', 'latest_checkpoint', 'load_checkpoint_checked',
     'prepare_distributed'
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import RUNNERS
@@ -20,13 +22,14 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmmamba.engine.console import Console
+from mmmamba.engine.cpu import signal_at_end_of_parent
 from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
 from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
 from mmmamba.engine.hooks.progress_hook import ProgressHook
 from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
-from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook
+from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook, SameBuffersHook
 from mmmamba.engine.train_loop import ResumableTrainLoop
 from mmmamba.errors import InputError
 
@@ -38,11 +41,11 @@ class CheckedRunner(Runner):
     """mmengine's ``Runner`` for any config, those of mmdet's recipes included.
 
     It has :class:`ClassCountHook`, :class:`ConfigOnResumeHook`, :class:`EncodedMasksHook`, :class:`FusedLayersHook`,
-    :class:`MissedValidationHook`, :class:`UnreadableImagesHook`, :class:`ProgressHook` and :class:`StopSignalHook`
-    even if the config does not list them, mmengine's ``EpochBasedTrainLoop`` is :class:`ResumableTrainLoop`, its data
-    loaders work with ``num_workers=0``, whatever the config says of workers, and it warns of a pipeline that would be
-    switched to after the end. The screen shows the progress and warnings, as its ``console`` decides; with
-    ``log_level='DEBUG'`` it shows the whole log.
+    :class:`MissedValidationHook`, :class:`SameBuffersHook`, :class:`UnreadableImagesHook`, :class:`ProgressHook` and
+    :class:`StopSignalHook` even if the config does not list them, mmengine's ``EpochBasedTrainLoop`` is
+    :class:`ResumableTrainLoop`, its data loaders work with ``num_workers=0``, whatever the config says of workers, and
+    it warns of a pipeline that would be switched to after the end. The screen shows the progress and warnings, as its
+    ``console`` decides; with ``log_level='DEBUG'`` it shows the whole log.
     """
 
     @staticmethod
@@ -75,7 +78,7 @@ class CheckedRunner(Runner):
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
         for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook,
-                       ProgressHook, MissedValidationHook, StopSignalHook):
+                       ProgressHook, MissedValidationHook, SameBuffersHook, StopSignalHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 
@@ -134,14 +137,23 @@ def _start_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
     """Prepares a data worker, and has it end with its main process alone.
 
     A scheduler signals all processes of a job. A worker that ended at once would end the main process with an error,
-    wherever that is just then.
+    wherever that is just then. One that outlived it, as PyTorch's do by seconds, would hold its connections open, and
+    the other processes of the run would wait for it.
     """
     if hasattr(signal, 'sigwaitinfo'):  # Linux
+        signal_at_end_of_parent(signal.SIGKILL)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_end_for, args=(os.getppid(),), daemon=True).start()
+    sys.excepthook = _except_lost_connections
     if prepare is not None:
         prepare(worker)
+
+
+def _except_lost_connections(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    # A thread serves batches, maybe to a main process that ends meanwhile. What fails in loading is told otherwise.
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def _end_for(sender: int) -> None:

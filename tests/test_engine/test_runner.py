@@ -1,6 +1,11 @@
 """What holds for every config that our tools run."""
 from __future__ import annotations
 
+import os
+import select
+import signal
+import sys
+
 import pytest
 from mmengine.config import Config
 
@@ -10,8 +15,10 @@ from mmmamba.engine import (
     ConfigOnResumeHook,
     EncodedMasksHook,
     FusedLayersHook,
+    SameBuffersHook,
     UnreadableImagesHook,
 )
+from mmmamba.engine.runner import _except_lost_connections
 
 import toy_training  # isort: skip  (this folder's)
 
@@ -41,12 +48,39 @@ def test_without_workers_their_settings_do_not_matter(settings, shared_coco_fold
                        if name != 'multiprocessing_context')
 
 
+@pytest.mark.usefixtures('mmdet_scope')
+@pytest.mark.skipif(sys.platform != 'linux', reason='the system has no such signal')
+def test_data_workers_end_with_a_process_that_is_killed(shared_coco_folder):
+    """PyTorch's notice it after 5 seconds, in which other processes of the run believe that it is still there."""
+    cfg = loader_config(shared_coco_folder, num_workers=1, persistent_workers=True)
+    loader = CheckedRunner.build_dataloader(cfg, seed=1)
+    ends, output = os.pipe()  # whose end is seen when no process has it
+    process = os.fork()
+    if process == 0:
+        list(loader)
+        os.write(output, b'ready')
+        signal.pause()
+    os.close(output)
+    assert os.read(ends, 5) == b'ready'
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    assert select.select([ends], [], [], 2)[0] and os.read(ends, 5) == b''
+    os.close(ends)
+
+
+def test_a_data_worker_does_not_print_that_its_process_has_gone(capsys):
+    for error, printed in ((BrokenPipeError(), ''), (EOFError(), ''), (ValueError('wrong'), 'ValueError: wrong\n')):
+        _except_lost_connections(type(error), error, None)
+        assert capsys.readouterr().err == printed
+
+
 def test_needed_hooks_are_there_once(shared_coco_folder, tmp_path):
     for hooks in ((), (dict(type='ClassCountHook'), dict(type='ConfigOnResumeHook'))):
         cfg = toy_training.config(shared_coco_folder, tmp_path, workers=0, hooks=hooks)
         cfg.experiment_name = f'needed_{len(hooks)}'
         runner = CheckedRunner.from_cfg(cfg)
-        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook):
+        for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, SameBuffersHook,
+                       UnreadableImagesHook):
             assert sum(isinstance(hook, needed) for hook in runner.hooks) == 1
 
 

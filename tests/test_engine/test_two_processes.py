@@ -1,13 +1,23 @@
 """Two processes train as one does with twice the batch, stop together, and notice each other's end."""
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmmamba.cli import describe
+from mmmamba.engine import prepare_distributed
+from mmmamba.errors import InputError
 
 import toy_training  # isort: skip  (this folder's)
 
@@ -29,7 +39,8 @@ def two(shared_coco_folder, tmp_path_factory) -> Path:
 
 
 def test_two_processes_equal_one_with_twice_the_batch(shared_coco_folder, tmp_path, two):
-    Runner.from_cfg(toy_training.config(shared_coco_folder, tmp_path, workers=0, plain=True, batch_size=4)).train()
+    Runner.from_cfg(toy_training.config(shared_coco_folder, tmp_path, workers=0, plain=True, batch_size=4,
+                                        accumulate=3)).train()
     both, one = torch.load(two), torch.load(tmp_path / 'epoch_4.pth')
     assert both['meta']['iter'] == one['meta']['iter'] == 16
     for part in ('state_dict', 'ema_state_dict'):
@@ -38,11 +49,50 @@ def test_two_processes_equal_one_with_twice_the_batch(shared_coco_folder, tmp_pa
     assert both['optimizer']['param_groups'] == one['optimizer']['param_groups']
 
 
-def test_a_signal_to_one_process_stops_both_after_the_same_iteration(shared_coco_folder, tmp_path, two):
+def test_both_processes_validate_the_same_model(two):
+    assert torch.load(two)['message_hub']['log_scalars']['val/toy/models'].current() == 1
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(shared_coco_folder, tmp_path, two):
+    """Three iterations are a step; the second one is over after the sixth, in which the signal comes."""
     assert train(shared_coco_folder, tmp_path, '5').count('stopped by SIGUSR1') == 2
-    assert torch.load(tmp_path / 'stopped.pth')['meta']['iter'] in (6, 7)
+    assert torch.load(tmp_path / 'stopped.pth')['meta']['iter'] == 9
     train(shared_coco_folder, tmp_path)
     toy_training.assert_same_end(torch.load(tmp_path / 'epoch_4.pth'), torch.load(two))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the system has no such signal')
+def test_the_end_of_torchrun_ends_its_processes(monkeypatch):
+    """Also one that is killed, and cannot end them itself."""
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)  # so that nothing else is prepared
+    end_of_process, output = os.pipe()
+    torchrun = os.fork()
+    if torchrun == 0:
+        if os.fork() == 0:
+            prepare_distributed(Config(), 'pytorch')
+            os.write(output, b'ready')
+            time.sleep(60)
+            os._exit(1)
+        time.sleep(60)
+        os._exit(1)
+    os.close(output)
+    assert os.read(end_of_process, 5) == b'ready'
+    os.kill(torchrun, signal.SIGKILL)
+    os.waitpid(torchrun, 0)
+    assert select.select([end_of_process], [], [], 10)[0] and os.read(end_of_process, 5) == b''
+    os.close(end_of_process)
+
+
+def test_a_process_whose_torchrun_has_ended_does_not_wait_for_it(monkeypatch):
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(('localhost', 0))
+        where = {'MASTER_ADDR': 'localhost', 'MASTER_PORT': str(nobody_listens.getsockname()[1])}
+        for name, value in {'TORCHELASTIC_RUN_ID': 'none', 'TORCHELASTIC_USE_AGENT_STORE': 'True', **where}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr('mmmamba.engine.cpu.signal_at_end_of_parent', lambda number: None)
+        with pytest.raises(InputError, match='torchrun, which has started this process, has ended'):
+            prepare_distributed(Config(), 'pytorch')
 
 
 def test_the_end_of_a_process_ends_the_other_with_one_line(shared_coco_folder, tmp_path):

@@ -38,7 +38,10 @@ CLASSES = ('square', 'wide', 'tall')
 
 @MODELS.register_module()
 class ToyDetector(BaseModel):
-    """Sums coordinates of boxes; has a frozen parameter and, unless it is plain, BatchNorm and dropout."""
+    """Sums coordinates of boxes, and predicts which process it was trained in.
+
+    It has a frozen parameter and, unless it is plain, BatchNorm and dropout.
+    """
 
     def __init__(self, data_preprocessor: dict, plain: bool) -> None:
         super().__init__(data_preprocessor)
@@ -47,10 +50,14 @@ class ToyDetector(BaseModel):
                                       nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
         self.count = nn.Linear(8, 1)
         self.frozen = nn.Parameter(torch.arange(4.0), requires_grad=False)
+        self.register_buffer('rank', torch.zeros(()))
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         counts = self.count(self.features(inputs).mean((2, 3)))[:, 0]
+        if mode == 'predict':
+            return self.rank.expand(len(inputs))
         if mode == 'loss':
+            self.rank.fill_(get_rank())
             truth = torch.stack([sample.gt_instances.bboxes.sum() / 100 for sample in data_samples]).to(counts)
             return {'loss': nn.functional.smooth_l1_loss(counts.float(), truth.float())}
         return counts
@@ -157,15 +164,15 @@ class SignalHook(Hook):
 
 @METRICS.register_module()
 class CountMetric(BaseMetric):
-    """Counts the images."""
+    """Counts the images, and the models that they were given to."""
 
     default_prefix = 'toy'
 
     def process(self, data_batch: dict, data_samples: list) -> None:
-        self.results.append(None)
+        self.results.extend(map(float, data_samples))
 
     def compute_metrics(self, results: list) -> dict[str, int]:
-        return {'images': len(results)}
+        return {'images': len(results), 'models': len(set(results))}
 
 
 @DATA_SAMPLERS.register_module()
@@ -206,7 +213,8 @@ def in_two_processes(train: Callable[[int], None]) -> None:
 def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str = 'SignalHook') -> None:
     """Trains, or goes on, as torchrun would start it, 2 images for each process, over gloo.
 
-    The processes validate unequal numbers of images, as they do with ``round_up=False``.
+    A step of the optimizer has three iterations. The processes validate unequal numbers of images, as they do with
+    ``round_up=False``.
 
     Args:
         data: The data set.
@@ -216,7 +224,7 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str 
     """
     def train(rank: int) -> None:
         hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
-        cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks)
+        cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks, accumulate=3)
         cfg.val_dataloader = dict(batch_size=1, num_workers=0, dataset=cfg.train_dataloader.dataset,
                                   sampler=dict(type='UnevenSampler'))
         cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='CountMetric')

@@ -8,10 +8,15 @@ from mmmamba.engine.hooks.non_finite_loss_hook import NonFiniteLossHook
 from mmmamba.engine.hooks.progress_hook import ProgressHook
 from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook, TrainingStopped
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
-from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook, TrainingClockHook
+from mmmamba.engine.hooks.validation_hooks import (
+    EncodedMasksHook,
+    MissedValidationHook,
+    SameBuffersHook,
+    TrainingClockHook,
+)
 
 __all__ = [
     'AtomicCheckpointHook', 'ClassCountHook', 'ConfigOnResumeHook', 'EncodedMasksHook', 'ExactResumeHook',
     'FineTuneHook', 'FusedLayersHook', 'MissedValidationHook', 'NonFiniteLossHook', 'ProgressHook',
-    'StopSignalHook', 'TrainingClockHook', 'TrainingStopped', 'UnreadableImagesHook'
+    'SameBuffersHook', 'StopSignalHook', 'TrainingClockHook', 'TrainingStopped', 'UnreadableImagesHook'
 ]

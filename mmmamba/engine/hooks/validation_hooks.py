@@ -1,9 +1,10 @@
-"""Hooks around validation: of all that has to be validated, with encoded masks, and with the time so far."""
+"""Hooks around validation: of all that is due, of one and the same model, with encoded masks, and the time so far."""
 from __future__ import annotations
 
 import time
 
 from mmdet.registry import HOOKS
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -49,6 +50,23 @@ class MissedValidationHook(Hook):
             return
         if runner.val_loop is not None and due and loop.epoch >= max(loop.val_begin, 1):
             runner.val_loop.run()
+
+
+@HOOKS.register_module()
+class SameBuffersHook(Hook):
+    """Has all processes validate the first one's model, which is the one that is saved.
+
+    BatchNorm's running means and variances are those of the images that a process has seen. Without this hook, each
+    validates its share of the images with its own, which no checkpoint has.
+    """
+
+    # After EMAHook, which puts in the averages.
+    priority = 'LOW'
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Takes the first process's buffers."""
+        for buffer in runner.model.buffers():
+            broadcast(buffer)
 
 
 @HOOKS.register_module()
