@@ -11,4 +11,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "${missing[@]}" >/dev/null
 fi
 cd "$(dirname "$0")/../.."
-exec "${PYTHON:-.venv/bin/python}" tests/distributed/run.py "$@"
+python=${PYTHON:-.venv/bin/python} status=0
+"$python" tests/distributed/run.py "$@" || status=$?
+[ $# -gt 0 ] || "$python" tests/distributed/kills.py || status=$?
+exit $status
