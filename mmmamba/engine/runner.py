@@ -95,13 +95,14 @@ class CheckedRunner(Runner):
                              'optimizer_type')
         return super().build_optim_wrapper(optim_wrapper)
 
-    def save_checkpoint(self, out_dir: str, filename: str, *, save_optimizer: bool = True, **settings) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, file_client_args: dict | None = None,
+                        save_optimizer: bool = True, *arguments, **settings) -> None:
         """Saves a checkpoint as ``Runner`` does; call it in all processes.
 
         mmengine's ``ZeroRedundancyOptimizer`` collects its state from all of them, but mmengine asks the first process
         alone for it, which would wait for the others.
         """
-        super().save_checkpoint(out_dir, filename, save_optimizer=save_optimizer, **settings)
+        super().save_checkpoint(out_dir, filename, file_client_args, save_optimizer, *arguments, **settings)
         optimizer = getattr(self.optim_wrapper, 'optimizer', None)  # several have none of this name
         if save_optimizer and not is_main_process() and isinstance(optimizer, ZeroRedundancyOptimizer):
             optimizer.state_dict()
