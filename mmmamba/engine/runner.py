@@ -13,6 +13,7 @@ from types import TracebackType
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import RUNNERS
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict, ZeroRedundancyOptimizer
@@ -94,6 +95,17 @@ class CheckedRunner(Runner):
                              f'optim_wrapper.optimizer.type={optimizer.get("optimizer_type")}, and leave out '
                              'optimizer_type')
         return super().build_optim_wrapper(optim_wrapper)
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """Builds the metrics as ``Runner`` does; several processes send their results to each other.
+
+        By mmengine's default they write files into the current folder, which machines need not share.
+        """
+        built = super().build_evaluator(evaluator)
+        for metric in built.metrics:
+            if self.distributed and metric.collect_dir is None:
+                metric.collect_device = 'gpu'  # which means the process group, of whatever device
+        return built
 
     def save_checkpoint(self, out_dir: str, filename: str, file_client_args: dict | None = None,
                         save_optimizer: bool = True, *arguments, **settings) -> None:

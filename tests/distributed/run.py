@@ -55,11 +55,12 @@ class Lab:
             '--work-dir', work_dir, '--data', self.folder / data, '--image-size', 64, '--epochs', EPOCHS,
             '--batch-size', 4, '--workers', 1, '--cfg-options', f'env_cfg.dist_cfg.timeout={TIMEOUT}', *more)]
 
-    def start(self, name: str, command: Sequence[object], **variables: str) -> subprocess.Popen:
-        """Starts a command whose output goes to NAME.log."""
+    def start(self, name: str, command: Sequence[object], where: str = '.', **variables: str) -> subprocess.Popen:
+        """Starts a command, in a folder, whose output goes to NAME.log."""
+        (self.folder / where).mkdir(exist_ok=True)
         with (self.folder / f'{name}.log').open('a') as log:
             process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=subprocess.STDOUT,
-                                       cwd=self.folder, env={**self.environment, **variables})
+                                       cwd=self.folder / where, env={**self.environment, **variables})
         self.started.append(process)
         return process
 
@@ -78,9 +79,9 @@ class Lab:
 
     def on_hosts(self, name: str, *more: object, hosts: Sequence[int] = (0, 1), **variables: str
                  ) -> list[subprocess.Popen]:
-        """Trains on both hosts, which have a cache each, from labels that both must convert."""
+        """Trains on both hosts, which share the work dir alone, from labels that both must convert."""
         return [self.start(f'{name}_{host}', ['ip', 'netns', 'exec', f'h{host}', TOOLS / 'dist_train.sh', CONFIG, 1,
-                                              *self.options(self.folder / name, *more, data='yolo')],
+                                              *self.options(self.folder / name, *more, data='yolo')], f'cwd_{host}',
                            **{'NNODES': '2', 'NODE_RANK': str(host), 'MASTER_ADDR': '10.9.0.1',
                               'GLOO_SOCKET_IFNAME': f'v{host}', 'XDG_CACHE_HOME': f'{self.folder}/cache_{host}',
                               **variables}) for host in hosts]

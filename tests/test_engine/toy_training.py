@@ -214,7 +214,7 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str 
     """Trains, or goes on, as torchrun would start it, 2 images for each process, over gloo.
 
     A step of the optimizer has three iterations. The processes validate unequal numbers of images, as they do with
-    ``round_up=False``.
+    ``round_up=False``. Their current folders are as different as those of two machines.
 
     Args:
         data: The data set.
@@ -223,6 +223,9 @@ def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str 
         end: The hook that sends it.
     """
     def train(rank: int) -> None:
+        machine = work_dir / f'machine_{rank}'
+        machine.mkdir(parents=True, exist_ok=True)
+        os.chdir(machine)
         hooks = (dict(type=end, iteration=int(stop)), ) if stop and rank else ()
         cfg = config(data, work_dir, workers=0, plain=True, batch_size=2, hooks=hooks, accumulate=3)
         cfg.val_dataloader = dict(batch_size=1, num_workers=0, dataset=cfg.train_dataloader.dataset,
