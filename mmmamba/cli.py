@@ -14,6 +14,7 @@ import time
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -45,15 +46,14 @@ _PACKAGES = {
     **{name: 'mmmamba[lite]' for name in ('mmcv', 'mmdet', 'mmengine')},
     'cv2': 'opencv-python', 'git': 'gitpython', 'PIL': 'pillow', 'skimage': 'scikit-image',
     'sklearn': 'scikit-learn'}
-# What a disk can be, by what an operation that writes to it fails with.
+# Failures of a disk whose error may name no file.
 _DISK = {errno.ENOSPC: 'no space left on the disk', errno.EDQUOT: 'the disk quota is used up',
          errno.EROFS: 'the disk can only be read', errno.EIO: 'the disk fails'}
 # What gloo and NCCL say when another process has ended, or its machine cannot be reached.
 _LOST = re.compile(r'Connection (closed|reset) by peer|Timed out waiting|[Ss]ocket [Tt]imeout|ncclRemoteError|'
                    r'[Gg]loo.*(Broken pipe|No route to host|Connection timed out|Connection refused)')
 # What PyTorch says when the system ends a process of a DataLoader, for want of memory (shared memory: bus error).
-_WORKER_KILLED = re.compile(r'DataLoader worker \(pid.*\) (is killed by signal: (Killed|Bus error)|'
-                            r'exited unexpectedly)')
+_WORKER_KILLED = re.compile(r'DataLoader worker \(pid.*\) is killed by signal: (Killed|Bus error)')
 # Registries of some mmengine versions put "class `X` in path/x.py: " before a constructor's message.
 _REGISTRY_PREFIX = re.compile(r'^class `\w+` in \S+: ')
 
@@ -108,7 +108,7 @@ class _Interruptions:
         """Gives the signal back, unless the process is about to end because of it."""
         if self._handled:
             sys.unraisablehook = self._print_unraisable
-            atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # nothing is left that could be torn
+            atexit.register(self._ignore_at_exit)
             if not self.number:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -119,10 +119,16 @@ class _Interruptions:
         if self.number > 2:
             os._exit(_INTERRUPTED)
 
+    def _ignore_at_exit(self) -> None:
+        self.number = max(self.number, 1)
+        signal.signal(signal.SIGINT, self._on_signal)
+
     def _on_unraisable(self, unraisable: Any) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
             self.number -= 1
-            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+            # On Windows, os.kill would end the process.
+            send = partial(os.kill, os.getpid()) if os.name == 'posix' else signal.raise_signal
+            threading.Timer(0.01, send, (signal.SIGINT, )).start()
         else:
             self._print_unraisable(unraisable)
 

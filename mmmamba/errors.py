@@ -36,8 +36,9 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3, otherwise: str 
 
 
 def process_rank() -> int:
-    """Returns the number of this process among those that a launcher (torchrun, Slurm) has started.
+    """Returns the number of this process among those that a launcher (torchrun, mpirun, Slurm) has started.
 
     The first, 0, speaks for all of them; so does a process that was started alone.
     """
-    return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
+    names = ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID')  # of mpirun in a job of Slurm, the second counts
+    return int(next((os.environ[name] for name in names if os.environ.get(name)), 0))

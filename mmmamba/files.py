@@ -5,14 +5,17 @@ import errno
 import json
 import math
 import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from mmmamba.errors import InputError
+
+if sys.platform != 'win32':
+    import fcntl
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -75,25 +78,43 @@ def from_here(path: str | Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, seconds: float = -1) -> Iterator[None]:
-    """Lets in one process at a time, on whatever machine; all of them on a file system that has no locks.
+def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
+    """Lets in one process at a time, on whatever machine; all of them where files cannot be locked.
+
+    The system takes the lock from a process that ends, however that may be.
 
     Args:
         path: A file for this purpose, which is there meanwhile.
-        seconds: How long to wait; a negative number for ever.
+        seconds: How long to wait.
 
     Raises:
-        filelock.Timeout: Another process is still in.
+        TimeoutError: Another process is still in.
     """
-    lock = FileLock(path)
-    with suppress(NotImplementedError):
-        lock.acquire(seconds)
+    if sys.platform == 'win32':
+        yield
+        return
+    end = time.monotonic() + seconds
+    while True:
+        file = path.open('w')
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.close()
+            if time.monotonic() > end:
+                raise TimeoutError(f'{path} is locked') from None
+            time.sleep(0.1)
+            continue
+        except OSError:  # of some network's file systems
+            pass
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()  # whoever was in has removed the file
     try:
         yield
     finally:
         with suppress(OSError):
             path.unlink()
-        lock.release()
+        file.close()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from mmmamba import cli
 from mmmamba.cli import DATA_ROOTS, call_again
-from mmmamba.errors import InputError
+from mmmamba.errors import InputError, process_rank
 
 
 def run_and_catch(capsys, error):
@@ -97,6 +97,17 @@ def test_interruption_has_its_own_status_and_says_how_to_go_on(capsys, monkeypat
     assert run_and_catch(capsys, KeyboardInterrupt(text)) == (130, '')
 
 
+@pytest.mark.parametrize('variables, rank', [
+    ({}, 0), ({'RANK': '3', 'SLURM_PROCID': '0'}, 3), ({'SLURM_PROCID': '2'}, 2),
+    ({'OMPI_COMM_WORLD_RANK': '1', 'SLURM_PROCID': '0'}, 1)])
+def test_the_number_of_a_process_is_its_launchers(monkeypatch, variables, rank):
+    for name in ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert process_rank() == rank
+
+
 def test_a_call_to_repeat_has_the_folders_of_data_that_it_was_given(monkeypatch):
     for name in DATA_ROOTS:
         monkeypatch.delenv(name, raising=False)
@@ -166,11 +177,17 @@ def test_an_interruption_that_python_cannot_raise_comes_again(capsys):
 
 
 @pytest.mark.usefixtures('interruptible')
-def test_the_end_of_python_is_not_interrupted(monkeypatch):
+def test_the_end_of_python_is_not_interrupted_before_the_second_time(monkeypatch):
     at_exit = []
-    monkeypatch.setattr(cli.atexit, 'register', lambda *call: at_exit.append(call))
+    monkeypatch.setattr(cli.atexit, 'register', at_exit.append)
+    monkeypatch.setattr(os, '_exit', lambda status: at_exit.append(status))
     cli.run(lambda: None)
-    assert at_exit == [(signal.signal, signal.SIGINT, signal.SIG_DFL)]
+    prepare, = at_exit
+    prepare()
+    signal.raise_signal(signal.SIGINT)
+    assert at_exit == [prepare]
+    signal.raise_signal(signal.SIGINT)
+    assert at_exit == [prepare, 130]
 
 
 def test_a_caller_that_ignores_interruptions_is_left_to_it():

@@ -17,7 +17,8 @@ from torch.distributed.run import main as torchrun
 
 from mmmamba.cli import describe
 
-_STOPPED = (130, 128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # by somebody, as the process has said
+# By somebody, as the process has said; Windows has two of these signals.
+_STOPPED = [128 + getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
         rank, failure = error.get_first_failure()
         status = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
         if failure.exitcode < 0:
-            reason = ': was the memory full?' if failure.exitcode == -signal.SIGKILL else ''
+            reason = ': was the memory full?' if failure.signal_name() == 'SIGKILL' else ''
             print(f'error: process {rank} of this run was ended by {failure.signal_name()}{reason}', file=sys.stderr)
         elif status not in _STOPPED:
             print(f'error: process {rank} of this run ended with status {status}; it said why', file=sys.stderr)

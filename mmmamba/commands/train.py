@@ -18,9 +18,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from filelock import Timeout
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import RUNNERS
 from torch import nn
 
@@ -53,7 +52,7 @@ from mmmamba.package_files import find_config
 from mmmamba.recipes import RECIPES, default_work_dir, under_recipe
 from mmmamba.settings import load_config
 
-_KILLED_RUN_ENDS = 10.0  # seconds until the data workers of a run that was killed have noticed, and hold no lock
+_RUN_ENDS = 10.0  # seconds for which a run that was asked to end may still save
 
 
 def parse_args() -> argparse.Namespace:
@@ -109,12 +108,13 @@ def alone_in(work_dir: Path) -> Iterator[None]:
     lock = work_dir / '.training.lock'
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(lock, _KILLED_RUN_ENDS))
-        except Timeout:
+            stack.enter_context(locked(lock, _RUN_ENDS))
+        except TimeoutError:
             # Slurm has started the job elsewhere after a node was lost, whose locks a file server may keep.
             if not was_restarted():
                 raise InputError(f'another training writes to {from_here(work_dir)}; --work-dir names another folder '
                                  f'(if none does: remove {from_here(lock)})') from None
+            print(f'warning: {from_here(work_dir)} is locked: by a node that is lost?', file=sys.stderr)
         yield
 
 
@@ -179,10 +179,6 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise InputError(f'{args.config} has no auto_scale_lr.base_batch_size to scale the learning rate by')
         cfg.auto_scale_lr.enable = True
-    if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
-        args.resume = 'auto'
-    if args.resume:
-        use_checkpoint(cfg, args.resume)
     use_loggers(cfg, args.logger)
     # So that the copy that the runner leaves in the work dir has the config's name, whatever was made of it above.
     cfg = Config(cfg.to_dict(), cfg_text=cfg.text or '#', filename=str(Path(cfg.work_dir, Path(args.config).name)))
@@ -198,6 +194,10 @@ def train(cfg: Config, args: argparse.Namespace, start: float) -> None:
         args: Of the call.
         start: When it began, in seconds since the epoch.
     """
+    if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
+        args.resume = 'auto'
+    if args.resume:
+        use_checkpoint(cfg, args.resume)
     notes = []
     if args.batch_size == AUTO and 'train_dataloader.batch_size' not in (args.cfg_options or {}):
         notes.append(use_largest_batch(cfg, args.device, args.launcher))
@@ -209,7 +209,11 @@ def train(cfg: Config, args: argparse.Namespace, start: float) -> None:
     prepare_distributed(cfg, args.launcher)
     try:
         runner = CheckedRunner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-        if args.resume and not cfg.get('resume'):
+        # A shared folder may show the first process another checkpoint than the others, which came earlier or later.
+        resumed = [runner._resume, runner._load_from]
+        broadcast_object_list(resumed)
+        runner._resume, runner._load_from = resumed
+        if args.resume and not runner._resume:
             runner.logger.warning(f'{cfg.work_dir} has no checkpoint to resume from: training starts from the '
                                   'beginning.')
         if args.freeze is not None:

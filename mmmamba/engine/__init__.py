@@ -1,7 +1,7 @@
 """Training parts: optimizer, schedules, mixed precision and hooks; imported for their registrations."""
 from mmmamba.engine.backends import AtomicLocalBackend, StrictLocalVisBackend
 from mmmamba.engine.checkpoint import latest_checkpoint, load_checkpoint_checked
-from mmmamba.engine.cpu import keep_freed_memory, prepare_distributed
+from mmmamba.engine.cpu import keep_freed_memory
 from mmmamba.engine.data_parallel import CheckedDataParallel
 from mmmamba.engine.hooks import (
     AtomicCheckpointHook,
@@ -26,6 +26,7 @@ from mmmamba.engine.optimizers import (
     ScaleWeightDecayHook,
     YOLOOptimWrapperConstructor,
 )
+from mmmamba.engine.processes import prepare_distributed
 from mmmamba.engine.runner import CheckedRunner
 from mmmamba.engine.schedulers import WarmupLinearLR, WarmupMomentum
 from mmmamba.engine.train_loop import ResumableTrainLoop

@@ -23,7 +23,6 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmmamba.engine.console import Console
-from mmmamba.engine.cpu import signal_at_end_of_parent
 from mmmamba.engine.hooks.class_count_hook import ClassCountHook
 from mmmamba.engine.hooks.config_on_resume_hook import ConfigOnResumeHook
 from mmmamba.engine.hooks.fused_layers_hook import FusedLayersHook
@@ -31,6 +30,7 @@ from mmmamba.engine.hooks.progress_hook import ProgressHook
 from mmmamba.engine.hooks.stop_signal_hook import StopSignalHook
 from mmmamba.engine.hooks.unreadable_images_hook import UnreadableImagesHook
 from mmmamba.engine.hooks.validation_hooks import EncodedMasksHook, MissedValidationHook, SameBuffersHook
+from mmmamba.engine.processes import signal_at_end_of_parent
 from mmmamba.engine.train_loop import ResumableTrainLoop
 from mmmamba.errors import InputError
 
@@ -79,7 +79,7 @@ class CheckedRunner(Runner):
         """Registers the config's hooks, and of those that every run needs the ones that are missing."""
         super().register_hooks(default_hooks, custom_hooks)
         for needed in (ClassCountHook, ConfigOnResumeHook, EncodedMasksHook, FusedLayersHook, UnreadableImagesHook,
-                       ProgressHook, MissedValidationHook, SameBuffersHook, StopSignalHook):
+                       ProgressHook, StopSignalHook, MissedValidationHook, SameBuffersHook):
             if not any(isinstance(hook, needed) for hook in self.hooks):
                 self.register_hook(needed())
 
@@ -164,7 +164,8 @@ def _start_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
 
 
 def _except_lost_connections(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    # A thread serves batches, maybe to a main process that ends meanwhile. What fails in loading is told otherwise.
+    # multiprocessing's thread that hands batches over reports here if the main process has ended meanwhile. What fails
+    # in loading itself is raised in the main process.
     if not issubclass(kind, (ConnectionError, EOFError)):
         sys.__excepthook__(kind, error, traceback)
 

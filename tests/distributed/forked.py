@@ -161,13 +161,3 @@ def _close_sockets() -> None:
 def adopt_orphans() -> None:
     """Makes this process the parent of those whose own has ended."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def descendants(process: int) -> list[int]:
-    """Returns the processes that a process started, theirs included."""
-    found = []
-    for children in Path(f'/proc/{process}/task').glob('*/children'):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for child in map(int, children.read_text().split()):
-                found += [child, *descendants(child)]
-    return found

@@ -42,7 +42,8 @@ import matplotlib.pyplot  # noqa: E402, F401  isort: skip
 import mmdet.apis  # noqa: E402, F401  isort: skip
 import torch._dynamo  # noqa: E402, F401  isort: skip
 from conftest import compose_coco_folder  # noqa: E402  isort: skip
-from forked import PHASES, Ranks, adopt_orphans, descendants, launch  # noqa: E402  isort: skip
+from forked import PHASES, Ranks, adopt_orphans, launch  # noqa: E402  isort: skip
+from places import descendants  # noqa: E402  isort: skip
 
 TOOLS, EPOCHS = ROOT / 'tools', 3
 TIMEOUT = 15  # seconds that processes wait for each other
@@ -152,9 +153,11 @@ class Kill:
     def hit(self, torchrun: int, ranks: Ranks) -> None:
         """Waits for the moment, and sends the signal, unless torchrun has ended."""
         end, victims = time.monotonic() + self.second, VICTIMS[self.whom]
+        latest = end + 10 * self.seconds + GONE
         while time.monotonic() < end or max(ranks.hooks) < self.hook or not all(ranks.pids[rank] for rank in victims):
             if os.waitid(os.P_PID, torchrun, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return
+            assert time.monotonic() < latest, 'it neither ends nor comes to the moment of the kill'
             time.sleep(0.001)
         time.sleep(self.delay)
         self.phase = PHASES[ranks.phases[(victims or [0])[0]]]

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _CONFIG = """
@@ -43,9 +43,14 @@ def run(*command: object, **settings) -> str:
     return done.stdout
 
 
-def children(pid: int) -> list[int]:
-    """Returns the processes that a process has started."""
-    return [int(child) for child in run('pgrep', '--parent', pid).split()]
+def descendants(process: int) -> list[int]:
+    """Returns the processes that a process started, theirs included."""
+    found = []
+    for children in Path(f'/proc/{process}/task').glob('*/children'):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, children.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
 
 
 @contextmanager

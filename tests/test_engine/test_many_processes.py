@@ -128,10 +128,14 @@ def test_sync_bn_on_a_cpu_is_refused():
 
 def test_a_setting_of_the_wrapper_changes_no_other(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
-    cfg = Config(dict(model_wrapper_cfg=dict(bucket_cap_mb=5), find_unused_parameters=True))
-    prepare_distributed(cfg, 'pytorch')
-    assert cfg.model_wrapper_cfg == dict(type='CheckedDataParallel', bucket_cap_mb=5, broadcast_buffers=False,
-                                         find_unused_parameters=True)
+    for named, kind in (('bucket_cap_mb', 'MMDistributedDataParallel'), ('sync_bn_group', 'CheckedDataParallel')):
+        cfg = Config(dict(model_wrapper_cfg={named: 5}, find_unused_parameters=True))
+        prepare_distributed(cfg, 'pytorch')
+        assert cfg.model_wrapper_cfg == dict(type=kind, broadcast_buffers=False, find_unused_parameters=True,
+                                             **{named: 5})
+    plain = Config()
+    prepare_distributed(plain, 'pytorch')
+    assert 'model_wrapper_cfg' not in plain
     other = Config(dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')))
     prepare_distributed(other, 'pytorch')
     assert other.model_wrapper_cfg == dict(type='MMFullyShardedDataParallel')

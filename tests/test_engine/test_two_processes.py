@@ -90,8 +90,8 @@ def test_a_process_whose_torchrun_has_ended_does_not_wait_for_it(monkeypatch):
         where = {'MASTER_ADDR': 'localhost', 'MASTER_PORT': str(nobody_listens.getsockname()[1])}
         for name, value in {'TORCHELASTIC_RUN_ID': 'none', 'TORCHELASTIC_USE_AGENT_STORE': 'True', **where}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr('mmmamba.engine.cpu.signal_at_end_of_parent', lambda number: None)
-        with pytest.raises(InputError, match='torchrun, which has started this process, has ended'):
+        monkeypatch.setattr('mmmamba.engine.processes.signal_at_end_of_parent', lambda number: None)
+        with pytest.raises(InputError, match='where the processes of this run meet, has ended'):
             prepare_distributed(Config(), 'pytorch')
 
 

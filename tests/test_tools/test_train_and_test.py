@@ -222,7 +222,7 @@ def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
 
 
 def test_a_second_training_in_a_work_dir_is_refused(tiny_config, run_tool, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, '_KILLED_RUN_ENDS', 0.1)
+    monkeypatch.setattr(train, '_RUN_ENDS', 0.1)
     work_dir = tmp_path / 'run'
     with train.alone_in(work_dir):
         assert run_tool('train', tiny_config, '--work-dir', work_dir) == 2

@@ -11,12 +11,12 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import distributed
 
-from mmmamba.engine.cpu import longest_wait
 from mmmamba.engine.hooks.validation_hooks import MissedValidationHook
+from mmmamba.engine.processes import longest_wait
 from mmmamba.engine.train_loop import ResumableTrainLoop
 from mmmamba.files import write_atomically
 
@@ -71,7 +71,7 @@ class StopSignalHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listens for signals."""
         self._listening = True
-        if distributed.is_initialized() and runner.world_size > 1:
+        if runner.world_size > 1:
             self._votes = _Votes(longest_wait(runner.cfg))
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
@@ -149,7 +149,7 @@ class StopSignalHook(Hook):
         number, saved = self._signal, self._saved
         if self._votes is not None:
             number, saved = self._votes.largest(number, saved)
-            if isinstance(runner.optim_wrapper, OptimWrapper) and not runner.optim_wrapper.should_update():
+            if not _steps_now(runner.optim_wrapper):
                 return
         if number <= 0 or only_if_saved and saved != iterations:
             return
@@ -195,6 +195,11 @@ class StopSignalHook(Hook):
         # A process that ended while the first one still saves would have the launcher end that, too.
         if self._votes is not None:
             self._votes.close()
+
+
+def _steps_now(wrapper: OptimWrapper) -> bool:
+    # Several optimizers have no common count of iterations.
+    return isinstance(wrapper, OptimWrapperDict) or wrapper.should_update()
 
 
 class _Votes:

@@ -7,6 +7,7 @@ from mmdet.registry import HOOKS
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.nn.modules.batchnorm import _NormBase
 
 from mmmamba.models.dense_heads import set_encode_masks
 
@@ -54,7 +55,7 @@ class MissedValidationHook(Hook):
 
 @HOOKS.register_module()
 class SameBuffersHook(Hook):
-    """Has all processes validate the first one's model, which is the one that is saved.
+    """Has all processes validate with the first one's running statistics, which are those that are saved.
 
     BatchNorm's running means and variances are those of the images that a process has seen. Without this hook, each
     validates its share of the images with its own, which no checkpoint has.
@@ -64,9 +65,11 @@ class SameBuffersHook(Hook):
     priority = 'LOW'
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Takes the first process's buffers."""
-        for buffer in runner.model.buffers():
-            broadcast(buffer)
+        """Takes the first process's statistics, also for the training that follows."""
+        for module in runner.model.modules():
+            if isinstance(module, _NormBase):  # of batches and of instances
+                for buffer in module.buffers():
+                    broadcast(buffer)
 
 
 @HOOKS.register_module()

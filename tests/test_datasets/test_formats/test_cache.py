@@ -1,6 +1,7 @@
 """Conversions are made once, follow the files, and are complete or not there."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 from three_formats import compose_pictures, write_coco, write_yolo
 
@@ -112,7 +112,7 @@ def test_several_may_convert_at_the_same_time_where_files_cannot_be_locked(root:
         write_json(path, content)
 
     with mock.patch.object(cache, 'write_json', write), ThreadPoolExecutor(2) as pool, \
-            mock.patch.object(FileLock, 'acquire', side_effect=NotImplementedError):
+            mock.patch('fcntl.flock', side_effect=OSError(errno.ENOLCK, 'No locks available')):
         first, second = pool.map(find_data, [root, root])
     folder, = own_cache.iterdir()
     assert first == second and first.splits['train'].annotations == folder / 'train.json'
