@@ -307,7 +307,7 @@ def _on_bad_disk(lab: Lab, name: str, option: str) -> str:
         run('umount', lab.folder / name)
     assert all(statuses), statuses
     line, *_ = lab.errors(f'{name}_0')
-    return f'`{line[:80]}`; left, and whole: {", ".join(left) or "nothing"}'
+    return f'`{line.replace(f"{lab.folder}/", "")}`; left, and whole: {", ".join(left) or "nothing"}'
 
 
 CASES: tuple[Callable[[Lab], str], ...] = (
