@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -107,6 +107,7 @@ def alone_in(work_dir: Path) -> Iterator[None]:
     work_dir.mkdir(parents=True, exist_ok=True)
     lock = work_dir / '.training.lock'
     with ExitStack() as stack:
+        stack.callback(_remove_if_empty, work_dir)  # after a mistake in the call
         try:
             stack.enter_context(locked(lock, _RUN_ENDS))
         except TimeoutError:
@@ -116,6 +117,11 @@ def alone_in(work_dir: Path) -> Iterator[None]:
                                  f'(if none does: remove {from_here(lock)})') from None
             print(f'warning: {from_here(work_dir)} is locked: by a node that is lost?', file=sys.stderr)
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def use_checkpoint(cfg: Config, named: str) -> None:
