@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name))
+"""Signals that ask for an orderly end, which our tools say in a line and by the status 128 + number."""
 
 
 class InputError(ValueError):

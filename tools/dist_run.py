@@ -7,7 +7,6 @@ The exit status is that of the process which failed first, or 128 and the number
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 
 from torch.distributed import DistError
@@ -16,9 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from mmmamba.cli import describe
-
-# By somebody, as the process has said; Windows has two of these signals.
-_STOPPED = [128 + getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
+from mmmamba.errors import STOP_SIGNALS
 
 
 def main() -> None:
@@ -35,7 +32,7 @@ def main() -> None:
         if failure.exitcode < 0:
             reason = ': was the memory full?' if failure.signal_name() == 'SIGKILL' else ''
             print(f'error: process {rank} of this run was ended by {failure.signal_name()}{reason}', file=sys.stderr)
-        elif status not in _STOPPED:
+        elif status - 128 not in STOP_SIGNALS:  # else the process has said that somebody stopped it
             print(f'error: process {rank} of this run ended with status {status}; it said why', file=sys.stderr)
         sys.exit(status)
     except DistError as error:

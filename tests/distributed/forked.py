@@ -80,7 +80,7 @@ def launch(command: Sequence[object], log: Path, ranks: Ranks) -> int:
 
 
 class _Process:
-    """Stands in for ``subprocess.Popen``."""
+    """Has what torchrun uses of ``subprocess.Popen``."""
 
     def __init__(self, args: Sequence[str], env: dict[str, str], log: Path, ranks: Ranks) -> None:
         self.args, self.returncode = args, None

@@ -1,10 +1,9 @@
 """Kills trainings of two processes at random, and resumes them until they end.
 
-Each trial draws a signal, whom it is sent to (a process of the training, both, or torchrun) and when: at a moment of
-the run, or at a step of its hooks. The run is resumed, and may be killed again. All processes have to be gone soon,
-with a documented status and at most one line of error each; all checkpoints are whole; and in the end weights,
-averages, the optimizer's state, losses, learning rates and all AP are those of a run that nothing disturbed, bit by
-bit.
+Each trial draws a signal, its target (a process of the training, both, or torchrun) and its moment (a time, or a call
+of a hook). The run is resumed, and may be killed again. After each kill, all processes must end soon, with a
+documented status and at most one line of error each, and all checkpoints must be whole. At the end, everything must
+equal an undisturbed run bit by bit: weights, averages, the optimizer's state, losses, learning rates and AP.
 
 Usage: kills.py [--trials 20] [--seed 0] [--model mamba-yolo_t]     a trial is repeated with its seed and --trials 1
 """
@@ -18,7 +17,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -28,6 +26,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(Path(__file__).parent)]
@@ -44,6 +43,7 @@ import torch._dynamo  # noqa: E402, F401  isort: skip
 from conftest import compose_coco_folder  # noqa: E402  isort: skip
 from forked import PHASES, Ranks, adopt_orphans, launch  # noqa: E402  isort: skip
 from places import descendants  # noqa: E402  isort: skip
+from run import validations  # noqa: E402  isort: skip
 
 TOOLS, EPOCHS = ROOT / 'tools', 3
 TIMEOUT = 15  # seconds that processes wait for each other
@@ -84,14 +84,11 @@ class Lab:
 
     def start(self, name: str, setting: str, *more: str) -> int:
         """Starts torchrun, and returns its process."""
-        with socket.socket() as free:
-            free.bind(('localhost', 0))
-            port = free.getsockname()[1]
         for log in self.folder.glob(f'{name}.log*'):  # of the run that is resumed
             log.unlink()
         return launch([
-            TOOLS / 'dist_run.py', '--nproc-per-node', 2, '--master-port', port, TOOLS / 'train.py', self.model,
-            '--launcher', 'pytorch', '--work-dir', self.folder / name, '--data', self.folder / 'data',
+            TOOLS / 'dist_run.py', '--nproc-per-node', 2, '--master-port', get_free_port(), TOOLS / 'train.py',
+            self.model, '--launcher', 'pytorch', '--work-dir', self.folder / name, '--data', self.folder / 'data',
             '--image-size', 64, '--epochs', EPOCHS, '--batch-size', 2, '--workers', 1, *more, *SETTINGS[setting],
             'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1',
             f'env_cfg.dist_cfg.timeout={TIMEOUT}'], self.folder / f'{name}.log', self.ranks)
@@ -210,7 +207,7 @@ def trial(lab: Lab, seed: int, kills: list[Kill]) -> None:
     for file in files:
         different = list(_differences(*(_state(torch.load(lab.folder / run / file)) for run in (name, setting))))
         assert not different, f'{file}: {len(different)} parts differ: {different[:3]}'
-    ap, expected_ap = (_validations(lab.folder / run) for run in (name, setting))
+    ap, expected_ap = (validations(lab.folder / run) for run in (name, setting))
     assert ap == expected_ap, f'validated {sorted(ap ^ expected_ap)}'
     shutil.rmtree(lab.folder / name)
 
@@ -236,11 +233,6 @@ def _state(checkpoint: dict) -> dict:
             if re.match('train/(?!time|data_time|memory)', name)}
     parts = 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'
     return {'logs': logs, 'iter': checkpoint['meta']['iter'], **{part: checkpoint.get(part) for part in parts}}
-
-
-def _validations(work_dir: Path) -> set[tuple[int, str, float]]:
-    lines = [json.loads(line) for log in work_dir.glob('*/vis_data/scalars.json') for line in log.open()]
-    return {(line['step'], name, value) for line in lines for name, value in line.items() if name.startswith('coco/')}
 
 
 def _differences(one: object, two: object, where: str = '') -> Iterator[str]:

@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(Path(__file__).parent)]
 from places import descendants, run, slurm, two_hosts, wait_until  # noqa: E402
 from three_formats import compose_pictures, write_coco, write_yolo  # noqa: E402
 
-import mmmamba  # noqa: E402, F401  (allows checkpoints to be read)
+from mmmamba.analysis.compare.runs import read_records  # noqa: E402  (mmmamba allows checkpoints to be read)
 
 TOOLS, CONFIG, EPOCHS = ROOT / 'tools', 'yolov8_n', 12
 TIMEOUT = 15  # seconds that processes wait for each other
@@ -110,8 +110,8 @@ class Lab:
 
 def validations(work_dir: Path) -> set[tuple[int, str, float]]:
     """Returns epochs, names and values of what a run was validated with, also if it was done twice."""
-    lines = [json.loads(line) for log in work_dir.glob('*/vis_data/scalars.json') for line in log.open()]
-    return {(line['step'], name, value) for line in lines for name, value in line.items() if name.startswith('coco/')}
+    return {(record['step'], name, value) for record in read_records(work_dir) for name, value in record.items()
+            if name.startswith('coco/')}
 
 
 def require_same_weights(got: Path, expected: Path) -> None:

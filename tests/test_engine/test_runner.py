@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 
@@ -61,11 +60,7 @@ def test_data_workers_end_with_a_process_that_is_killed(shared_coco_folder):
         os.write(output, b'ready')
         signal.pause()
     os.close(output)
-    assert os.read(ends, 5) == b'ready'
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    assert select.select([ends], [], [], 2)[0] and os.read(ends, 5) == b''
-    os.close(ends)
+    toy_training.assert_dies_with(process, ends, seconds=2)
 
 
 def test_a_data_worker_does_not_print_that_its_process_has_gone(capsys):

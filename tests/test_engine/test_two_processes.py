@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import socket
 import subprocess
 import sys
@@ -77,11 +75,7 @@ def test_the_end_of_torchrun_ends_its_processes(monkeypatch):
         time.sleep(60)
         os._exit(1)
     os.close(output)
-    assert os.read(end_of_process, 5) == b'ready'
-    os.kill(torchrun, signal.SIGKILL)
-    os.waitpid(torchrun, 0)
-    assert select.select([end_of_process], [], [], 10)[0] and os.read(end_of_process, 5) == b''
-    os.close(end_of_process)
+    toy_training.assert_dies_with(torchrun, end_of_process, seconds=10)
 
 
 def test_a_process_whose_torchrun_has_ended_does_not_wait_for_it(monkeypatch):

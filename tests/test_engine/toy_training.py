@@ -5,8 +5,8 @@ Run as a program by the tests, because some of them end it with SIGKILL.
 from __future__ import annotations
 
 import os
+import select
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import distributed, nn
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.utils.data import Dataset, Sampler
 
 from mmmamba.cli import describe
@@ -191,10 +192,7 @@ class UnevenSampler(Sampler):
 
 def in_two_processes(train: Callable[[int], None]) -> None:
     """Calls a function with each rank, in two processes that can find each other as torchrun's do."""
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    os.environ.update(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port))
+    os.environ.update(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(get_free_port()))
     children = []
     for rank in range(2):
         children.append(os.fork())
@@ -208,6 +206,21 @@ def in_two_processes(train: Callable[[int], None]) -> None:
             os._exit(0)
     if any([os.waitpid(child, 0)[1] for child in children]):
         sys.exit('one of two processes failed')
+
+
+def assert_dies_with(parent: int, end_of_process: int, seconds: float) -> None:
+    """Kills a process, and checks that another, which it started, ends soon.
+
+    Args:
+        parent: Which is killed.
+        end_of_process: A pipe whose other end the other process has; it has written ``ready``.
+        seconds: How soon.
+    """
+    assert os.read(end_of_process, 5) == b'ready'
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    assert select.select([end_of_process], [], [], seconds)[0] and os.read(end_of_process, 5) == b''
+    os.close(end_of_process)
 
 
 def train_in_two_processes(data: Path, work_dir: Path, stop: str = '', end: str = 'SignalHook') -> None:

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from mmmamba.package_files import TOOLS
 
@@ -19,12 +19,9 @@ def start(tmp_path: Path):
     def start(program: str, *options: str) -> subprocess.Popen:
         first = 'import os, signal, sys, time\nrank = int(os.environ["RANK"])\n'
         (tmp_path / 'program.py').write_text(f'{first}{program}\n')
-        with socket.socket() as probe:
-            probe.bind(('', 0))
-            port = probe.getsockname()[1]
         return subprocess.Popen(
             [sys.executable, TOOLS / 'dist_run.py', '--nproc-per-node', '2', '--master-addr', '127.0.0.1',
-             '--master-port', str(port), *options, tmp_path / 'program.py'],
+             '--master-port', str(get_free_port()), *options, tmp_path / 'program.py'],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from mmmamba import __main__ as program
 from mmmamba.commands import train
@@ -201,11 +201,8 @@ def test_an_interrupted_training_names_the_call_that_continues_it(tiny_config, r
 
 
 def test_two_processes_equal_one_of_the_doubled_batch(tiny_config, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(('', 0))
-        port = probe.getsockname()[1]
     options = ['--cfg-options', 'model.backbone.ssm_init=mamba']
-    environment = {**os.environ, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
+    environment = {**os.environ, 'PORT': str(get_free_port()), 'OMP_NUM_THREADS': '1',
                    'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
     commands = {
         'one': [sys.executable, 'tools/train.py', tiny_config, '--work-dir', tmp_path / 'one', *options],

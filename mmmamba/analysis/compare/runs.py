@@ -21,12 +21,12 @@ import torch
 from mmengine.config import Config
 
 from mmmamba.analysis.compare.results import AP, RunResult, Validation
-from mmmamba.errors import InputError
+from mmmamba.errors import STOP_SIGNALS, InputError
 from mmmamba.files import write_atomically
 
 CONFIG, LOG, RESULTS, FAILURE = 'config.py', 'log.txt', 'results', 'failure.txt'
 SIGNALS = {-number: number.name for number in signal.Signals}  # as statuses
-STOPPED = (130, 138, 143, -signal.SIGINT, -signal.SIGUSR1, -signal.SIGTERM)  # 128 and more: as our tools end
+STOPPED = tuple(status for number in STOP_SIGNALS for status in (128 + number, -number))
 WORKERS_NOTICE = 8.0  # seconds; PyTorch's data workers look every 5 whether their parent is alive
 SRUN = ('--job-name=compare', '--ntasks=1', '--kill-on-bad-exit=1')
 

@@ -18,11 +18,12 @@ from torch import distributed
 from mmmamba.engine.hooks.validation_hooks import MissedValidationHook
 from mmmamba.engine.processes import longest_wait
 from mmmamba.engine.train_loop import ResumableTrainLoop
+from mmmamba.errors import STOP_SIGNALS
 from mmmamba.files import write_atomically
 
 STOPPED = 'stopped.pth'
 """The checkpoint of a training that was asked to end, in its work dir."""
-_SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 'SIGUSR1') else ()))  # Windows lacks it
+_SIGNALS = tuple(number for number in STOP_SIGNALS if number != signal.SIGINT)  # which raises KeyboardInterrupt
 
 
 class TrainingStopped(Exception):

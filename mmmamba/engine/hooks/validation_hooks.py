@@ -57,8 +57,8 @@ class MissedValidationHook(Hook):
 class SameBuffersHook(Hook):
     """Has all processes validate with the first one's running statistics, which are those that are saved.
 
-    BatchNorm's running means and variances are those of the images that a process has seen. Without this hook, each
-    validates its share of the images with its own, which no checkpoint has.
+    Each process computes BatchNorm's running means and variances from its own images. Without this hook, it would
+    also validate with them, and the AP would be that of no checkpoint.
     """
 
     # After EMAHook, which puts in the averages.
