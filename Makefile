@@ -15,6 +15,8 @@
 #   make try-wheels         installs them in an empty environment and uses them; the other machine's runs in an emulator
 #   make stranger           uses the wheel as a stranger would, on one data set in three formats, from check-data to an exported
 #                           file; all results must be the same in each; some 15 minutes (DATA=folder: on yours)
+#   make release-weights    trains Mamba YOLO-T on BCCD (BCCD=folder) and writes its weights for a release, in float16, into dist;
+#                           20 to 60 minutes
 #   make test-matrix        tests the wheel with every supported set of libraries: the table of docs/compatibility.md
 #   make test-distributed   trains under Slurm and on two hosts while processes and networks fail; as root, on Debian
 #   make clean              removes .venv and build products; what was trained (work_dirs) stays
@@ -41,7 +43,7 @@ INSTALL := $(PIP) install --no-compile -c $(VENV)/constraints.txt
 # Libraries are compiled to bytecode at their first import and not in every process again, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint docs wheels try-wheels stranger test-matrix test-distributed install clean
+.PHONY: help demo test lint docs wheels try-wheels stranger release-weights test-matrix test-distributed install clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -70,6 +72,9 @@ try-wheels: $(STAMP)
 
 stranger: $(STAMP)
 	$(BIN)/python .ci/stranger.py $(if $(DATA),--data '$(DATA)') $(PIP_ARGS)
+
+release-weights: $(STAMP)
+	$(BIN)/python .ci/release_weights.py
 
 test-matrix: $(STAMP)
 	$(BIN)/python .ci/matrix.py $(PIP_ARGS)

@@ -6,6 +6,7 @@ from mmmamba.convert.key_map import system_of
 from mmmamba.convert.local_mamba import local_mamba
 from mmmamba.convert.mamba_vision import mamba_vision
 from mmmamba.convert.mamba_yolo import mamba_yolo
+from mmmamba.convert.publish import publish
 from mmmamba.convert.vim import vim
 from mmmamba.convert.vmamba import vmamba
 from mmmamba.convert.yolov8 import yolov8
@@ -21,4 +22,4 @@ SYSTEMS = {
 }
 
 __all__ = ['SYSTEMS', 'Checkpoint', 'dropped', 'efficient_vmamba', 'local_mamba', 'mamba_vision', 'mamba_yolo',
-           'read_checkpoint', 'require_fit', 'system_of', 'vim', 'vmamba', 'write_checkpoint', 'yolov8']
+           'publish', 'read_checkpoint', 'require_fit', 'system_of', 'vim', 'vmamba', 'write_checkpoint', 'yolov8']
