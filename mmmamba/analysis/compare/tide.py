@@ -49,8 +49,8 @@ class DetectionErrors:
 
 
 @dataclass(frozen=True)
-class _FalsePositive:
-    """A detection that found nothing; ``target`` is the annotation that its repair would find, if any."""
+class FalsePositive:
+    """A detection, by its id, that found nothing; ``target`` is the annotation that its repair would find, if any."""
     detection: int
     kind: str
     target: int | None
@@ -70,7 +70,7 @@ def find_errors(evaluation: COCOeval) -> DetectionErrors:
     Returns:
         Numbers and costs.
     """
-    wrong = _false_positives(evaluation)
+    wrong = false_positives(evaluation)
     finders = _finders(evaluation)
     targets = {item.target for item in wrong}
     missed = {truth for truth, finder in finders.items() if not finder and truth not in targets}
@@ -100,7 +100,12 @@ def _finders(evaluation: COCOeval) -> dict[int, int]:
             for truth, finder, ignored in zip(entry['gtIds'], entry['gtMatches'][0], entry['gtIgnore']) if not ignored}
 
 
-def _false_positives(evaluation: COCOeval) -> list[_FalsePositive]:
+def false_positives(evaluation: COCOeval) -> list[FalsePositive]:
+    """Sorts the detections that found nothing into kinds.
+
+    Args:
+        evaluation: What ``evaluate_boxes`` returned.
+    """
     wrong: dict[int, list[dict]] = defaultdict(list)
     for entry in _matches(evaluation):
         unmatched = (entry['dtMatches'][0] == 0) & ~entry['dtIgnore'][0].astype(bool)
@@ -117,7 +122,7 @@ def _false_positives(evaluation: COCOeval) -> list[_FalsePositive]:
         for detection, row in zip(detections, ious):
             kind, index = _explain(row, categories == detection['category_id'])
             target = truths[index]['id'] if kind in ('classification', 'localisation') else None
-            found.append(_FalsePositive(detection['id'], kind, target))
+            found.append(FalsePositive(detection['id'], kind, target))
     return found
 
 
@@ -140,7 +145,7 @@ def _explain(ious: np.ndarray, right: np.ndarray) -> tuple[str, int]:
     return 'background', -1
 
 
-def _repair(evaluation: COCOeval, errors: Iterable[_FalsePositive], finders: Mapping[int, int]) -> COCOeval:
+def _repair(evaluation: COCOeval, errors: Iterable[FalsePositive], finders: Mapping[int, int]) -> COCOeval:
     """Drops the errors, or lets those with a target find it."""
     anns = evaluation.cocoDt.anns
     dropped: set[int] = set()

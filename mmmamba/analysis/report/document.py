@@ -72,7 +72,7 @@ def write_report(run: EvaluatedRun, folder: Path, pictures: bool = True) -> Resu
     Args:
         run: What was tested.
         folder: Where to write; made if need be.
-        pictures: Whether the images with most errors are shown, or only listed.
+        pictures: Whether the images with most errors, and what may lack a label, are shown, or only listed.
 
     Returns:
         What the report shows.
@@ -102,6 +102,7 @@ def compose(run: EvaluatedRun, results: Results, history: History | None, pictur
         _section('What goes wrong', _errors(results)),
         _section('Sizes of objects', _sizes(run, results)),
         _section('Images with most errors', _worst(run, results, pictures)),
+        _section('Objects without a label?', _unlabelled(run, results, pictures)),
     ]
     if history:
         parts.append(_section('Training', _training(history)))
@@ -257,6 +258,23 @@ def _worst(run: EvaluatedRun, results: Results, pictures: bool) -> str:
             + gallery.gallery(shown, run.truth, run.images))
 
 
+def _unlabelled(run: EvaluatedRun, results: Results, pictures: bool) -> str:
+    shown = results.unlabelled[:gallery.CROPS]
+    if not shown:
+        return f'<p>Where no object is, there is no detection with a score above {results.score:.2f}.</p>'
+    lead = (f'{len(results.unlabelled)} detections with a score above {results.score:.2f} lie where the annotations '
+            f'have no object (IoU below 0.1 with every one). Look whether there is one after all, in the surest '
+            f'{len(shown)}: a label that is missing costs AP, here and in training.')
+    if not pictures:
+        names = {image['id']: image['file_name'] for image in run.truth['images']}
+        classes = {category['id']: category['name'] for category in run.truth['categories']}
+        rows = [[names[item['image_id']], classes[item['category_id']], f'{item["score"]:.2f}',
+                 ', '.join(f'{value:.0f}' for value in item['bbox'])] for item in shown]
+        table = Table(('image', 'class', 'score', 'x, y, width, height'), rows, words=('image', 'class'))
+        return f'<p>{lead}</p><div class="card scroll">{table.html()}</div>'
+    return f'<p>{lead}</p>{gallery.crops(shown, run.truth, run.images)}'
+
+
 def _training(history: History) -> str:
     end = max([*history.epochs, *history.validated])
     losses = sorted(history.losses)
@@ -308,6 +326,8 @@ def _numbers(run: EvaluatedRun, results: Results) -> dict:
         'errors': {kind: {'count': results.errors.counts[kind], 'ap50_cost': results.errors.costs[kind]}
                    for kind in ERROR_TYPES},
         'sizes': {name: {'objects': objects, 'found': found} for name, (objects, found) in results.sizes.items()},
+        'unlabelled': [{key: item[key] for key in ('image_id', 'category_id', 'bbox', 'score')}
+                       for item in results.unlabelled],
         'worst_images': [{'image_id': result.image, **_counts(result)} for result in gallery.worst(results.outcomes)],
     }
 

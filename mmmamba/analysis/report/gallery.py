@@ -1,4 +1,4 @@
-"""The images with most errors: each once in the page, with boxes over it that are coloured by their outcome."""
+"""The images with most errors, with boxes that are coloured by their outcome; and what may lack a label."""
 from __future__ import annotations
 
 import base64
@@ -7,14 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from mmmamba.analysis.report.matching import ImageOutcome
 from mmmamba.datasets.transforms.load_checked_image import load_annotated_image
 
 IMAGES = 12
+CROPS = 50
 _LABELS = 8  # of a picture: more would hide it
 _SIDE = 640  # the longer one, in pixels
 _QUALITY = 80
+_CROP = 112  # pixels of its side
+_AROUND = 2.0  # times as long as the detection in its middle
 STYLE = """
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .5rem; }
 .gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
@@ -25,6 +29,10 @@ STYLE = """
   stroke: #000a; fill: #fff; }
 .gallery .right { stroke: #4db2ff; }
 .gallery .wrong { stroke: #ff6a3d; }
+.crops { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }
+.crops svg { width: 100%; height: auto; border-radius: 6px; display: block; }
+.crops rect { fill: none; stroke: #ff6a3d; stroke-width: 2; vector-effect: non-scaling-stroke; }
+.crops figcaption { font-size: .75rem; color: var(--muted); overflow-wrap: anywhere; }
 .key { font-weight: 600; }
 .key.right { color: var(--accent); } .key.wrong { color: var(--bad); }
 """
@@ -55,6 +63,50 @@ def gallery(results: Sequence[ImageOutcome], truth: dict, folder: Path) -> str:
     figures = [_figure(result, images[result.image], names, folder, f'picture{number}')
                for number, result in enumerate(results)]
     return f'<div class="gallery">{"".join(figures)}</div>'
+
+
+def crops(detections: Sequence[dict], truth: dict, folder: Path) -> str:
+    """Draws detections, each in the middle of a square of its surroundings.
+
+    Args:
+        detections: Of the COCO results.
+        truth: The content of the COCO file.
+        folder: Of the images.
+
+    Returns:
+        HTML with the pictures in it.
+
+    Raises:
+        InputError: An image cannot be read, or has another size than its annotations.
+    """
+    images = {image['id']: image for image in truth['images']}
+    names = {category['id']: category['name'] for category in truth['categories']}
+    pixels = {key: load_annotated_image(images[key], folder) for key in {item['image_id'] for item in detections}}
+    figures = []
+    for item in detections:
+        x, y, width, height = item['bbox']
+        longest = max(pixels[item['image_id']].shape[:2])
+        side = max(1, round(_AROUND * min(max(width, height), longest)))
+        left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
+        crop = _jpeg(_square(pixels[item['image_id']], left, top, side), _CROP)
+        title = html.escape(f'{names[item["category_id"]]} {item["score"]:.2f}')
+        figures.append(
+            f'<figure><svg viewBox="0 0 {side} {side}" role="img" aria-label="{title}">'
+            f'<image href="{crop}" width="{side}" height="{side}"/>'
+            f'<rect x="{x - left:.1f}" y="{y - top:.1f}" width="{width:.1f}" height="{height:.1f}"/></svg>'
+            f'<figcaption>{title}<br>{html.escape(images[item["image_id"]]["file_name"])}</figcaption></figure>')
+    return f'<div class="crops">{"".join(figures)}</div>'
+
+
+def _square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+    """Cuts a square out of an image (H, W, 3), grey where it is outside of it."""
+    square = np.full((side, side, 3), 127, np.uint8)
+    height, width = image.shape[:2]
+    rows = slice(max(top, 0), min(top + side, height))
+    columns = slice(max(left, 0), min(left + side, width))
+    if rows.start < rows.stop and columns.start < columns.stop:
+        square[rows.start - top:rows.stop - top, columns.start - left:columns.stop - left] = image[rows, columns]
+    return square
 
 
 def _figure(result: ImageOutcome, image: dict, names: Mapping[int, str], folder: Path, key: str) -> str:
@@ -99,8 +151,12 @@ def _label(text: str, x: float, y: float, image: dict) -> str:
 
 def _picture(image: dict, folder: Path) -> str:
     """Returns an image as a JPEG of limited size, in an address of its own."""
-    pixels = load_annotated_image(image, folder)
-    scale = min(1.0, _SIDE / max(pixels.shape[:2]))
+    return _jpeg(load_annotated_image(image, folder), _SIDE)
+
+
+def _jpeg(pixels: np.ndarray, longest: int) -> str:
+    """Returns an image (H, W, 3), RGB, in an address of its own, its longer side of at most so many pixels."""
+    scale = min(1.0, longest / max(pixels.shape[:2]))
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
     small = cv2.resize(pixels[..., ::-1], size, interpolation=cv2.INTER_AREA)
     content = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()

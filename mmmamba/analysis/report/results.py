@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools.cocoeval import COCOeval
 
 from mmmamba.analysis.compare.evaluation import (
     COCO_IOU_THRESHOLDS,
@@ -15,7 +16,7 @@ from mmmamba.analysis.compare.evaluation import (
     evaluate_boxes,
     read_detections,
 )
-from mmmamba.analysis.compare.tide import DetectionErrors, find_errors
+from mmmamba.analysis.compare.tide import DetectionErrors, false_positives, find_errors
 from mmmamba.analysis.report.matching import (
     SCORES,
     ImageOutcome,
@@ -86,6 +87,8 @@ class Results:
         matrix: The confusion matrix at ``score``, (classes + 1, classes + 1).
         errors: By kind.
         sizes: Name → number of objects, and how many of them are found at ``score``.
+        unlabelled: Detections where no object is (TIDE's background errors) above ``score``, the surest first: an
+            object may be there that has no label.
     """
     names: tuple[str, ...]
     score: float
@@ -97,6 +100,7 @@ class Results:
     matrix: np.ndarray
     errors: DetectionErrors
     sizes: Mapping[str, tuple[int, int]]
+    unlabelled: Sequence[dict]
 
     @property
     def index(self) -> int:
@@ -143,7 +147,14 @@ def analyse(run: EvaluatedRun) -> Results:
     return Results(
         tuple(names[category] for category in categories), score, curves, precisions[0],
         np.where(known, precisions.mean(axis=(0, 1)), np.nan), np.where(known, precisions[0].mean(axis=0), np.nan),
-        found, confusion_matrix(found, categories), find_errors(evaluation), _by_size(found))
+        found, confusion_matrix(found, categories), find_errors(evaluation), _by_size(found),
+        _unlabelled(evaluation, score))
+
+
+def _unlabelled(evaluation: COCOeval, score: float) -> list[dict]:
+    detections = [evaluation.cocoDt.anns[item.detection] for item in false_positives(evaluation)
+                  if item.kind == 'background']
+    return sorted((item for item in detections if item['score'] > score), key=lambda item: -item['score'])
 
 
 def _by_size(results: Sequence[ImageOutcome]) -> dict[str, tuple[int, int]]:

@@ -77,7 +77,7 @@ def test_page_numbers_and_pictures(written, tmp_path):
     assert not parsed.open and 'script' not in parsed.tags and 'b' in parsed.tags
     assert all(address.startswith(('data:image/jpeg;base64,', '#')) for address in parsed.addresses)
     assert STRANGE not in text and '&lt;b&gt;&amp;' in text
-    assert '25.1' in text and '12.5' in text and len(re.findall('<image ', text)) == 1
+    assert '25.1' in text and '12.5' in text and len(re.findall('<image ', text)) == 2
     assert 'prefers-color-scheme: dark' in text
     numbers = json.loads((tmp_path / 'report' / 'report.json').read_text())
     assert numbers['best_score'] == results.score and numbers['metrics']['coco/bbox_mAP'] == 0.251
@@ -102,6 +102,28 @@ def test_without_pictures_the_images_with_most_errors_are_listed(written):
     assert '1 of 1 images with errors' in text
     assert re.search(r'<td class="words">1\.\w+</td>(<td>\d</td>){4}', text)[0].endswith(
         '<td>1</td><td>0</td><td>1</td><td>1</td>')
+
+
+def test_detections_where_no_object_is_are_shown_for_labels_that_may_be_missing(written, tmp_path):
+    # Neither the duplicate nor what overlaps an object a little may lack a label; the surest comes first.
+    boxes = [*BOXES, box(1, (0, 0, 98, 98), 0.8), box(1, (0, 50, 90, 120), 0.95),
+             box(2, (600, 440, 80, 80), 0.9, image=2)]
+    results, text = written(boxes)
+    assert [(item['image_id'], item['score']) for item in results.unlabelled] == [(2, 0.9), (1, 0.65)]
+    assert '2 detections with a score above' in text
+    crops = re.findall(r'<svg viewBox="0 0 (\d+) \1" role="img" aria-label="class 2 0\.\d\d">', text)
+    assert crops == ['160', '80']
+    listed = json.loads((tmp_path / 'report' / 'report.json').read_text())['unlabelled']
+    assert listed[1] == {'image_id': 1, 'category_id': 2, 'bbox': [300, 300, 40, 40], 'score': 0.65}
+    row = '<td class="words">class 2</td><td>0.65</td><td>300, 300, 40, 40</td>'
+    assert row in written(boxes, pictures=False)[1]
+
+
+def test_a_detection_outside_of_its_image_has_a_grey_crop(written):
+    outside = box(1, (-5000, 3000, 1e6, 10), 0.9)
+    results, text = written([*BOXES, outside])
+    assert results.unlabelled[0]['score'] == 0.9
+    assert '<svg viewBox="0 0 1280 1280"' in text
 
 
 def test_a_detector_that_finds_nothing_has_a_report(written):
