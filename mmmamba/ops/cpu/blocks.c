@@ -15,8 +15,8 @@ int64_t blocks_abi(void) { return BLOCKS_ABI; }
 static float *allocate(int64_t floats) { return aligned_alloc(64, (size_t)(floats / 16 + 1) * 64); }
 
 static int64_t spread(const BlockKernel *kernel, const void *problem, int64_t threads) {
-    const int64_t packs = kernel->packs(problem), items = kernel->items(problem);
-    float *packed = allocate(kernel->packed(problem));
+    const int64_t packs = kernel->pack ? kernel->packs(problem) : 0, items = kernel->items(problem);
+    float *packed = allocate(kernel->pack ? kernel->packed(problem) : 0);
     int failed = packed == NULL;
     (void)threads;
     if (failed) return failed;

@@ -14,11 +14,6 @@ typedef struct {
     int64_t lanes;             /* of the last vector */
 } Item;
 
-static int64_t nothing(const void *problem) {
-    (void)problem;
-    return 0;
-}
-
 INLINE int64_t groups_of(const GatedDepthwise *p) { return (p->channels + COLUMNS * LANES - 1) / (COLUMNS * LANES); }
 
 static int64_t items(const void *problem) {
@@ -271,5 +266,5 @@ static void run_back(const void *problem, const float *packed, float *scratch, i
     WITH_TYPE(p, run_backward(p, &item, scratch, type, activation));
 }
 
-const BlockKernel JOIN(gated_depthwise_, SCAN_ISA) = {nothing, nothing, items, scratch_floats, 0, run};
-const BlockKernel JOIN(gated_depthwise_backward_, SCAN_ISA) = {nothing, nothing, items, scratch_floats, 0, run_back};
+const BlockKernel JOIN(gated_depthwise_, SCAN_ISA) = {.items = items, .scratch = scratch_floats, .run = run};
+const BlockKernel JOIN(gated_depthwise_backward_, SCAN_ISA) = {.items = items, .scratch = scratch_floats, .run = run_back};

@@ -30,10 +30,10 @@ typedef struct {
 } Layout;
 
 static Layout layout(const InvertedBottleneck *p) {
-    const int64_t expand = panels_of(p->hidden) * panel_words(p->inputs, p->type);
+    const int64_t expand = panels_of(p->hidden) * panel_words(p->inputs, pairs_of(p));
     Layout at = {0, expand, 0, 0, 0};
     at.reduce = at.gate + (p->gated ? expand : 0);
-    at.stencil = at.reduce + (p->reduce ? panels_of(p->outputs) * panel_words(p->hidden, p->type) : 0);
+    at.stencil = at.reduce + (p->reduce ? panels_of(p->outputs) * panel_words(p->hidden, pairs_of(p)) : 0);
     at.end = at.stencil + room(p) * WEIGHTS;
     return at;
 }

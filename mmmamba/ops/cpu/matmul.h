@@ -46,7 +46,7 @@ INLINE int64_t row_words(int64_t inputs, int pairs) { return round_up(words_of(i
 INLINE int64_t row_type(int pairs) { return pairs ? SCAN_BFLOAT16 : SCAN_FLOAT32; }
 
 INLINE int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
-INLINE int64_t panel_words(int64_t inputs, int64_t type) { return (words_of(inputs, in_pairs(type)) + 1) * PANEL; }
+INLINE int64_t panel_words(int64_t inputs, int pairs) { return (words_of(inputs, pairs) + 1) * PANEL; }
 
 /* Words from word i on of a row of `inputs` weights that begins at `at`; zeros behind its end. */
 INLINE Vec load_words(const void *weight, int64_t at, int64_t i, int64_t inputs, int64_t type, int pairs) {
@@ -62,7 +62,7 @@ static void pack_panel(const void *weight, int64_t type, const float *bias, int6
                        int64_t panel, float *packed) {
     const int pairs = in_pairs(type);
     const int64_t first = panel * PANEL, count = at_most(PANEL, outputs - first), words = words_of(inputs, pairs);
-    float *to = packed + panel * panel_words(inputs, type);
+    float *to = packed + panel * panel_words(inputs, pairs);
     for (int64_t o = 0; o < PANEL; o++) *to++ = bias && o < count ? bias[first + o] : 0;
     for (int64_t o = 0; o < PANEL; o += LANES)
         for (int64_t i = 0; i < words; i += LANES) {
@@ -156,7 +156,7 @@ static __attribute__((noinline)) void finish(const Product *p, Vec (*sum)[TILE_C
 INLINE void multiply_tile(const Product *p, int64_t first, int count, int64_t panel, int columns, const int pairs,
                           int64_t activation) {
     const int64_t output = panel * PANEL, left = p->outputs - output, words = words_of(p->inputs, pairs);
-    const float *weights = p->packed + panel * (words + 1) * PANEL;
+    const float *weights = p->packed + panel * panel_words(p->inputs, pairs);
     const Word *rows = p->rows + first * p->stride, *row[TILE_ROWS];
     Vec sum[TILE_ROWS][TILE_COLUMNS];
     UNROLL for (int r = 0; r < TILE_ROWS; r++) row[r] = rows + (r < count ? r : count - 1) * p->stride;

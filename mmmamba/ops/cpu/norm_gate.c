@@ -14,11 +14,6 @@ typedef struct {
 
 INLINE int64_t stride_of(const NormGate *p) { return round_up(p->channels, LANES); }
 
-static int64_t nothing(const void *problem) {
-    (void)problem;
-    return 0;
-}
-
 static int64_t items(const void *problem) { return ((const NormGate *)problem)->parts; }
 
 static int64_t scratch_floats(const void *problem) { return stride_of(problem) * 2 * (LANES + 1); }
@@ -143,5 +138,5 @@ static void run_back(const void *problem, const float *packed, float *scratch, i
     memcpy(p->grad_norm + (2 * item + 1) * n, room.grad_bias, (size_t)n * sizeof(float));
 }
 
-const BlockKernel JOIN(norm_gate_, SCAN_ISA) = {nothing, nothing, items, scratch_floats, 0, run};
-const BlockKernel JOIN(norm_gate_backward_, SCAN_ISA) = {nothing, nothing, items, scratch_floats, 0, run_back};
+const BlockKernel JOIN(norm_gate_, SCAN_ISA) = {.items = items, .scratch = scratch_floats, .run = run};
+const BlockKernel JOIN(norm_gate_backward_, SCAN_ISA) = {.items = items, .scratch = scratch_floats, .run = run_back};

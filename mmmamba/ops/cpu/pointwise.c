@@ -5,7 +5,7 @@
 #define BLOCK_ROWS 32
 
 /* Where in the packed weights those of the gate begin. */
-INLINE int64_t gate_packed(const Pointwise *p) { return panels_of(p->outputs) * panel_words(p->inputs, p->type); }
+INLINE int64_t gate_packed(const Pointwise *p) { return panels_of(p->outputs) * panel_words(p->inputs, in_pairs(p->type)); }
 
 static int64_t packs(const void *problem) {
     const Pointwise *p = problem;
@@ -14,7 +14,7 @@ static int64_t packs(const void *problem) {
 
 static int64_t packed_words(const void *problem) {
     const Pointwise *p = problem;
-    return gate_packed(p) + (p->gate_weight ? panels_of(p->inputs) * panel_words(p->gate_inputs, p->type) : 0);
+    return gate_packed(p) + (p->gate_weight ? panels_of(p->inputs) * panel_words(p->gate_inputs, in_pairs(p->type)) : 0);
 }
 
 static int64_t items(const void *problem) { return (((const Pointwise *)problem)->pixels + BLOCK_ROWS - 1) / BLOCK_ROWS; }
