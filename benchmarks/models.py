@@ -99,7 +99,7 @@ def training_step(
     network.to(device, precision.weights, memory_format=torch.channels_last)
     x = images(batch, side, device, precision.weights)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.937, nesterov=True, fused=True)
+    optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.937, nesterov=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.autocast == torch.float16)
 
     def run() -> None:
