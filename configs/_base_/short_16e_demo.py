@@ -62,7 +62,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05),
     constructor='YOLOOptimWrapperConstructor',
     clip_grad=dict(max_norm=100.0))
 param_scheduler = dict(

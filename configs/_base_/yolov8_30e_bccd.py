@@ -7,7 +7,7 @@ max_epochs = 30
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1))
 
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.0014, weight_decay=0.05, fused=True))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.0014, weight_decay=0.05))
 param_scheduler = [
     dict(
         type='WarmupLinearLR',

@@ -19,7 +19,7 @@ model = dict(
 
 # AdamW, its rate and its batch are those of RTMDet with a Swin backbone in mmdet; its decay is not scaled
 # with the batch.
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.05, fused=True))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.05))
 param_scheduler = [{**_base_.param_scheduler[0], 'bias_start_lr': 0.0}]
 custom_hooks = [hook for hook in _base_.custom_hooks if hook['type'] != 'ScaleWeightDecayHook']
 
