@@ -34,7 +34,8 @@ def main() -> None:
                if shutil.which(tool) is None]
     if missing:
         sys.exit(f'error: make wheels needs {", ".join(missing)}')
-    shutil.rmtree(DIST, ignore_errors=True)
+    for old in (*DIST.glob('*.whl'), *DIST.glob('*.tar.gz')):
+        old.unlink()
     with TemporaryDirectory() as folder:
         sdist = _make('sdist', DIST, ROOT)
         for machine, compiler in compilers.items():

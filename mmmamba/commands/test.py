@@ -57,7 +57,8 @@ def parse_args() -> argparse.Namespace:
         '--report',
         type=Path,
         metavar='FOLDER',
-        help='write FOLDER/report.html: which score to use, classes, confusion matrix, errors, worst images')
+        help='write FOLDER/report.html: which score to use, classes, confusion matrix, errors, worst images, '
+        'and detections that may be objects without a label')
     parser.add_argument('--no-pictures', action='store_true',
                         help='leave images out of the report: the licence of a data set may not let you pass them on')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline")

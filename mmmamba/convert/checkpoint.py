@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def write_checkpoint(path: str | os.PathLike[str], state_dict: StateDict, meta: 
     try:
         torch.save({'state_dict': state_dict, 'meta': meta}, content)
         write_atomically(path, content.getvalue())
-    except (OSError, RuntimeError) as error:  # torch reports what it cannot serialise as a RuntimeError
+    except (OSError, RuntimeError, PicklingError) as error:  # what torch cannot serialise is one of the latter two
         raise InputError(f'cannot write {path}: {getattr(error, "strerror", None) or error}') from error
 
 

@@ -1,8 +1,7 @@
 """Writes the weights of a training's checkpoint alone: ``publish_model.py SRC DST [--half]``.
 
-The file is for tests, predictions, export and fine-tuning, and a fourth as large (an eighth with --half): the averaged
-weights, the names of the classes and the epoch, without the optimizer's state and without the config, which names
-folders of your machine.
+The file is for tests, predictions, export and fine-tuning: the weights (the EMA's, if the training had one), the
+names of the classes and the epoch, without the optimizer's state and the config, which names folders of your machine.
 """
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('src', type=Path, help='checkpoint of a training')
     parser.add_argument('dst', type=Path, help='file to write')
-    parser.add_argument('--half', action='store_true', help='matrices and convolutions in float16')
+    parser.add_argument('--half', action='store_true', help='arrays of two dimensions or more in float16')
     args = parser.parse_args()
     publish(args.src, args.dst, args.half)
     before, after = (path.stat().st_size / 1e6 for path in (args.src, args.dst))
-    print(f'{args.dst}: {after:.1f} MB of {before:.1f} MB')
+    print(f'{args.dst}: {after:.1f} MB instead of {before:.1f} MB')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import io
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -56,7 +56,7 @@ class FalsePositive:
     target: int | None
 
 
-def find_errors(evaluation: COCOeval) -> DetectionErrors:
+def find_errors(evaluation: COCOeval, wrong: Sequence[FalsePositive] | None = None) -> DetectionErrors:
     """Sorts a detector's errors into kinds and prices each kind.
 
     Repairs are TIDE's: a classification or localisation error becomes a detection of its object, where it has a higher
@@ -66,11 +66,12 @@ def find_errors(evaluation: COCOeval) -> DetectionErrors:
 
     Args:
         evaluation: What ``evaluate_boxes`` returned.
+        wrong: What :func:`false_positives` returned for it, if that is known already.
 
     Returns:
         Numbers and costs.
     """
-    wrong = false_positives(evaluation)
+    wrong = false_positives(evaluation) if wrong is None else wrong
     finders = _finders(evaluation)
     targets = {item.target for item in wrong}
     missed = {truth for truth, finder in finders.items() if not finder and truth not in targets}

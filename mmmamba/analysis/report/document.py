@@ -261,10 +261,11 @@ def _worst(run: EvaluatedRun, results: Results, pictures: bool) -> str:
 def _unlabelled(run: EvaluatedRun, results: Results, pictures: bool) -> str:
     shown = results.unlabelled[:gallery.CROPS]
     if not shown:
-        return f'<p>Where no object is, there is no detection with a score above {results.score:.2f}.</p>'
-    lead = (f'{len(results.unlabelled)} detections with a score above {results.score:.2f} lie where the annotations '
-            f'have no object (IoU below 0.1 with every one). Look whether there is one after all, in the surest '
-            f'{len(shown)}: a label that is missing costs AP, here and in training.')
+        return (f'<p>Every detection with a score above {results.score:.2f} has an IoU of 0.1 or more with an object.'
+                '</p>')
+    lead = (f'Detections with a score above {results.score:.2f} and an IoU below 0.1 with every object: '
+            f'{len(results.unlabelled)}. Look at the {len(shown)} with the highest scores. If there is an object '
+            'after all, its label is missing, which lowers AP here and harms training.')
     if not pictures:
         names = {image['id']: image['file_name'] for image in run.truth['images']}
         classes = {category['id']: category['name'] for category in run.truth['categories']}

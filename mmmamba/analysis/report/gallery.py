@@ -18,6 +18,7 @@ _LABELS = 8  # of a picture: more would hide it
 _SIDE = 640  # the longer one, in pixels
 _QUALITY = 80
 _CROP = 112  # pixels of its side
+_GREY = 127
 _AROUND = 2.0  # times as long as the detection in its middle
 STYLE = """
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .5rem; }
@@ -81,32 +82,35 @@ def crops(detections: Sequence[dict], truth: dict, folder: Path) -> str:
     """
     images = {image['id']: image for image in truth['images']}
     names = {category['id']: category['name'] for category in truth['categories']}
-    pixels = {key: load_annotated_image(images[key], folder) for key in {item['image_id'] for item in detections}}
-    figures = []
-    for item in detections:
-        x, y, width, height = item['bbox']
-        longest = max(pixels[item['image_id']].shape[:2])
-        side = max(1, round(_AROUND * min(max(width, height), longest)))
-        left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
-        crop = _jpeg(_square(pixels[item['image_id']], left, top, side), _CROP)
-        title = html.escape(f'{names[item["category_id"]]} {item["score"]:.2f}')
-        figures.append(
-            f'<figure><svg viewBox="0 0 {side} {side}" role="img" aria-label="{title}">'
-            f'<image href="{crop}" width="{side}" height="{side}"/>'
-            f'<rect x="{x - left:.1f}" y="{y - top:.1f}" width="{width:.1f}" height="{height:.1f}"/></svg>'
-            f'<figcaption>{title}<br>{html.escape(images[item["image_id"]]["file_name"])}</figcaption></figure>')
-    return f'<div class="crops">{"".join(figures)}</div>'
+    figures = {}
+    for key in {item['image_id'] for item in detections}:  # a large image is in memory once, and alone
+        pixels = load_annotated_image(images[key], folder)
+        for number, item in enumerate(detections):
+            if item['image_id'] == key:
+                title = html.escape(f'{names[item["category_id"]]} {item["score"]:.2f}')
+                figures[number] = (f'<figure>{_crop(pixels, item["bbox"], title)}<figcaption>{title}<br>'
+                                   f'{html.escape(images[key]["file_name"])}</figcaption></figure>')
+    return f'<div class="crops">{"".join(figures[number] for number in range(len(detections)))}</div>'
 
 
-def _square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
-    """Cuts a square out of an image (H, W, 3), grey where it is outside of it."""
-    square = np.full((side, side, 3), 127, np.uint8)
-    height, width = image.shape[:2]
-    rows = slice(max(top, 0), min(top + side, height))
-    columns = slice(max(left, 0), min(left + side, width))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        square[rows.start - top:rows.stop - top, columns.start - left:columns.stop - left] = image[rows, columns]
-    return square
+def _crop(pixels: np.ndarray, bbox: Sequence[float], title: str) -> str:
+    """Draws a box (x, y, width, height) in the middle of a square of an image (H, W, 3), grey outside of it."""
+    limits = np.array(pixels.shape[1::-1])
+    corner, size = np.array(bbox[:2]), np.array(bbox[2:])
+    scale = _CROP / (_AROUND * max(min(size.max(), limits.max()), 1))  # of the picture over the image
+    start = corner + size / 2 - _CROP / scale / 2
+    first, last = (np.clip(edge, 0, limits).round().astype(int) for edge in (start, start + _CROP / scale))
+    square = np.full((_CROP, _CROP, 3), _GREY, np.uint8)
+    if (first < last).all():
+        part = pixels[first[1]:last[1], first[0]:last[0]]
+        place = np.clip(((first - start) * scale).round().astype(int), 0, _CROP - 1)
+        width, height = np.clip(((last - first) * scale).round().astype(int), 1, _CROP - place)
+        square[place[1]:place[1] + height, place[0]:place[0] + width] = cv2.resize(
+            part, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+    (x, y), (width, height) = (corner - start) * scale, size * scale
+    return (f'<svg viewBox="0 0 {_CROP} {_CROP}" role="img" aria-label="{title}">'
+            f'<image href="{_jpeg(square)}" width="{_CROP}" height="{_CROP}"/>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/></svg>')
 
 
 def _figure(result: ImageOutcome, image: dict, names: Mapping[int, str], folder: Path, key: str) -> str:
@@ -151,13 +155,13 @@ def _label(text: str, x: float, y: float, image: dict) -> str:
 
 def _picture(image: dict, folder: Path) -> str:
     """Returns an image as a JPEG of limited size, in an address of its own."""
-    return _jpeg(load_annotated_image(image, folder), _SIDE)
-
-
-def _jpeg(pixels: np.ndarray, longest: int) -> str:
-    """Returns an image (H, W, 3), RGB, in an address of its own, its longer side of at most so many pixels."""
-    scale = min(1.0, longest / max(pixels.shape[:2]))
+    pixels = load_annotated_image(image, folder)
+    scale = min(1.0, _SIDE / max(pixels.shape[:2]))
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    small = cv2.resize(pixels[..., ::-1], size, interpolation=cv2.INTER_AREA)
-    content = cv2.imencode('.jpg', small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+    return _jpeg(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+
+
+def _jpeg(pixels: np.ndarray) -> str:
+    """Returns an image (H, W, 3), RGB, in an address of its own."""
+    content = cv2.imencode('.jpg', pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
     return f'data:image/jpeg;base64,{base64.b64encode(content).decode()}'

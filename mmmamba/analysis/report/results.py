@@ -16,7 +16,7 @@ from mmmamba.analysis.compare.evaluation import (
     evaluate_boxes,
     read_detections,
 )
-from mmmamba.analysis.compare.tide import DetectionErrors, false_positives, find_errors
+from mmmamba.analysis.compare.tide import DetectionErrors, FalsePositive, false_positives, find_errors
 from mmmamba.analysis.report.matching import (
     SCORES,
     ImageOutcome,
@@ -87,8 +87,8 @@ class Results:
         matrix: The confusion matrix at ``score``, (classes + 1, classes + 1).
         errors: By kind.
         sizes: Name → number of objects, and how many of them are found at ``score``.
-        unlabelled: Detections where no object is (TIDE's background errors) above ``score``, the surest first: an
-            object may be there that has no label.
+        unlabelled: Detections above ``score`` with IoU < 0.1 with every object (TIDE's background errors), the highest
+            scores first: an object may be there that has no label.
     """
     names: tuple[str, ...]
     score: float
@@ -142,18 +142,17 @@ def analyse(run: EvaluatedRun) -> Results:
     categories = list(evaluation.params.catIds)
     curves, precisions = score_curves(evaluation), class_precisions(evaluation)
     score = best_score(curves.mean_f1)
-    found = outcomes(evaluation, score)
+    found, wrong = outcomes(evaluation, score), false_positives(evaluation)
     known = precisions[0, 0] > -1
     return Results(
         tuple(names[category] for category in categories), score, curves, precisions[0],
         np.where(known, precisions.mean(axis=(0, 1)), np.nan), np.where(known, precisions[0].mean(axis=0), np.nan),
-        found, confusion_matrix(found, categories), find_errors(evaluation), _by_size(found),
-        _unlabelled(evaluation, score))
+        found, confusion_matrix(found, categories), find_errors(evaluation, wrong), _by_size(found),
+        _unlabelled(evaluation, wrong, score))
 
 
-def _unlabelled(evaluation: COCOeval, score: float) -> list[dict]:
-    detections = [evaluation.cocoDt.anns[item.detection] for item in false_positives(evaluation)
-                  if item.kind == 'background']
+def _unlabelled(evaluation: COCOeval, wrong: Sequence[FalsePositive], score: float) -> list[dict]:
+    detections = [evaluation.cocoDt.anns[item.detection] for item in wrong if item.kind == 'background']
     return sorted((item for item in detections if item['score'] > score), key=lambda item: -item['score'])
 
 

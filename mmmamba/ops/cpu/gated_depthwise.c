@@ -267,4 +267,5 @@ static void run_back(const void *problem, const float *packed, float *scratch, i
 }
 
 const BlockKernel JOIN(gated_depthwise_, SCAN_ISA) = {.items = items, .scratch = scratch_floats, .run = run};
-const BlockKernel JOIN(gated_depthwise_backward_, SCAN_ISA) = {.items = items, .scratch = scratch_floats, .run = run_back};
+const BlockKernel JOIN(gated_depthwise_backward_, SCAN_ISA) = {
+    .items = items, .scratch = scratch_floats, .run = run_back};

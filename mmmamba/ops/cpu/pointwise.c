@@ -5,7 +5,9 @@
 #define BLOCK_ROWS 32
 
 /* Where in the packed weights those of the gate begin. */
-INLINE int64_t gate_packed(const Pointwise *p) { return panels_of(p->outputs) * panel_words(p->inputs, in_pairs(p->type)); }
+INLINE int64_t gate_packed(const Pointwise *p) {
+    return panels_of(p->outputs) * panel_words(p->inputs, in_pairs(p->type));
+}
 
 static int64_t packs(const void *problem) {
     const Pointwise *p = problem;

@@ -1,6 +1,7 @@
 """The page, its numbers and its pictures; names of any kind are text, and nothing is loaded from elsewhere."""
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import json
@@ -65,6 +66,11 @@ def written(tmp_path: Path):
     return write
 
 
+def decoded(address: str) -> np.ndarray:
+    content = base64.b64decode(address.removeprefix('data:image/jpeg;base64,'))
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+
+
 BOXES = [box(1, (0, 0, 100, 100), 0.9), box(1, (200, 0, 20, 20), 0.7), box(1, (0, 0, 60, 60), 0.65, image=2),
          box(2, (300, 300, 40, 40), 0.65)]
 
@@ -105,25 +111,36 @@ def test_without_pictures_the_images_with_most_errors_are_listed(written):
 
 
 def test_detections_where_no_object_is_are_shown_for_labels_that_may_be_missing(written, tmp_path):
-    # Neither the duplicate nor what overlaps an object a little may lack a label; the surest comes first.
+    # Neither the duplicate nor what overlaps an object a little may lack a label.
     boxes = [*BOXES, box(1, (0, 0, 98, 98), 0.8), box(1, (0, 50, 90, 120), 0.95),
              box(2, (600, 440, 80, 80), 0.9, image=2)]
     results, text = written(boxes)
     assert [(item['image_id'], item['score']) for item in results.unlabelled] == [(2, 0.9), (1, 0.65)]
-    assert '2 detections with a score above' in text
-    crops = re.findall(r'<svg viewBox="0 0 (\d+) \1" role="img" aria-label="class 2 0\.\d\d">', text)
-    assert crops == ['160', '80']
+    assert 'an IoU below 0.1 with every object: 2.' in text
+    crops = re.findall(r'aria-label="(class 2 0\.\d+)"><image href="([^"]+)"[^>]+/><rect ([^>]+)/>', text)
+    assert [crop[0] for crop in crops] == ['class 2 0.90', 'class 2 0.65']
+    assert crops[0][2] == crops[1][2] == 'x="28.0" y="28.0" width="56.0" height="56.0"'
+    pixels = decoded(crops[0][1])  # at the lower right corner of its image
+    assert abs(pixels[:52, :52].astype(int) - 99).max() < 9 and abs(pixels[60:, 60:].astype(int) - 127).max() < 9
+    assert abs(decoded(crops[1][1]).astype(int) - 99).max() < 9
     listed = json.loads((tmp_path / 'report' / 'report.json').read_text())['unlabelled']
     assert listed[1] == {'image_id': 1, 'category_id': 2, 'bbox': [300, 300, 40, 40], 'score': 0.65}
     row = '<td class="words">class 2</td><td>0.65</td><td>300, 300, 40, 40</td>'
     assert row in written(boxes, pictures=False)[1]
 
 
-def test_a_detection_outside_of_its_image_has_a_grey_crop(written):
-    outside = box(1, (-5000, 3000, 1e6, 10), 0.9)
-    results, text = written([*BOXES, outside])
+@pytest.mark.parametrize('bbox', [(-5000, 3000, 1e6, 10), (9000, 9000, 5, 0), (-1e300, 0, 10, 10)])
+def test_a_detection_outside_of_its_image_has_a_grey_crop(written, bbox):
+    results, text = written([*BOXES, box(1, bbox, 0.9)])
     assert results.unlabelled[0]['score'] == 0.9
-    assert '<svg viewBox="0 0 1280 1280"' in text
+    crop = re.search(r'0\.90"><image href="([^"]+)"', text)[1]
+    assert abs(decoded(crop).astype(int) - 127).max() < 3
+
+
+def test_the_crop_of_a_large_detection_is_small(written):
+    text = written([*BOXES, box(2, (150, 120, 480, 350), 0.9)])[1]
+    crop = re.search(r'class 2 0\.90"><image href="([^"]+)"[^>]+/><rect x="28.0" [^>]+width="56.0"', text)[1]
+    assert decoded(crop).shape == (112, 112, 3)
 
 
 def test_a_detector_that_finds_nothing_has_a_report(written):
