@@ -1,8 +1,8 @@
 """``make release-weights``: a trained Mamba YOLO-T to go with a release, dist/mamba-yolo_t_bccd.pth.
 
-Trains the config on BCCD from random weights (``BCCD=path/to/bccd``; 20 to 60 minutes on two cores; a call that was
-stopped goes on), writes the EMA's weights in float16, and tests both: the exit status is not 0, and there is no file,
-where it would be larger than it may be, or its AP differs from the training's by more than it may.
+Trains the config on BCCD from random weights (``BCCD=path/to/bccd``; 20 to 60 minutes on two cores; repeat a call that
+was stopped, and it resumes). Then it rounds the EMA's weights to float16 and tests them before and after. If the file
+is too large, or rounding changes AP too much, nothing is written to dist, and the exit status is 2.
 """
 from __future__ import annotations
 

@@ -267,9 +267,8 @@ def _unlabelled(run: EvaluatedRun, results: Results, pictures: bool) -> str:
             f'{len(results.unlabelled)}. Look at the {len(shown)} with the highest scores. If there is an object '
             'after all, its label is missing, which lowers AP here and harms training.')
     if not pictures:
-        names = {image['id']: image['file_name'] for image in run.truth['images']}
-        classes = {category['id']: category['name'] for category in run.truth['categories']}
-        rows = [[names[item['image_id']], classes[item['category_id']], f'{item["score"]:.2f}',
+        images, names = gallery.by_id(run.truth)
+        rows = [[images[item['image_id']]['file_name'], names[item['category_id']], f'{item["score"]:.2f}',
                  ', '.join(f'{value:.0f}' for value in item['bbox'])] for item in shown]
         table = Table(('image', 'class', 'score', 'x, y, width, height'), rows, words=('image', 'class'))
         return f'<p>{lead}</p><div class="card scroll">{table.html()}</div>'

@@ -45,6 +45,12 @@ def worst(results: Iterable[ImageOutcome]) -> list[ImageOutcome]:
     return sorted((result for result in results if result.errors), key=lambda result: -result.errors)[:IMAGES]
 
 
+def by_id(truth: dict) -> tuple[dict[int, dict], dict[int, str]]:
+    """Returns the images of a COCO file, and the names of its classes, by their ids."""
+    return ({image['id']: image for image in truth['images']},
+            {category['id']: category['name'] for category in truth['categories']})
+
+
 def gallery(results: Sequence[ImageOutcome], truth: dict, folder: Path) -> str:
     """Draws images twice: with their objects, and with the detections.
 
@@ -59,8 +65,7 @@ def gallery(results: Sequence[ImageOutcome], truth: dict, folder: Path) -> str:
     Raises:
         InputError: An image cannot be read, or has another size than its annotations.
     """
-    images = {image['id']: image for image in truth['images']}
-    names = {category['id']: category['name'] for category in truth['categories']}
+    images, names = by_id(truth)
     figures = [_figure(result, images[result.image], names, folder, f'picture{number}')
                for number, result in enumerate(results)]
     return f'<div class="gallery">{"".join(figures)}</div>'
@@ -80,8 +85,7 @@ def crops(detections: Sequence[dict], truth: dict, folder: Path) -> str:
     Raises:
         InputError: An image cannot be read, or has another size than its annotations.
     """
-    images = {image['id']: image for image in truth['images']}
-    names = {category['id']: category['name'] for category in truth['categories']}
+    images, names = by_id(truth)
     figures = {}
     for key in {item['image_id'] for item in detections}:  # a large image is in memory once, and alone
         pixels = load_annotated_image(images[key], folder)

@@ -105,8 +105,8 @@ SCAN_EXPORT int64_t blocks_gated_depthwise(const GatedDepthwise *problem, int64_
 SCAN_EXPORT int64_t blocks_gated_depthwise_backward(const GatedDepthwise *problem, int64_t isa, int64_t threads);
 
 /*
- * What a file of a block provides, once for each instruction set, for a problem of theirs. Where there is `pack`, the
- * weights are packed first, in `packs` parts; then each of the `items` runs. Both are for themselves.
+ * What a block's file provides for each instruction set. If there is `pack`, the weights are packed first, in `packs`
+ * parts; then each of the `items` runs. Parts, and items, do not depend on each other.
  */
 typedef struct {
     int64_t (*packs)(const void *);
