@@ -8,7 +8,7 @@ import torch
 pytest.importorskip('onnxruntime')
 
 import onnx
-from exporting import assert_equals_pytorch, export
+from exporting import NMS, assert_equals_pytorch, export, run_pytorch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -17,17 +17,14 @@ from small_detector import build, build_with_one_scan
 from mmmamba.deploy.export import (
     ExportOptions,
     Preprocessing,
-    Suppression,
     exported_network,
     exporter,
     make_exporter,
     runtime,
 )
 from mmmamba.deploy.export import network as network_module
-from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
+from mmmamba.deploy.export.exporter import as_input, composed_image
 from mmmamba.errors import InputError
-
-NMS = Suppression(score_thr=0.1, iou_threshold=0.5, max_per_img=20)
 
 
 def test_file_computes_what_the_detector_does(exported):
@@ -67,9 +64,7 @@ def test_portable_and_open_sizes_and_suppression(tmp_path):
     images = as_input([composed_image(160, 32, seed=seed) for seed in range(3)])
     rows = runtime.OnnxSession(out).run(images)[0]
     assert rows.shape == (3, 20, 6)
-    with torch.no_grad(), on_backend(network, None):
-        outputs = network(torch.from_numpy(images))[0].numpy()
-    for image, output in zip(rows, outputs):
+    for image, output in zip(rows, run_pytorch(network, images)):
         found = exporter.suppression_differences(image, output, NMS, (160, 32))
         assert found['boxes'] <= 1e-3 and found['scores'] <= 1e-5 and (image[:, 4] > 0).sum() > 5
         for wrong in (np.roll(image[:-1], 1, axis=0)[:5], np.concatenate([image, image[:1]])):

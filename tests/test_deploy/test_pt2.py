@@ -5,42 +5,34 @@ import json
 import subprocess
 import sys
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from exporting import NMS, export, run_pytorch
 from small_detector import ALONE, build, build_with_one_scan
 
-from mmmamba.deploy.export import ExportOptions, Preprocessing, Suppression, exported_network, make_exporter, runtime
-from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend, suppression_differences
+from mmmamba.deploy.export import exported_network, runtime
+from mmmamba.deploy.export.exporter import as_input, composed_image, suppression_differences
 from mmmamba.errors import InputError
 
 pytestmark = pytest.mark.needs_torch('2.13', 'writes programs with loops')
-NMS = Suppression(score_thr=0.1, iou_threshold=0.5, max_per_img=20)
-PREPROCESSING = partial(Preprocessing, 114, ('square', 'wide', 'tall'))
 
 
-def network():
-    return exported_network(build_with_one_scan(neck=None))
+def detector():
+    return build_with_one_scan(neck=None)
 
 
 def expected(images):
-    made = network()
-    with torch.no_grad(), on_backend(made, None):
-        return made(torch.from_numpy(images))[0].numpy()
-
-
-def export(name, out, **options):
-    make_exporter(name).export(network(), out, ExportOptions(**options), PREPROCESSING())
+    return run_pytorch(exported_network(detector()), images)
 
 
 @pytest.fixture(scope='module')
 def program(tmp_path_factory):
     """A program for open sizes, boxes chosen."""
     out = tmp_path_factory.mktemp('program') / 'program.pt2'
-    export('torch-export', out, size=(64, 96), dynamic=True, suppression=NMS)
+    export(detector(), out, 'torch-export', size=(64, 96), dynamic=True, suppression=NMS)
     return out
 
 
@@ -48,7 +40,7 @@ def program(tmp_path_factory):
 def package(tmp_path_factory):
     """Machine code for 64 x 96."""
     out = tmp_path_factory.mktemp('package') / 'package.pt2'
-    export('aoti', out, size=(64, 96))
+    export(detector(), out, 'aoti', size=(64, 96))
     return out
 
 
@@ -117,17 +109,17 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
     for options, problem in ((dict(dynamic=True), '--dynamic is not for --format aoti'),
                              (dict(size=(60, 96)), 'multiples of 16')):
         with pytest.raises(InputError, match=problem):
-            export('aoti', out, **{'size': (64, 96), **options})
+            export(detector(), out, 'aoti', **{'size': (64, 96), **options})
     for path, problem in ((tmp_path / 'none' / 'a.pt2', 'there is no folder'), (tmp_path / 'a.onnx', 'must end with')):
         with pytest.raises(InputError, match=problem):
-            export('torch-export', path, size=(64, 96))
+            export(detector(), path, 'torch-export', size=(64, 96))
     out.mkdir()
     with pytest.raises(InputError, match='is a folder'):
-        export('torch-export', out, size=(64, 96))
+        export(detector(), out, 'torch-export', size=(64, 96))
     out.rmdir()
     monkeypatch.setattr('torch._inductor.config.cpp.cxx', ('no-such-compiler',))
     with pytest.raises(InputError, match='needs a C'):
-        export('aoti', out, size=(64, 96))
+        export(detector(), out, 'aoti', size=(64, 96))
     assert not list(tmp_path.glob('*.pt2'))
 
 
@@ -140,8 +132,7 @@ def test_windows_of_open_sizes(tmp_path):
     for stage in range(3):
         detector.backbone.stages[stage] = torch.nn.Identity()
     out = tmp_path / 'windows.pt2'
-    make_exporter('torch-export').export(exported_network(detector), out, ExportOptions((64, 96), dynamic=True),
-                                         Preprocessing(114, ('square', 'wide', 'tall')))
+    export(detector, out, 'torch-export', size=(64, 96), dynamic=True)
     images = as_input([composed_image(512, 320, seed=5)])  # 4 x 2 windows
     with torch.no_grad():
         expected = detector.eval().extract_feat(torch.from_numpy(images))

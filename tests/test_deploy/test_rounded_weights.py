@@ -8,19 +8,19 @@ import torch
 pytest.importorskip('onnxruntime')
 
 import onnx
-from exporting import PREPROCESSING, export
+from exporting import export, run_pytorch
 from small_detector import build, build_with_one_scan
 
-from mmmamba.deploy.export import ExportOptions, exported_network, exporter, make_exporter, runtime
-from mmmamba.deploy.export.exporter import as_input, composed_image, on_backend
+from mmmamba.deploy.export import exporter, make_exporter, runtime
+from mmmamba.deploy.export.exporter import as_input, composed_image
 from mmmamba.deploy.export.network import rounded_to_half
 from mmmamba.errors import InputError
 
 
 @pytest.mark.parametrize('name, suffix', [('onnx', '.onnx'), ('openvino', '.xml')])
 def test_half_keeps_rounded_weights(name, suffix, tmp_path):
-    network, out = exported_network(build_with_one_scan()), tmp_path / f'half{suffix}'
-    make_exporter(name).export(network, out, ExportOptions((64, 96), portable=True, half=True), PREPROCESSING())
+    out = tmp_path / f'half{suffix}'
+    network = export(build_with_one_scan(), out, name, size=(64, 96), portable=True, half=True)
     rounded = rounded_to_half(network)
     if name == 'onnx':  # every matrix but A and the step sizes' biases
         weights = onnx.load(out).graph.initializer
@@ -30,8 +30,7 @@ def test_half_keeps_rounded_weights(name, suffix, tmp_path):
     else:
         assert out.read_text().count('element_type="f16"') > 20
     images = as_input([composed_image(64, 96, seed=5)])
-    with torch.no_grad(), on_backend(rounded, None), on_backend(network, None):
-        expected, unrounded = (each(torch.from_numpy(images))[0].numpy() for each in (rounded, network))
+    expected, unrounded = (run_pytorch(each, images) for each in (rounded, network))
     got = runtime.open_file(out).run(images)[0]
     np.testing.assert_allclose(got[:, :4], expected[:, :4], rtol=0, atol=1e-3)
     moved = exporter.rounding_differences(network, (64, 96), [composed_image(64, 96, seed=5)])
